@@ -1,0 +1,121 @@
+// A doubly linked list whose links live in its elements: no allocation, O(1) removal, any memory.
+#pragma once
+
+#include <cstddef>
+
+namespace ustack {
+
+/// Derive from ListHook<Tag> once for each list that an object can be in. An object leaves its list when it
+/// is destroyed. Not copied with its object.
+template <typename Tag = void>
+class ListHook {
+ public:
+  ListHook() = default;
+  ListHook(const ListHook&) {}
+  ListHook& operator=(const ListHook&) { return *this; }
+  ~ListHook() { unlink(); }
+
+  bool linked() const { return next_ != nullptr; }
+  /// Leaves the list it is in, if any.
+  void unlink() {
+    if (next_ == nullptr) return;
+    prev_->next_ = next_;
+    next_->prev_ = prev_;
+    next_ = prev_ = nullptr;
+  }
+
+ private:
+  template <typename T, typename U>
+  friend class IntrusiveList;
+  ListHook* next_ = nullptr;
+  ListHook* prev_ = nullptr;
+};
+
+/// Owns nothing. T derives from ListHook<Tag>.
+template <typename T, typename Tag = void>
+class IntrusiveList {
+  using Hook = ListHook<Tag>;
+
+ public:
+  IntrusiveList() { root_.next_ = root_.prev_ = &root_; }
+  IntrusiveList(const IntrusiveList&) = delete;
+  IntrusiveList& operator=(const IntrusiveList&) = delete;
+  ~IntrusiveList() {
+    clear();
+    root_.next_ = root_.prev_ = nullptr;
+  }
+
+  bool empty() const { return root_.next_ == &root_; }
+  T* front() { return empty() ? nullptr : static_cast<T*>(root_.next_); }
+  T* back() { return empty() ? nullptr : static_cast<T*>(root_.prev_); }
+  /// The element after `item`, nullptr at the end. Safe loops take it before they unlink `item`.
+  T* next(T& item) {
+    Hook* n = static_cast<Hook&>(item).next_;
+    return n == &root_ ? nullptr : static_cast<T*>(n);
+  }
+  T* previous(T& item) {
+    Hook* p = static_cast<Hook&>(item).prev_;
+    return p == &root_ ? nullptr : static_cast<T*>(p);
+  }
+
+  /// `item` must not be in a list through the same hook.
+  void push_back(T& item) { insert_between(item, *root_.prev_, root_); }
+  void push_front(T& item) { insert_between(item, root_, *root_.next_); }
+  void insert_after(T& position, T& item) {
+    Hook& p = position;
+    insert_between(item, p, *p.next_);
+  }
+  void insert_before(T& position, T& item) {
+    Hook& p = position;
+    insert_between(item, *p.prev_, p);
+  }
+  T* pop_front() {
+    T* item = front();
+    if (item != nullptr) static_cast<Hook&>(*item).unlink();
+    return item;
+  }
+  T* pop_back() {
+    T* item = back();
+    if (item != nullptr) static_cast<Hook&>(*item).unlink();
+    return item;
+  }
+  void remove(T& item) { static_cast<Hook&>(item).unlink(); }
+  void clear() {
+    while (pop_front() != nullptr) {
+    }
+  }
+  /// Moves all of `other` to this list's end.
+  void splice_back(IntrusiveList& other) {
+    while (T* item = other.pop_front()) push_back(*item);
+  }
+
+  class iterator {
+   public:
+    iterator(Hook* at) : at_(at) {}  // NOLINT
+    T& operator*() const { return *static_cast<T*>(at_); }
+    T* operator->() const { return static_cast<T*>(at_); }
+    iterator& operator++() {
+      at_ = at_->next_;
+      return *this;
+    }
+    bool operator!=(const iterator& other) const { return at_ != other.at_; }
+
+   private:
+    Hook* at_;
+  };
+  /// Range-for; the loop body must not unlink the element it stands on.
+  iterator begin() { return iterator(root_.next_); }
+  iterator end() { return iterator(&root_); }
+
+ private:
+  void insert_between(T& item, Hook& before, Hook& after) {
+    Hook& hook = item;
+    hook.prev_ = &before;
+    hook.next_ = &after;
+    before.next_ = &hook;
+    after.prev_ = &hook;
+  }
+  Hook root_;
+};
+
+}  // namespace ustack

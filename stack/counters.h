@@ -1,0 +1,57 @@
+// Counters, named as in /proc/net/snmp and /proc/net/netstat.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace ustack {
+
+// One table: group, name. A counter that Linux has keeps Linux's name and meaning; our own are in group Ustack.
+#define USTACK_COUNTERS(X)                                                                                    \
+  X(Ip, InReceives) X(Ip, InHdrErrors) X(Ip, InAddrErrors) X(Ip, InUnknownProtos) X(Ip, InDiscards)           \
+  X(Ip, InDelivers) X(Ip, OutRequests) X(Ip, OutDiscards) X(Ip, OutNoRoutes) X(Ip, ReasmTimeout)              \
+  X(Ip, ReasmReqds) X(Ip, ReasmOKs) X(Ip, ReasmFails) X(Ip, FragOKs) X(Ip, FragFails) X(Ip, FragCreates)      \
+  X(Icmp, InMsgs) X(Icmp, InErrors) X(Icmp, InCsumErrors) X(Icmp, InDestUnreachs) X(Icmp, InTimeExcds)        \
+  X(Icmp, InParmProbs) X(Icmp, InEchos) X(Icmp, InEchoReps) X(Icmp, OutMsgs) X(Icmp, OutErrors)               \
+  X(Icmp, OutRateLimitHost) X(Icmp, OutDestUnreachs) X(Icmp, OutTimeExcds) X(Icmp, OutEchoReps)               \
+  X(Tcp, ActiveOpens) X(Tcp, PassiveOpens) X(Tcp, AttemptFails) X(Tcp, EstabResets) X(Tcp, CurrEstab)         \
+  X(Tcp, InSegs) X(Tcp, OutSegs) X(Tcp, RetransSegs) X(Tcp, InErrs) X(Tcp, OutRsts) X(Tcp, InCsumErrors)      \
+  X(TcpExt, ListenOverflows) X(TcpExt, ListenDrops) X(TcpExt, TW) X(TcpExt, TWRecycled) X(TcpExt, DelayedACKs)\
+  X(TcpExt, DelayedACKLost) X(TcpExt, TCPHPHits) X(TcpExt, TCPPureAcks) X(TcpExt, TCPHPAcks)                  \
+  X(TcpExt, TCPLostRetransmit) X(TcpExt, TCPFastRetrans) X(TcpExt, TCPSlowStartRetrans)                       \
+  X(TcpExt, TCPTimeouts) X(TcpExt, TCPAbortOnData) X(TcpExt, TCPAbortOnClose) X(TcpExt, TCPAbortOnMemory)     \
+  X(TcpExt, TCPAbortOnTimeout) X(TcpExt, TCPAbortOnLinger) X(TcpExt, TCPAbortFailed) X(TcpExt, TCPRcvCoalesce)\
+  X(TcpExt, TCPOFOQueue) X(TcpExt, TCPOFODrop) X(TcpExt, TCPOFOMerge) X(TcpExt, TCPChallengeACK)              \
+  X(TcpExt, TCPSYNChallenge) X(TcpExt, PAWSEstab) X(TcpExt, TCPRcvCollapsed) X(TcpExt, TCPRcvQDrop)           \
+  X(TcpExt, TCPBacklogDrop) X(TcpExt, TCPFromZeroWindowAdv) X(TcpExt, TCPToZeroWindowAdv)                     \
+  X(TcpExt, TCPWantZeroWindowAdv) X(TcpExt, TCPSynRetrans) X(TcpExt, TCPOrigDataSent) X(TcpExt, TCPKeepAlive) \
+  X(TcpExt, TCPReqQFullDrop) X(TcpExt, TCPWinProbe) X(TcpExt, OutOfWindowIcmps) X(TcpExt, LockDroppedIcmps)   \
+  X(TcpExt, TCPDSACKOldSent) X(TcpExt, TCPMemoryPressures)                                                    \
+  X(IpExt, InOctets) X(IpExt, OutOctets) X(IpExt, InCsumErrors)                                               \
+  X(Ustack, RxFrames) X(Ustack, TxFrames) X(Ustack, RxMalformed) X(Ustack, RxNotForUs) X(Ustack, RxNoMemory)  \
+  X(Ustack, TxNoMemory) X(Ustack, TxQueueDrops) X(Ustack, TxLinkErrors) X(Ustack, ArpRequestsSent)            \
+  X(Ustack, ArpRepliesSent) X(Ustack, ArpReceived) X(Ustack, ArpConflicts) X(Ustack, ArpQueueDrops)           \
+  X(Ustack, ArpFailures) X(Ustack, FiberRuns)
+
+/// All of a host's counters; plain integers under the host's lock, read racily by observers.
+struct Counters {
+#define USTACK_COUNTER_FIELD(group, name) uint64_t group##name = 0;
+  USTACK_COUNTERS(USTACK_COUNTER_FIELD)
+#undef USTACK_COUNTER_FIELD
+};
+
+struct CounterDescription {
+  std::string_view group, name;
+  uint64_t Counters::*field;
+};
+
+/// The table as data, in its order, for printing and for tests.
+inline constexpr auto kCounterTable = std::to_array<CounterDescription>({
+#define USTACK_COUNTER_ROW(group, name) {#group, #name, &Counters::group##name},
+    USTACK_COUNTERS(USTACK_COUNTER_ROW)
+#undef USTACK_COUNTER_ROW
+});
+
+}  // namespace ustack

@@ -1,0 +1,93 @@
+// A TCP/IP host without a machine: frames and time go in, frames come out.
+//
+//            receive(frame, now)                     transmit_queue()
+//   io/ ------------------------> [ Host: run(now) ] ------------------> io/
+//                                   ^  sockets, settings, counters
+//                                   '-- shim/, tests
+//
+// One lock protects a host (the caller's; tests need none). No call blocks, reads a clock or makes a system call.
+#pragma once
+
+#include "stack/base/log.h"
+#include "stack/base/random.h"
+#include "stack/base/result.h"
+#include "stack/base/time.h"
+#include "stack/counters.h"
+#include "stack/fiber/task.h"
+#include "stack/mem/block.h"
+#include "stack/net/network.h"
+#include "stack/settings.h"
+#include "stack/socket/socket.h"
+#include "stack/time/timer.h"
+
+namespace ustack {
+
+namespace tcp {
+class Protocol;
+}
+
+struct HostConfig {
+  NetworkConfig network;
+  Settings settings;
+  Log log;
+  /// Bytes of a fiber's stack and how many are carved at once (Scheduler).
+  size_t fiber_stack_bytes = Scheduler::kDefaultStackBytes;
+  uint32_t fiber_stacks_carved = 64;
+};
+
+class Host {
+ public:
+  /// Everything is placed in `arena`, which outlives the host, as do `random` and the log's sink. nullptr when
+  /// memory is out. `now` is where the host's time begins.
+  static Host* create(Arena& arena, RandomSource& random, const HostConfig& config, Instant now);
+  static void destroy(Host* host);
+
+  /// A frame came in; it is processed at once up to the endpoint's queue. Follow a batch by run().
+  void receive(RxFrame&& frame, Instant now);
+  /// Fires timers and runs what became ready, until nothing is.
+  void run(Instant now);
+  /// When run() is next due if nothing comes in; kNever if nothing is pending.
+  Instant next_deadline() const { return timers_.next_deadline(); }
+  /// Frames to be handed to the link, in order; the caller takes them out and gives each back to frames().
+  FrameQueue& transmit_queue() { return transmit_; }
+
+  /// socket(2): AF_INET, SOCK_STREAM. EAFNOSUPPORT, EPROTONOSUPPORT, ENOBUFS. Type without SOCK_NONBLOCK and
+  /// SOCK_CLOEXEC, which are the descriptor's.
+  Result<Socket*> open_socket(int domain, int type, int protocol);
+
+  Arena& arena() { return arena_; }
+  BlockPool& blocks() { return blocks_; }
+  FramePool& frames() { return frames_; }
+  Scheduler& scheduler() { return scheduler_; }
+  TimerWheel& timers() { return timers_; }
+  Network& network() { return network_; }
+  tcp::Protocol& tcp() { return *tcp_; }
+  Counters& counters() { return counters_; }
+  Settings& settings() { return settings_; }
+  const Log& log() const { return log_; }
+  /// Time of the last receive() or run().
+  Instant now() const { return now_; }
+  /// No connection is left that still has something to deliver or a FIN to exchange (TIME-WAIT and listeners
+  /// don't count): what an exiting program lingers for.
+  bool drained() const;
+
+ private:
+  friend class Arena;
+  Host(Arena& arena, RandomSource& random, const HostConfig& config, Instant now);
+  ~Host();
+
+  Arena& arena_;
+  Settings settings_;
+  Counters counters_;
+  Log log_;
+  Instant now_;
+  BlockPool blocks_;
+  FramePool frames_;
+  Scheduler scheduler_;
+  TimerWheel timers_;
+  FrameQueue transmit_;
+  Network network_;
+  tcp::Protocol* tcp_ = nullptr;
+};
+
+}  // namespace ustack

@@ -1,0 +1,128 @@
+// Bytes that are shared, not copied: a Block is a reference-counted chunk of the arena, a Slice a part of one.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include "stack/base/bytes.h"
+#include "stack/mem/arena.h"
+
+namespace ustack {
+
+class BlockPool;
+
+/// A chunk of bytes with a reference count (not atomic: the host's lock protects it). Lives in a BlockPool.
+class Block {
+ public:
+  std::byte* data() { return reinterpret_cast<std::byte*>(this + 1); }
+  const std::byte* data() const { return reinterpret_cast<const std::byte*>(this + 1); }
+  uint32_t capacity() const { return capacity_; }
+  /// What this block really takes of the machine's memory: what buffer accounting charges (skb->truesize).
+  uint32_t true_size() const { return capacity_ + static_cast<uint32_t>(sizeof(Block)); }
+  uint32_t references() const { return references_; }
+
+ private:
+  friend class BlockPool;
+  friend class BlockRef;
+  Block(BlockPool& pool, uint32_t capacity, uint8_t size_class)
+      : pool_(&pool), capacity_(capacity), size_class_(size_class) {}
+  union {
+    BlockPool* pool_;
+    Block* next_free_;
+  };
+  uint32_t references_ = 1;
+  uint32_t capacity_;
+  uint8_t size_class_;
+};
+
+/// An owning reference to a Block. Copying counts up; the last one to go gives the block back to its pool.
+class BlockRef {
+ public:
+  BlockRef() = default;
+  /// Takes over the reference that `block` was created with.
+  static BlockRef adopt(Block* block) {
+    BlockRef ref;
+    ref.block_ = block;
+    return ref;
+  }
+  BlockRef(const BlockRef& other) : block_(other.block_) {
+    if (block_ != nullptr) ++block_->references_;
+  }
+  BlockRef(BlockRef&& other) noexcept : block_(std::exchange(other.block_, nullptr)) {}
+  BlockRef& operator=(BlockRef other) noexcept {
+    std::swap(block_, other.block_);
+    return *this;
+  }
+  ~BlockRef() { reset(); }
+
+  inline void reset();
+  explicit operator bool() const { return block_ != nullptr; }
+  Block* get() const { return block_; }
+  Block* operator->() const { return block_; }
+  /// Nobody else holds it, so that it may be written.
+  bool unique() const { return block_ != nullptr && block_->references_ == 1; }
+
+ private:
+  Block* block_ = nullptr;
+};
+
+/// Part of a block: what segments, receive queues and frames are made of.
+struct Slice {
+  BlockRef block;
+  uint32_t offset = 0;
+  uint32_t length = 0;
+
+  std::byte* data() const { return block->data() + offset; }
+  Bytes bytes() const { return block ? Bytes(data(), length) : Bytes(); }
+  /// Drops the first n bytes, n <= length.
+  void trim_front(uint32_t n) {
+    offset += n;
+    length -= n;
+  }
+  /// Keeps the first n bytes, n <= length.
+  void truncate(uint32_t n) { length = n; }
+  Slice sub(uint32_t from, uint32_t count) const { return Slice{block, offset + from, count}; }
+};
+
+/// Blocks in a few sizes, each with a last-in first-out free list over the arena. The largest holds a 64 KB
+/// superframe with its headers. Lock: the host's.
+class BlockPool {
+ public:
+  /// Sizes offered, in bytes of payload. 2 KB holds an Ethernet frame, 16 KB a bulk piece of a send buffer.
+  static constexpr std::array<uint32_t, 6> kSizes{256 - sizeof(Block),       1024 - sizeof(Block),
+                                                  2048 - sizeof(Block),      4096 - sizeof(Block),
+                                                  16 * 1024 - sizeof(Block), 68 * 1024 - sizeof(Block)};
+  static constexpr uint32_t kLargest = kSizes.back();
+
+  explicit BlockPool(Arena& arena) : arena_(arena) {}
+  BlockPool(const BlockPool&) = delete;
+  BlockPool& operator=(const BlockPool&) = delete;
+  ~BlockPool();
+
+  /// A block of at least `bytes` (at most kLargest), or an empty reference when memory is out.
+  BlockRef allocate(uint32_t bytes);
+  /// Blocks that are referenced now; 0 is what leak tests look for.
+  uint64_t live() const { return live_; }
+  /// Their true size together, in bytes.
+  uint64_t live_bytes() const { return live_bytes_; }
+
+ private:
+  friend class BlockRef;
+  void give_back(Block* block);
+
+  Arena& arena_;
+  std::array<Block*, kSizes.size()> free_{};
+  /// Free blocks kept of a size; more go back to the arena.
+  std::array<uint32_t, kSizes.size()> free_count_{};
+  uint64_t live_ = 0;
+  uint64_t live_bytes_ = 0;
+};
+
+inline void BlockRef::reset() {
+  Block* block = std::exchange(block_, nullptr);
+  if (block != nullptr && --block->references_ == 0) block->pool_->give_back(block);
+}
+
+}  // namespace ustack

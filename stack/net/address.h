@@ -1,0 +1,114 @@
+// Addresses of both families in one type, from the start.
+#pragma once
+
+#include <array>
+#include <compare>
+#include <cstdint>
+#include <cstring>
+
+#include "stack/base/bytes.h"
+#include "stack/base/log.h"
+
+namespace ustack {
+
+enum class Family : uint8_t { unspecified, ipv4, ipv6 };
+
+/// An IPv4 or IPv6 address. The default is "no address". Bytes are in network order; an IPv4 address uses the
+/// first four, the rest are zero.
+class IpAddress {
+ public:
+  constexpr IpAddress() = default;
+  static constexpr IpAddress v4(uint8_t a, uint8_t b, uint8_t c, uint8_t d) {
+    IpAddress address;
+    address.family_ = Family::ipv4;
+    address.bytes_ = {std::byte{a}, std::byte{b}, std::byte{c}, std::byte{d}};
+    return address;
+  }
+  /// From host order: 0xc0000201 is 192.0.2.1.
+  static constexpr IpAddress v4(uint32_t host_order) {
+    return v4(static_cast<uint8_t>(host_order >> 24), static_cast<uint8_t>(host_order >> 16),
+              static_cast<uint8_t>(host_order >> 8), static_cast<uint8_t>(host_order));
+  }
+  static IpAddress from_bytes(Family family, const std::byte* network_order) {
+    IpAddress address;
+    address.family_ = family;
+    std::memcpy(address.bytes_.data(), network_order, family == Family::ipv4 ? 4 : 16);
+    return address;
+  }
+  static constexpr IpAddress any(Family family) {
+    IpAddress address;
+    address.family_ = family;
+    return address;
+  }
+  static constexpr IpAddress broadcast_v4() { return v4(0xffffffff); }
+
+  constexpr Family family() const { return family_; }
+  constexpr bool is_v4() const { return family_ == Family::ipv4; }
+  constexpr bool is_v6() const { return family_ == Family::ipv6; }
+  constexpr const std::byte* data() const { return bytes_.data(); }
+  /// Address length in bytes: 4, 16 or 0.
+  constexpr uint8_t size() const { return is_v4() ? 4 : is_v6() ? 16 : 0; }
+  uint32_t v4_host_order() const { return load_be32(bytes_.data()); }
+
+  /// 0.0.0.0, :: or no address.
+  constexpr bool is_unspecified() const {
+    for (std::byte b : bytes_)
+      if (b != std::byte{0}) return false;
+    return true;
+  }
+  /// 127.0.0.0/8 or ::1.
+  bool is_loopback() const;
+  /// 224.0.0.0/4 or ff00::/8.
+  bool is_multicast() const;
+  bool is_limited_broadcast() const { return is_v4() && v4_host_order() == 0xffffffff; }
+
+  friend constexpr bool operator==(const IpAddress&, const IpAddress&) = default;
+
+ private:
+  std::array<std::byte, 16> bytes_{};
+  Family family_ = Family::unspecified;
+};
+
+/// An address with a prefix length (RFC 4632): 192.0.2.2/24.
+struct Prefix {
+  IpAddress address;
+  uint8_t length = 0;
+  bool contains(const IpAddress& other) const;
+  /// The prefix's directed broadcast address (IPv4, length <= 30), else "no address".
+  IpAddress broadcast() const;
+  friend constexpr bool operator==(const Prefix&, const Prefix&) = default;
+};
+
+/// Where a transport endpoint is: an address and a port in host order.
+struct SocketAddress {
+  IpAddress address;
+  uint16_t port = 0;
+  friend constexpr bool operator==(const SocketAddress&, const SocketAddress&) = default;
+};
+
+/// An IEEE 802 address.
+struct MacAddress {
+  std::array<std::byte, 6> bytes{};
+  static constexpr MacAddress broadcast() {
+    MacAddress mac;
+    for (auto& b : mac.bytes) b = std::byte{0xff};
+    return mac;
+  }
+  constexpr bool is_multicast() const { return (bytes[0] & std::byte{1}) != std::byte{0}; }
+  constexpr bool is_zero() const { return *this == MacAddress{}; }
+  friend constexpr bool operator==(const MacAddress&, const MacAddress&) = default;
+};
+
+/// The four-tuple that names a connection, seen from this host; the seed's TransportEndpointID.
+struct ConnectionId {
+  SocketAddress local, remote;
+  friend constexpr bool operator==(const ConnectionId&, const ConnectionId&) = default;
+};
+
+LogLine& operator<<(LogLine& line, const IpAddress& address);
+/// 192.0.2.2:80 or [2001:db8::2]:80.
+LogLine& operator<<(LogLine& line, const SocketAddress& address);
+LogLine& operator<<(LogLine& line, const MacAddress& mac);
+LogLine& operator<<(LogLine& line, const ConnectionId& id);
+
+}  // namespace ustack

@@ -1,0 +1,98 @@
+// Routes: how a destination is reached, and what the way allows. The seed's stack.Route.
+#pragma once
+
+#include <cstdint>
+
+#include "stack/base/result.h"
+#include "stack/fiber/task.h"
+#include "stack/net/address.h"
+#include "stack/net/frame.h"
+
+namespace ustack {
+
+class Network;
+class Neighbour;
+
+/// Header fields of an IP packet that its sender chooses.
+struct IpOptionsOut {
+  uint8_t ttl = 64;
+  uint8_t tos = 0;
+  /// Don't fragment (RFC 1191); TCP always sets it unless IP_PMTUDISC_DONT was asked for.
+  bool dont_fragment = true;
+};
+
+/// A destination with the way there. Cheap to copy; holds a reference to nothing: the neighbour is looked up
+/// again when its entry went away. Made by Network::find_route.
+class Route {
+ public:
+  const IpAddress& local() const { return local_; }
+  const IpAddress& remote() const { return remote_; }
+  const IpAddress& next_hop() const { return next_hop_; }
+  /// Largest IP packet on the path, in bytes: the link's MTU or what PMTUD has learned (RFC 1191).
+  uint32_t mtu() const;
+  /// What the link can do for us.
+  const LinkInfo& link() const;
+  /// The destination is an address of this host; packets turn round inside it.
+  bool is_local() const { return local_delivery_; }
+
+  /// The next hop's link address is not known yet (never on `ip` links).
+  bool is_resolution_required() const;
+  /// Success when the next hop is resolved; EWOULDBLOCK while it is being resolved, `waker` is then asserted
+  /// when that has ended either way (call again to learn how); EHOSTUNREACH when it failed.
+  Status resolve(Waker& waker);
+  /// Takes a waker out that resolve() has put in.
+  void remove_waker(Waker& waker);
+  /// The peer is alive (an acceptable ACK came in): keeps the neighbour entry reachable (RFC 4861, 7.3.1).
+  void confirm_reachable();
+
+  /// Puts an IP header in front of `frame` and sends it to the next hop; while that is being resolved it waits
+  /// in the neighbour's queue. Takes the frame over whatever it returns. `protocol` is the IANA number.
+  Status send(TxFrame* frame, uint8_t protocol, const IpOptionsOut& options);
+
+ private:
+  friend class Network;
+  Network* network_ = nullptr;
+  IpAddress local_, remote_, next_hop_;
+  bool local_delivery_ = false;
+};
+
+/// A packet for a transport protocol, after IP has checked and reassembled it.
+struct Packet {
+  IpAddress source, destination;
+  /// From the transport header to the packet's end.
+  Slice data;
+  uint8_t protocol = 0;
+  uint8_t ttl = 0;
+  uint8_t tos = 0;
+  /// The transport checksum need not be verified: the link has, or the sender left it partial (Offload).
+  bool checksum_trusted = false;
+  /// A superframe: bytes of payload in each of the segments it was made of, 0 if it is one segment.
+  uint16_t segment_size = 0;
+  Instant arrived{};
+};
+
+/// An ICMP error about a packet that this host has sent (RFC 1122, 4.2.3.9).
+struct IcmpError {
+  /// ICMP type and code as on the wire (of IPv4; IPv6's are mapped to the same meaning).
+  uint8_t type = 0, code = 0;
+  /// Who sent the ICMP message.
+  IpAddress reporter;
+  /// From the quoted packet: our address and the peer's, and at least 8 bytes of the transport header.
+  IpAddress local, remote;
+  uint8_t protocol = 0;
+  Bytes quoted;
+  /// Fragmentation needed: the next hop's MTU (RFC 1191), 0 if the router didn't say.
+  uint16_t mtu = 0;
+};
+
+/// What IP delivers to: TCP, later UDP. One per protocol number.
+class TransportProtocol {
+ public:
+  virtual void on_packet(Packet&& packet, Instant now) = 0;
+  virtual void on_icmp_error(const IcmpError& error, Instant now) = 0;
+
+ protected:
+  ~TransportProtocol() = default;
+};
+
+}  // namespace ustack

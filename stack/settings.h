@@ -1,0 +1,65 @@
+// Settings under the names that Linux gives them (ip-sysctl). One table row makes the field, its default and
+// its bounds; a name that is not here is an error to whoever sets it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+#include "stack/base/result.h"
+
+namespace ustack {
+
+// X(field, "linux.name", default, lowest, highest): whole numbers, in Linux's units.
+#define USTACK_INTEGER_SETTINGS(X)                                                                    \
+  X(ip_default_ttl, "net.ipv4.ip_default_ttl", 64, 1, 255)                                            \
+  X(ipfrag_time, "net.ipv4.ipfrag_time", 30, 1, 3600)                                                 \
+  X(ipfrag_high_thresh, "net.ipv4.ipfrag_high_thresh", 4194304, 0, 1 << 30)                           \
+  X(icmp_ratelimit, "net.ipv4.icmp_ratelimit", 1000, 0, 1 << 30)                                      \
+  X(icmp_msgs_per_sec, "net.ipv4.icmp_msgs_per_sec", 1000, 0, 1 << 30)                                \
+  X(icmp_echo_ignore_all, "net.ipv4.icmp_echo_ignore_all", 0, 0, 1)                                   \
+  X(somaxconn, "net.core.somaxconn", 4096, 0, 65535)                                                  \
+  X(rmem_max, "net.core.rmem_max", 212992, 2304, 1 << 30)                                             \
+  X(wmem_max, "net.core.wmem_max", 212992, 4608, 1 << 30)                                             \
+  X(tcp_syn_retries, "net.ipv4.tcp_syn_retries", 6, 1, 127)                                           \
+  X(tcp_synack_retries, "net.ipv4.tcp_synack_retries", 5, 0, 255)                                     \
+  X(tcp_retries1, "net.ipv4.tcp_retries1", 3, 0, 255)                                                 \
+  X(tcp_retries2, "net.ipv4.tcp_retries2", 15, 0, 255)                                                \
+  X(tcp_orphan_retries, "net.ipv4.tcp_orphan_retries", 0, 0, 255)                                     \
+  X(tcp_fin_timeout, "net.ipv4.tcp_fin_timeout", 60, 1, 3600)                                         \
+  X(tcp_keepalive_time, "net.ipv4.tcp_keepalive_time", 7200, 1, 32767)                                \
+  X(tcp_keepalive_intvl, "net.ipv4.tcp_keepalive_intvl", 75, 1, 32767)                                \
+  X(tcp_keepalive_probes, "net.ipv4.tcp_keepalive_probes", 9, 1, 127)                                 \
+  X(tcp_max_syn_backlog, "net.ipv4.tcp_max_syn_backlog", 1024, 0, 1 << 20)                            \
+  X(tcp_timestamps, "net.ipv4.tcp_timestamps", 1, 0, 2)                                               \
+  X(tcp_sack, "net.ipv4.tcp_sack", 1, 0, 1)                                                           \
+  X(tcp_window_scaling, "net.ipv4.tcp_window_scaling", 1, 0, 1)                                       \
+  X(tcp_abort_on_overflow, "net.ipv4.tcp_abort_on_overflow", 0, 0, 1)                                 \
+  X(tcp_challenge_ack_limit, "net.ipv4.tcp_challenge_ack_limit", 1000, 0, 1 << 30)                    \
+  X(tcp_invalid_ratelimit, "net.ipv4.tcp_invalid_ratelimit", 500, 0, 1 << 30)                         \
+  X(tcp_max_tw_buckets, "net.ipv4.tcp_max_tw_buckets", 262144, 0, 1 << 30)                            \
+  X(tcp_rfc1337, "net.ipv4.tcp_rfc1337", 0, 0, 1)                                                     \
+  X(tcp_moderate_rcvbuf, "net.ipv4.tcp_moderate_rcvbuf", 1, 0, 1)                                     \
+  X(neigh_retrans_time_ms, "net.ipv4.neigh.default.retrans_time_ms", 1000, 1, 3600000)                \
+  X(neigh_base_reachable_time_ms, "net.ipv4.neigh.default.base_reachable_time_ms", 30000, 1, 3600000) \
+  X(neigh_mcast_solicit, "net.ipv4.neigh.default.mcast_solicit", 3, 1, 100)                           \
+  X(neigh_ucast_solicit, "net.ipv4.neigh.default.ucast_solicit", 3, 0, 100)                           \
+  X(neigh_unres_qlen_bytes, "net.ipv4.neigh.default.unres_qlen_bytes", 212992, 0, 1 << 30)            \
+  X(neigh_gc_thresh3, "net.ipv4.neigh.default.gc_thresh3", 1024, 1, 1 << 20)
+
+struct Settings {
+#define USTACK_SETTING_FIELD(field, name, value, lowest, highest) int32_t field = value;
+  USTACK_INTEGER_SETTINGS(USTACK_SETTING_FIELD)
+#undef USTACK_SETTING_FIELD
+  /// net.ipv4.tcp_rmem and tcp_wmem: smallest, initial and largest buffer, in bytes.
+  std::array<int32_t, 3> tcp_rmem{4096, 131072, 6291456};
+  std::array<int32_t, 3> tcp_wmem{4096, 16384, 4194304};
+  /// net.ipv4.ip_local_port_range: first and last ephemeral port.
+  std::array<int32_t, 2> ip_local_port_range{32768, 60999};
+
+  /// Sets one by its Linux name from text as in sysctl.conf ("4096 131072 6291456"). ENOENT: no such setting
+  /// here; EINVAL: not a number or out of bounds.
+  Status set(std::string_view name, std::string_view value);
+};
+
+}  // namespace ustack
