@@ -1,0 +1,98 @@
+// Who runs the stack. There is no stack thread: the thread of the program that waits drives.
+//
+//   recv() --> lock --> would block? --> is somebody driving?
+//                                          | no                                   | yes
+//                      take the role, unlock, Engine::wait, lock,       unlock, sleep on the own word or
+//                      deliver frames, Host::run, transmit,             eventfd until a driver sets it
+//                      look again ... leave the role, wake one sleeper
+//
+// The role, the sleepers and the lock live in the arena, so that relatives after fork take turns.
+#pragma once
+
+#include <csignal>
+#include <cstdint>
+
+#include "stack/base/intrusive_list.h"
+#include "stack/base/time.h"
+#include "stack/host.h"
+
+namespace ustack::shim {
+
+struct SharedHost;
+
+/// The host's lock held: robust and process-shared. Nobody waits or copies the program's bytes under it.
+/// Frames that came out of the stack meanwhile are handed to the link, and threads that were woken get their
+/// wake-up, when it is dropped.
+class HostLock {
+ public:
+  /// Takes the current process's host's lock and brings the host's time up to date.
+  HostLock();
+  ~HostLock();
+  HostLock(const HostLock&) = delete;
+  HostLock& operator=(const HostLock&) = delete;
+
+  Host& host() const;
+  /// Runs what became ready and transmits, then drops the lock; lock() takes it again. For copying.
+  void unlock();
+  void lock();
+
+ private:
+  bool held_ = false;
+};
+
+/// Where one thread sleeps while others drive. In the arena, so that a driver in any process can wake it.
+struct Waiter : ListHook<> {
+  /// 0 asleep or about to; 1 woken. Set under the lock or by a signal handler; also a futex word.
+  std::atomic<uint32_t> word{0};
+  /// The eventfd to write when the sleeper waits for kernel descriptors too; -1: it sleeps on the word.
+  int event_fd = -1;
+};
+
+/// What a blocking call waits for besides its time-out and signals.
+struct WaitRequest {
+  Instant deadline = kNever;
+  /// A kernel descriptor (usually an epoll set) whose readability ends the wait too; -1: none.
+  int kernel_fd = -1;
+  /// ppoll, pselect, epoll_pwait: the signal mask that is in force while waiting; nullptr: as it is.
+  const sigset_t* signal_mask = nullptr;
+};
+
+enum class WaitOutcome : uint8_t {
+  notified,     ///< a wait entry of this call was notified
+  kernel,       ///< kernel_fd became readable
+  timed_out,    ///< the deadline has passed
+  interrupted,  ///< a signal handler has to run (or ran): EINTR or restart as SA_RESTART says
+};
+
+/// One call's wait: registers wait entries, then waits. The pattern of every blocking call:
+///
+///   HostLock lock;
+///   Wait wait;                          // no cost until it is used
+///   for (;;) {
+///     auto result = socket.view_receive(...);
+///     if (result.code() != EAGAIN || nonblocking) break;
+///     wait.on(socket.waiters, ready::kIn);
+///     switch (wait.sleep(lock, request)) { ... }
+///   }
+class Wait {
+ public:
+  Wait();
+  /// Unregisters. The lock must be held.
+  ~Wait();
+  Wait(const Wait&) = delete;
+  Wait& operator=(const Wait&) = delete;
+
+  /// Registers for events of a queue (idempotent for the same queue); at most kMaxQueues at once, ENOMEM else
+  /// (poll with many descriptors takes its entries from the arena).
+  Status on(WaitQueue& queue, uint32_t events, bool exclusive = false);
+  /// Waits until something registered is notified since the last sleep() (a notification between on() and
+  /// sleep() counts), or as `request` says. The lock is held before and after, not in between; drives if nobody
+  /// does.
+  WaitOutcome sleep(HostLock& lock, const WaitRequest& request);
+
+ private:
+  struct Impl;
+  Impl* impl_ = nullptr;
+};
+
+}  // namespace ustack::shim
