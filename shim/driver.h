@@ -9,6 +9,7 @@
 // The role, the sleepers and the lock live in the arena, so that relatives after fork take turns.
 #pragma once
 
+#include <atomic>
 #include <csignal>
 #include <cstdint>
 
