@@ -1,0 +1,86 @@
+// Configuration: the USTACK_ variables and the file that USTACK_CONFIG names.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "io/engine.h"
+#include "io/link.h"
+#include "stack/base/log.h"
+#include "stack/net/address.h"
+#include "stack/net/network.h"
+#include "stack/settings.h"
+
+namespace ustack::io {
+
+/// Destinations that stay with the kernel: a prefix, ports, or both.
+struct KernelRule {
+  /// Of unspecified family: any address of either family.
+  Prefix prefix;
+  uint16_t first_port = 0, last_port = 65535;
+
+  bool matches(const SocketAddress& destination) const;
+};
+
+/// Everything that a user can choose, with its defaults.
+struct Config {
+  LinkSpec link;
+  std::vector<Prefix> addresses;
+  std::vector<IpAddress> gateways;
+  std::optional<MacAddress> mac;
+  /// 0: the device's.
+  uint16_t mtu = 0;
+  /// USTACK_LOOPBACK=stack.
+  bool loopback_in_stack = false;
+  std::vector<KernelRule> kernel;
+  Settings settings;
+  EngineKind io = EngineKind::automatic;
+  Duration spin{0};
+  /// USTACK_EFAULT=check.
+  bool check_pointers = false;
+  LogLevel log_level = LogLevel::off;
+  /// Empty: stderr.
+  std::string log_file;
+  /// Empty: none.
+  std::string capture_file;
+  std::string counters_file;
+
+  /// A destination that USTACK_KERNEL leaves to the kernel (loopback is not asked here).
+  bool stays_with_kernel(const SocketAddress& destination) const;
+
+  /// Reads the variables from an environ-like array (ending in nullptr) and the file that USTACK_CONFIG
+  /// names; the environment wins over the file. On an error returns the text for the user, one line for each
+  /// thing that is wrong: the variable, its value, and what would be right; `*out` is then not to be used.
+  /// Without any USTACK_ variable it costs one pass over the array.
+  static std::optional<std::string> parse(const char* const* environment, Config* out);
+};
+
+/// One row for each variable: what scripts and the README are checked against.
+struct ConfigVariable {
+  /// With the prefix: "USTACK_LINK".
+  std::string_view name;
+  /// The form of its value: "tap:NAME | tun:NAME | fd:N | fd:N:ip".
+  std::string_view form;
+  /// What it chooses, one line, with the default.
+  std::string_view help;
+  /// Sets it; the text of what is wrong with `value` otherwise (without the variable's name).
+  std::optional<std::string> (*parse)(std::string_view value, Config& config);
+};
+std::span<const ConfigVariable> config_variables();
+
+/// "192.0.2.1" or "2001:db8::1" (inet_pton(3)).
+std::optional<IpAddress> parse_address(std::string_view text);
+/// "192.0.2.0/24"; without a length the whole address.
+std::optional<Prefix> parse_prefix(std::string_view text);
+/// "02:00:00:00:00:01".
+std::optional<MacAddress> parse_mac(std::string_view text);
+
+std::string to_string(const IpAddress& address);
+std::string to_string(const Prefix& prefix);
+std::string to_string(const MacAddress& mac);
+
+}  // namespace ustack::io

@@ -1,0 +1,108 @@
+// What the host is plugged into: a descriptor that carries one frame a message, and the framing around it.
+//
+//   link         descriptor               prefix               offload
+//   tap:NAME     /dev/net/tun, IFF_TAP    virtio_net_hdr (10)  checksums and TSO both ways
+//   tun:NAME     /dev/net/tun, IFF_TUN    virtio_net_hdr (10)  the same, bare IP
+//   fd:N[:ip]    a socket of the caller   none                 none
+//
+// A new kind of link (AF_PACKET with PACKET_VNET_HDR, ...) is one function that returns a Link of these
+// parts.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "io/descriptor.h"
+#include "io/open_error.h"
+#include "stack/host.h"
+#include "stack/net/frame.h"
+
+namespace ustack::io {
+
+class Capture;
+
+/// An opened link. Lives in the process's private memory: fork copies it with its descriptor, which is then
+/// shared like any inherited one; frames are messages, so any process may read and write it. The descriptor
+/// is O_NONBLOCK.
+class Link {
+ public:
+  /// A virtio_net_hdr without num_buffers: TUNSETVNETHDRSZ and PACKET_VNET_HDR agree on it, and behind it the
+  /// IP header of an Ethernet frame is aligned.
+  static constexpr uint32_t kVirtioHeader = 10;
+  static constexpr uint32_t kMaxPrefix = 12;
+
+  Link() = default;
+  Link(Descriptor fd, const LinkInfo& info, uint32_t prefix_length, bool is_socket, std::string_view name);
+  Link(Link&&) = default;
+  Link& operator=(Link&&) = default;
+
+  int fd() const { return fd_.get(); }
+  Descriptor& descriptor() { return fd_; }
+  const LinkInfo& info() const { return info_; }
+  /// mac and mtu are chosen after opening.
+  LinkInfo& info() { return info_; }
+  /// The device's name, or "fd:N".
+  std::string_view name() const { return name_.data(); }
+  /// Bytes of the link's own in front of each frame, both ways; 0 or kVirtioHeader.
+  uint32_t prefix_length() const { return prefix_length_; }
+  /// Written with sendmsg(MSG_NOSIGNAL) instead of writev.
+  bool is_socket() const { return is_socket_; }
+  /// Gaps in front of what is read into a block (prefix, then frame) so that the IP header is 4-byte aligned.
+  uint32_t read_padding() const;
+  /// Bytes of a frame that the link can carry at most: a superframe with its headers where there is offload.
+  uint32_t max_frame() const;
+
+  /// What the prefix says about a frame of `length` bytes. False: it contradicts the frame (offsets beyond
+  /// its end, a segment size of zero, a segmentation that was not asked for); drop the frame. No input is
+  /// trusted.
+  bool decode(const std::byte* prefix, uint32_t length, Offload* out) const;
+  /// Writes the prefix for `frame` right in front of its header (into the room that every TxFrame keeps for
+  /// it, without growing the header: a frame may be encoded again when the link was full) and returns prefix
+  /// and header together. Empty: the frame has no room left for it, drop it.
+  Bytes encode(TxFrame& frame) const;
+
+  /// Where frames are recorded as they cross the link; nullptr: nowhere. Not owned; process-private.
+  Capture* capture = nullptr;
+
+ private:
+  Descriptor fd_;
+  LinkInfo info_;
+  uint32_t prefix_length_ = 0;
+  bool is_socket_ = false;
+  std::array<char, 24> name_{};
+};
+
+/// Which link to open; text form as in USTACK_LINK.
+struct LinkSpec {
+  /// automatic: a TAP named ustack%d by the kernel.
+  enum class Scheme : uint8_t { automatic, tap, tun, packet, fd };
+  Scheme scheme = Scheme::automatic;
+  std::string name;
+  int fd = -1;
+  /// fd: a message is a bare IP packet.
+  bool ip = false;
+};
+
+/// Opens as told by `spec`. On failure `*link` is untouched.
+std::optional<OpenError> open_link(const LinkSpec& spec, Link* link);
+/// A TAP or TUN device, made if it doesn't exist (it then goes with its last descriptor). `name` may hold
+/// "%d". A busy device is tried again for about 100 ms: one that a process with an io_uring had open stays
+/// busy for some 10 to 31 ms after that process has ended. `*created`: it didn't exist before.
+std::optional<OpenError> open_tun_device(const std::string& name, bool tap, Link* link,
+                                         bool* created = nullptr);
+/// A datagram or seqpacket socket of the caller's, duplicated. One frame (`ip`: one bare IP packet) a
+/// message.
+std::optional<OpenError> open_fd(int fd, bool ip, Link* link);
+
+/// Hands the host's queued frames to the link in order, one system call each, and gives them back to
+/// host.frames(). For any thread; the host's lock is held. True: all are gone. False: the link is full; the
+/// rest stays queued, wait for POLLOUT. A frame that the link refuses (device down, too long, ...) is dropped
+/// and counted as TxLinkErrors.
+bool transmit(Host& host, Link& link);
+/// transmit() but for at most `limit` frames; more may be queued afterwards even if the link had room.
+bool transmit(Host& host, Link& link, uint32_t limit);
+
+}  // namespace ustack::io
