@@ -1,0 +1,78 @@
+// Received bytes in a row: slices of frames, or copies of them where a frame was small for its block.
+#pragma once
+
+#include <cstdint>
+
+#include "stack/base/intrusive_list.h"
+#include "stack/mem/arena.h"
+#include "stack/mem/block.h"
+
+namespace ustack::tcp {
+
+/// A run of received bytes in one block.
+struct Piece : ListHook<> {
+  Slice slice;
+  /// The block is a copy made by a PieceQueue: its room behind the slice may be filled.
+  bool compacted = false;
+  uint32_t true_size() const;
+};
+
+/// Makes and takes back Pieces; one for all connections. Lock: the host's.
+class PiecePool {
+ public:
+  PiecePool(Arena& arena, BlockPool& blocks) : arena_(arena), blocks_(blocks) {}
+  PiecePool(const PiecePool&) = delete;
+  PiecePool& operator=(const PiecePool&) = delete;
+  ~PiecePool();
+  BlockPool& blocks() { return blocks_; }
+  Arena& arena() { return arena_; }
+  /// An empty piece; nullptr when memory is out.
+  Piece* allocate();
+  void release(Piece* piece);
+  uint64_t live() const { return live_; }
+
+ private:
+  static constexpr uint32_t kKeepFree = 1024;
+  Arena& arena_;
+  BlockPool& blocks_;
+  IntrusiveList<Piece> free_;
+  uint32_t free_count_ = 0;
+  uint64_t live_ = 0;
+};
+
+/// Bytes in a row, appended at the end and taken from the front. Keeps a slice as it is when it fills at
+/// least half of its block; copies a smaller one behind the last, so that at most about half of true_size()
+/// is air. Bytes never move once they are in.
+class PieceQueue {
+ public:
+  explicit PieceQueue(PiecePool& pool) : pool_(pool) {}
+  PieceQueue(const PieceQueue&) = delete;
+  PieceQueue& operator=(const PieceQueue&) = delete;
+  ~PieceQueue() { clear(); }
+
+  /// False when memory is out: then nothing has changed, and `slice` is untouched. An empty slice is ignored.
+  bool append(Slice&& slice);
+  /// Moves all of `other` (of the same pool) to the end.
+  void splice_back(PieceQueue& other);
+  /// Drops n bytes at the front, n <= size().
+  void trim_front(uint32_t n);
+  void clear();
+
+  bool empty() const { return size_ == 0; }
+  uint32_t size() const { return size_; }
+  /// What it takes of memory: the blocks whole, and the pieces themselves.
+  uint32_t true_size() const { return true_size_; }
+  IntrusiveList<Piece>& pieces() { return pieces_; }
+  PiecePool& pool() { return pool_; }
+
+ private:
+  bool append_copy(const Slice& slice);
+  void drop(Piece* piece);
+
+  PiecePool& pool_;
+  IntrusiveList<Piece> pieces_;
+  uint32_t size_ = 0;
+  uint32_t true_size_ = 0;
+};
+
+}  // namespace ustack::tcp
