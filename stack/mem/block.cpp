@@ -39,7 +39,7 @@ void BlockPool::give_back(Block* block) {
   --live_;
   live_bytes_ -= block->true_size();
   uint8_t size_class = block->size_class_;
-  if (free_count_[size_class] >= kKeepFree) {
+  if (free_count_[size_class] >= kKeepFree || !arena_.recycle()) {
     arena_.release(block, block->true_size());
     return;
   }

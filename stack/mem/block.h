@@ -1,4 +1,5 @@
-// Bytes that are shared, not copied: a Block is a reference-counted chunk of the arena, a Slice a part of one.
+// Bytes that are shared, not copied: a Block is a reference-counted chunk of the arena, a Slice a part of
+// one.
 #pragma once
 
 #include <array>

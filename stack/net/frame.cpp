@@ -31,13 +31,17 @@ TxFrame* FramePool::allocate() {
 }
 
 void FramePool::release(TxFrame* frame) {
+  --live_;
+  if (!arena_.recycle()) {
+    arena_.destroy(frame);
+    return;
+  }
   for (uint32_t i = 0; i < frame->slice_count_; ++i) frame->slices_[i] = Slice();
   frame->slice_count_ = 0;
   frame->payload_bytes_ = 0;
   frame->header_start_ = TxFrame::kHeaderRoom;
   frame->offload = Offload();
   free_.push_front(*frame);
-  --live_;
 }
 
 }  // namespace ustack

@@ -1,0 +1,139 @@
+// A pool of one type whose live objects can be enumerated.
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <utility>
+
+#include "stack/base/intrusive_list.h"
+#include "stack/mem/arena.h"
+
+namespace ustack {
+
+/// Makes Ts in chunks of the arena, last-in first-out, and knows which are alive: what everything else (hash
+/// tables, queues, wheels) can be rebuilt from. Lock: the host's.
+template <typename T>
+class Slab {
+  struct Chunk;
+  struct Slot {
+    Chunk* chunk;
+    alignas(T) std::byte object[sizeof(T)];
+    T* get() { return std::launder(reinterpret_cast<T*>(object)); }
+  };
+  struct PartialTag;
+  struct Chunk : ListHook<>, ListHook<PartialTag> {
+    uint64_t live = 0;
+    /// Free slots, the last one freed on top.
+    uint8_t free_count = 0;
+    uint8_t capacity = 0;
+    std::array<uint8_t, 64> free;
+    Slot* slots() { return reinterpret_cast<Slot*>(reinterpret_cast<std::byte*>(this) + kHeader); }
+  };
+  static constexpr size_t kAlign = alignof(Slot) > alignof(Chunk) ? alignof(Slot) : alignof(Chunk);
+  static constexpr size_t kHeader = (sizeof(Chunk) + alignof(Slot) - 1) / alignof(Slot) * alignof(Slot);
+
+ public:
+  /// Objects in a chunk: as many as fit 16 KiB, 1 to 64.
+  static constexpr uint8_t kCapacity = [] {
+    size_t fit = (16 * 1024 - kHeader) / sizeof(Slot);
+    return static_cast<uint8_t>(fit < 1 || sizeof(Slot) > 16 * 1024 ? 1 : fit > 64 ? 64 : fit);
+  }();
+
+  explicit Slab(Arena& arena) : arena_(arena), capacity_(arena.recycle() ? kCapacity : 1) {}
+  Slab(const Slab&) = delete;
+  Slab& operator=(const Slab&) = delete;
+  /// Destroys what is still alive.
+  ~Slab() {
+    for_each([this](T& object) { destroy(&object); });
+    while (Chunk* chunk = chunks_.front()) release(chunk);
+  }
+
+  /// A new T, nullptr when there is no memory.
+  template <typename... Args>
+  T* create(Args&&... args) {
+    Chunk* chunk = partial_.front();
+    if (chunk == nullptr) {
+      chunk = make_chunk();
+      if (chunk == nullptr) return nullptr;
+    }
+    uint8_t index = chunk->free[--chunk->free_count];
+    if (chunk->free_count == 0) partial_.remove(*chunk);
+    chunk->live |= uint64_t{1} << index;
+    ++live_;
+    return new (chunk->slots()[index].object) T(std::forward<Args>(args)...);
+  }
+
+  /// Ends an object that this slab has made. nullptr is ignored.
+  void destroy(T* object) {
+    if (object == nullptr) return;
+    auto* slot = reinterpret_cast<Slot*>(reinterpret_cast<std::byte*>(object) - offsetof(Slot, object));
+    object->~T();
+    Chunk* chunk = slot->chunk;
+    auto index = static_cast<uint8_t>(slot - chunk->slots());
+    chunk->live &= ~(uint64_t{1} << index);
+    --live_;
+    // The chunk freed into last is the hot one, so it comes first.
+    if (chunk->free_count > 0) partial_.remove(*chunk);
+    chunk->free[chunk->free_count++] = index;
+    partial_.push_front(*chunk);
+    if (chunk->live != 0) return;
+    // One empty chunk stays, so that an object made and destroyed again and again costs nothing.
+    if (capacity_ == 1 || (empty_ != nullptr && empty_ != chunk && empty_->live == 0))
+      release(chunk);
+    else
+      empty_ = chunk;
+  }
+
+  /// Calls visit(T&) for each live object; it may destroy that object, and no other.
+  template <typename Visit>
+  void for_each(Visit&& visit) {
+    Chunk* next;
+    for (Chunk* chunk = chunks_.front(); chunk != nullptr; chunk = next) {
+      next = chunks_.next(*chunk);
+      // Destroying the last one may take the chunk away, so it is not looked at again after that.
+      for (uint64_t left = chunk->live; left != 0; left &= left - 1)
+        visit(*chunk->slots()[std::countr_zero(left)].get());
+    }
+  }
+
+  uint64_t live() const { return live_; }
+
+ private:
+  size_t chunk_bytes() const {
+    size_t bytes = kHeader + capacity_ * sizeof(Slot);
+    return (bytes + kAlign - 1) / kAlign * kAlign;
+  }
+
+  Chunk* make_chunk() {
+    void* memory = arena_.allocate(chunk_bytes(), kAlign);
+    if (memory == nullptr) return nullptr;
+    auto* chunk = new (memory) Chunk;
+    chunk->capacity = chunk->free_count = capacity_;
+    for (uint8_t i = 0; i < capacity_; ++i) {
+      chunk->free[i] = static_cast<uint8_t>(capacity_ - 1 - i);
+      chunk->slots()[i].chunk = chunk;
+    }
+    chunks_.push_back(*chunk);
+    partial_.push_front(*chunk);
+    return chunk;
+  }
+
+  void release(Chunk* chunk) {
+    if (empty_ == chunk) empty_ = nullptr;
+    chunk->~Chunk();  // leaves both lists
+    arena_.release(chunk, chunk_bytes());
+  }
+
+  Arena& arena_;
+  IntrusiveList<Chunk> chunks_;
+  IntrusiveList<Chunk, PartialTag> partial_;
+  /// A chunk that was empty when last looked at.
+  Chunk* empty_ = nullptr;
+  uint64_t live_ = 0;
+  uint8_t capacity_;
+};
+
+}  // namespace ustack

@@ -1,0 +1,94 @@
+#include "stack/settings.h"
+
+#include <cstddef>
+#include <limits>
+#include <span>
+
+namespace ustack {
+
+namespace {
+
+struct IntegerSetting {
+  std::string_view name;
+  int32_t Settings::*field;
+  int32_t lowest, highest;
+};
+
+constexpr auto kIntegers = std::to_array<IntegerSetting>({
+#define USTACK_SETTING_ROW(field, name, value, lowest, highest) {name, &Settings::field, lowest, highest},
+    USTACK_INTEGER_SETTINGS(USTACK_SETTING_ROW)
+#undef USTACK_SETTING_ROW
+});
+
+bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+
+/// Takes a decimal number with an optional sign off the front of `text`, with the white space around it.
+Result<int64_t> take_number(std::string_view& text) {
+  size_t i = 0;
+  while (i < text.size() && is_space(text[i])) ++i;
+  bool negative = i < text.size() && text[i] == '-';
+  if (negative || (i < text.size() && text[i] == '+')) ++i;
+  size_t first_digit = i;
+  int64_t value = 0;
+  for (; i < text.size() && text[i] >= '0' && text[i] <= '9'; ++i) {
+    value = value * 10 + (text[i] - '0');
+    if (value > std::numeric_limits<int32_t>::max()) return Error{EINVAL};
+  }
+  if (i == first_digit) return Error{EINVAL};
+  if (i < text.size() && !is_space(text[i])) return Error{EINVAL};
+  while (i < text.size() && is_space(text[i])) ++i;
+  text.remove_prefix(i);
+  return negative ? -value : value;
+}
+
+/// Exactly as many numbers as `out` has, each within bounds; `out` is left alone on error.
+template <size_t N>
+Status parse(std::string_view text, int32_t lowest, int32_t highest, std::array<int32_t, N>& out) {
+  std::array<int32_t, N> values{};
+  for (int32_t& value : values) {
+    Result<int64_t> number = take_number(text);
+    if (!number.ok()) return number.error();
+    if (*number < lowest || *number > highest) return Error{EINVAL};
+    value = static_cast<int32_t>(*number);
+  }
+  if (!text.empty()) return Error{EINVAL};
+  out = values;
+  return {};
+}
+
+template <size_t N>
+bool ascending(const std::array<int32_t, N>& values) {
+  for (size_t i = 1; i < N; ++i)
+    if (values[i - 1] > values[i]) return false;
+  return true;
+}
+
+template <size_t N>
+Status set_ascending(std::string_view text, int32_t lowest, int32_t highest, std::array<int32_t, N>& field) {
+  std::array<int32_t, N> values{};
+  Status status = parse(text, lowest, highest, values);
+  if (!status.ok()) return status;
+  if (!ascending(values)) return Error{EINVAL};
+  field = values;
+  return {};
+}
+
+}  // namespace
+
+Status Settings::set(std::string_view name, std::string_view value) {
+  for (const IntegerSetting& row : kIntegers) {
+    if (row.name != name) continue;
+    std::array<int32_t, 1> number{};
+    Status status = parse(value, row.lowest, row.highest, number);
+    if (status.ok()) this->*row.field = number[0];
+    return status;
+  }
+  constexpr int32_t kLargestBuffer = 1 << 30;
+  if (name == "net.ipv4.tcp_rmem") return set_ascending(value, 1, kLargestBuffer, tcp_rmem);
+  if (name == "net.ipv4.tcp_wmem") return set_ascending(value, 1, kLargestBuffer, tcp_wmem);
+  // ip-sysctl: the first must be less than the last.
+  if (name == "net.ipv4.ip_local_port_range") return set_ascending(value, 1, 65535, ip_local_port_range);
+  return Error{ENOENT};
+}
+
+}  // namespace ustack
