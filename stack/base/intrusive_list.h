@@ -84,9 +84,16 @@ class IntrusiveList {
     while (pop_front() != nullptr) {
     }
   }
-  /// Moves all of `other` to this list's end.
+  /// Moves all of `other` to this list's end, in O(1).
   void splice_back(IntrusiveList& other) {
-    while (T* item = other.pop_front()) push_back(*item);
+    if (other.empty()) return;
+    Hook* first = other.root_.next_;
+    Hook* last = other.root_.prev_;
+    first->prev_ = root_.prev_;
+    root_.prev_->next_ = first;
+    last->next_ = &root_;
+    root_.prev_ = last;
+    other.root_.next_ = other.root_.prev_ = &other.root_;
   }
 
   class iterator {

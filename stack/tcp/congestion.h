@@ -24,7 +24,7 @@ struct AckSample {
   /// Zero if this ACK gave no sample.
   Duration rtt{0};
   Duration srtt{0};
-  /// A loss is being repaired (fast recovery, or after a time-out below the recovery point).
+  /// Fast recovery is under way: cwnd doesn't grow. After a time-out it does, by slow start.
   bool in_recovery = false;
   /// The window was the limit on sending, not the program (is_cwnd_limited). Else cwnd must not grow on it
   /// (RFC 7661; RFC 9293 leaves it to 5681).
@@ -48,7 +48,7 @@ class CongestionControl {
   /// The retransmission timer has expired. `repeated`: for the same segment again, then ssthresh is kept
   /// (RFC 5681, 3.1).
   virtual void on_rto(uint32_t in_flight, bool repeated, Instant now) = 0;
-  /// The recovery point was acknowledged.
+  /// Ends what on_loss_event() or on_rto() began: all that was sent before it has been acknowledged.
   virtual void on_recovery_exit(uint32_t in_flight, Instant now) = 0;
   /// The last on_loss_event() or on_rto() was spurious (RFC 4015, 5682): as before it.
   virtual void on_undo(Instant now);

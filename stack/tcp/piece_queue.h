@@ -56,6 +56,8 @@ class PieceQueue {
   void splice_back(PieceQueue& other);
   /// Drops n bytes at the front, n <= size().
   void trim_front(uint32_t n);
+  /// Drops the last piece and returns how many bytes it had, 0 if there is none.
+  uint32_t drop_last();
   void clear();
 
   bool empty() const { return size_ == 0; }

@@ -105,7 +105,7 @@ struct SendDecisionInput {
 /// goes out on the next ACK, or by the override timer (or window probe) of the caller.
 constexpr bool should_send(const SendDecisionInput& in) {
   uint32_t sendable = std::min(in.unsent, in.usable);
-  if (sendable == 0) return in.fin && in.unsent == 0 && !in.cork;
+  if (sendable == 0) return in.fin && in.unsent == 0;
   // (1) a maximum-sized segment can be sent.
   if (sendable >= in.mss) return true;
   // (2) all that is queued can be sent; Nagle: and nothing small is unacknowledged.
@@ -123,10 +123,12 @@ struct SuperframeInput {
   uint32_t unsent = 0;
   /// What windows (the peer's and cwnd) leave.
   uint32_t usable = 0;
-  uint32_t mss = 0;  // payload bytes of a segment with its options
+  uint32_t mss = 0;  // payload bytes of a segment with its options, at least 1
   /// Largest IP packet that the link cuts itself; mss + header_length or less: it cuts none.
   uint32_t max_superframe = 0;
   uint32_t header_length = 0;  // IP and TCP with options
+  /// Nagle or cork hold a short last segment back: as long as there are whole ones, send only those.
+  bool hold_short = false;
 };
 /// Payload bytes of the next frame. Whole segments, unless it ends what is queued or the window; so a
 /// superframe's last segment is short only where a segment of its own would be.
@@ -136,7 +138,7 @@ constexpr uint32_t superframe_payload(const SuperframeInput& in) {
   uint32_t bytes = std::min(in.unsent, in.usable);
   if (bytes >= most) return most;
   // The window cuts it: send whole segments first, the rest is should_send's decision.
-  if (in.usable < in.unsent && bytes > in.mss) return bytes / in.mss * in.mss;
+  if ((in.usable < in.unsent || in.hold_short) && bytes > in.mss) return bytes / in.mss * in.mss;
   return bytes;
 }
 
