@@ -6,6 +6,7 @@
 #include "stack/base/intrusive_list.h"
 #include "stack/mem/arena.h"
 #include "stack/mem/block.h"
+#include "stack/mem/slab.h"
 
 namespace ustack::tcp {
 
@@ -20,24 +21,19 @@ struct Piece : ListHook<> {
 /// Makes and takes back Pieces; one for all connections. Lock: the host's.
 class PiecePool {
  public:
-  PiecePool(Arena& arena, BlockPool& blocks) : arena_(arena), blocks_(blocks) {}
-  PiecePool(const PiecePool&) = delete;
-  PiecePool& operator=(const PiecePool&) = delete;
-  ~PiecePool();
-  BlockPool& blocks() { return blocks_; }
+  PiecePool(Arena& arena, BlockPool& blocks) : arena_(arena), blocks_(blocks), pieces_(arena) {}
   Arena& arena() { return arena_; }
+  BlockPool& blocks() { return blocks_; }
   /// An empty piece; nullptr when memory is out.
-  Piece* allocate();
-  void release(Piece* piece);
-  uint64_t live() const { return live_; }
+  Piece* allocate() { return pieces_.create(); }
+  /// Unlinks it and drops its reference.
+  void release(Piece* piece) { pieces_.destroy(piece); }
+  uint64_t live() const { return pieces_.live(); }
 
  private:
-  static constexpr uint32_t kKeepFree = 1024;
   Arena& arena_;
   BlockPool& blocks_;
-  IntrusiveList<Piece> free_;
-  uint32_t free_count_ = 0;
-  uint64_t live_ = 0;
+  Slab<Piece> pieces_;
 };
 
 /// Bytes in a row, appended at the end and taken from the front. Keeps a slice as it is when it fills at

@@ -74,9 +74,12 @@ class Reassembly {
   };
 
   Range* find_last_starting_at_or_before(SeqNum seq);
-  Range* new_range(Range* after, SeqNum seq, const Limits& limits);
+  Range* new_range(Range* after, SeqNum seq, const Limits& limits, Inserted& result);
+  bool holds_fin(const Range& range) const;
+  /// Frees a range and what it holds.
   void drop(Range* range);
-  bool make_room(SeqNum seq, uint32_t wanted, const Limits& limits);
+  bool make_room(SeqNum seq, uint32_t wanted, const Limits& limits, Inserted& result);
+  bool add(Range& range, Slice&& data, bool fin, const Limits& limits, Inserted& result);
 
   PiecePool& pool_;
   IntrusiveList<Range, Range> ranges_;            // by sequence number, neither overlapping nor touching

@@ -16,9 +16,12 @@ class Reno final : public CongestionControl {
   void on_loss_event(uint32_t in_flight, Instant now) override;
   void on_rto(uint32_t in_flight, bool repeated, Instant now) override;
   void on_recovery_exit(uint32_t in_flight, Instant now) override;
+  void on_undo(Instant now) override;
 
  private:
-  uint32_t acked_ = 0;  // bytes acknowledged towards the next MSS of congestion avoidance
+  void set_cwnd(uint32_t cwnd);
+  uint32_t acked_ = 0;      // bytes acknowledged towards the next MSS of congestion avoidance
+  bool after_rto_ = false;  // until on_recovery_exit()
 };
 
 }  // namespace ustack::tcp

@@ -31,7 +31,7 @@ class RttEstimator {
   /// RTO without the back-off.
   Duration base_rto() const { return rto_; }
   /// The timer has expired: doubles rto() (RFC 6298, 5.5).
-  void back_off();
+  void back_off() { ++back_off_; }
   /// The expiry was spurious or new data was acknowledged: rto() is base_rto() again.
   void undo_back_off() { back_off_ = 0; }
   /// How many times in a row the timer has expired.

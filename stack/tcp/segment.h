@@ -10,6 +10,7 @@
 #include "stack/base/time.h"
 #include "stack/mem/arena.h"
 #include "stack/mem/block.h"
+#include "stack/mem/slab.h"
 #include "stack/net/address.h"
 #include "stack/net/route.h"
 #include "stack/tcp/header.h"
@@ -65,11 +66,6 @@ class Segment : public ListHook<> {
   /// RFC 9293, 3.10.7.4 "tailored": drops what is before rcv_nxt and what is past rcv_nxt + rcv_wnd. What is
   /// left may be empty. For segments that are acceptable.
   void trim_to_window(SeqNum rcv_nxt, uint32_t rcv_wnd);
-
- private:
-  friend class SegmentPool;
-  friend class ustack::Arena;
-  Segment() = default;
 };
 
 /// 192.0.2.1:80 > 192.0.2.2:4000 [S.] seq 1 ack 2 win 64240 length 0.
@@ -80,24 +76,16 @@ using SegmentQueue = IntrusiveList<Segment>;
 /// Makes and takes back Segments, last-in first-out. Lock: the host's.
 class SegmentPool {
  public:
-  explicit SegmentPool(Arena& arena) : arena_(arena) {}
-  SegmentPool(const SegmentPool&) = delete;
-  SegmentPool& operator=(const SegmentPool&) = delete;
-  ~SegmentPool();
+  explicit SegmentPool(Arena& arena) : segments_(arena) {}
 
   /// The packet as a segment, the caller's until release(). Errors of Segment::parse, and ENOBUFS.
   Result<Segment*> receive(Packet&& packet);
   /// Unlinks it, drops its payload reference and takes it back. nullptr is ignored.
-  void release(Segment* segment);
-  uint64_t live() const { return live_; }
+  void release(Segment* segment) { segments_.destroy(segment); }
+  uint64_t live() const { return segments_.live(); }
 
  private:
-  /// Free segments kept; more go back to the arena.
-  static constexpr uint32_t kKeepFree = 256;
-  Arena& arena_;
-  IntrusiveList<Segment> free_;
-  uint32_t free_count_ = 0;
-  uint64_t live_ = 0;
+  Slab<Segment> segments_;
 };
 
 }  // namespace ustack::tcp

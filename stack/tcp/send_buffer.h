@@ -65,6 +65,7 @@ class SendBuffer {
 
   Piece* new_piece(size_t want, uint32_t limit);
   void free_piece(Piece* piece);
+  void drop_acknowledged();
   Piece* find(uint64_t position);
   uint32_t next_block_size(size_t want, uint32_t limit) const;
 
