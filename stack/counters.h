@@ -14,8 +14,10 @@ namespace ustack {
   X(Ip, InDelivers) X(Ip, OutRequests) X(Ip, OutDiscards) X(Ip, OutNoRoutes) X(Ip, ReasmTimeout)              \
   X(Ip, ReasmReqds) X(Ip, ReasmOKs) X(Ip, ReasmFails) X(Ip, FragOKs) X(Ip, FragFails) X(Ip, FragCreates)      \
   X(Icmp, InMsgs) X(Icmp, InErrors) X(Icmp, InCsumErrors) X(Icmp, InDestUnreachs) X(Icmp, InTimeExcds)        \
-  X(Icmp, InParmProbs) X(Icmp, InEchos) X(Icmp, InEchoReps) X(Icmp, OutMsgs) X(Icmp, OutErrors)               \
-  X(Icmp, OutRateLimitHost) X(Icmp, OutDestUnreachs) X(Icmp, OutTimeExcds) X(Icmp, OutEchoReps)               \
+  X(Icmp, InParmProbs) X(Icmp, InSrcQuenchs) X(Icmp, InRedirects) X(Icmp, InEchos) X(Icmp, InEchoReps)        \
+  X(Icmp, InTimestamps) X(Icmp, OutMsgs) X(Icmp, OutErrors) X(Icmp, OutRateLimitGlobal)                       \
+  X(Icmp, OutRateLimitHost) X(Icmp, OutDestUnreachs) X(Icmp, OutTimeExcds) X(Icmp, OutParmProbs)              \
+  X(Icmp, OutEchoReps)                                                                                        \
   X(Tcp, ActiveOpens) X(Tcp, PassiveOpens) X(Tcp, AttemptFails) X(Tcp, EstabResets) X(Tcp, CurrEstab)         \
   X(Tcp, InSegs) X(Tcp, OutSegs) X(Tcp, RetransSegs) X(Tcp, InErrs) X(Tcp, OutRsts) X(Tcp, InCsumErrors)      \
   X(TcpExt, ListenOverflows) X(TcpExt, ListenDrops) X(TcpExt, TW) X(TcpExt, TWRecycled) X(TcpExt, DelayedACKs)\
@@ -29,8 +31,11 @@ namespace ustack {
   X(TcpExt, TCPWantZeroWindowAdv) X(TcpExt, TCPSynRetrans) X(TcpExt, TCPOrigDataSent) X(TcpExt, TCPKeepAlive) \
   X(TcpExt, TCPReqQFullDrop) X(TcpExt, TCPWinProbe) X(TcpExt, OutOfWindowIcmps) X(TcpExt, LockDroppedIcmps)   \
   X(TcpExt, TCPDSACKOldSent) X(TcpExt, TCPMemoryPressures)                                                    \
-  X(IpExt, InOctets) X(IpExt, OutOctets) X(IpExt, InCsumErrors)                                               \
-  X(Ustack, RxFrames) X(Ustack, TxFrames) X(Ustack, RxMalformed) X(Ustack, RxNotForUs) X(Ustack, RxNoMemory)  \
+  X(IpExt, InOctets) X(IpExt, OutOctets) X(IpExt, InCsumErrors) X(IpExt, InTruncatedPkts)                     \
+  X(IpExt, InBcastPkts) X(IpExt, InBcastOctets) X(IpExt, InNoECTPkts) X(IpExt, InECT1Pkts)                    \
+  X(IpExt, InECT0Pkts) X(IpExt, InCEPkts) X(IpExt, ReasmOverlaps)                                             \
+  X(Ustack, RxFrames) X(Ustack, TxFrames) X(Ustack, RxMalformed) X(Ustack, RxNotForUs) X(Ustack, RxMartians)  \
+  X(Ustack, RxNoMemory)                                                                                       \
   X(Ustack, TxNoMemory) X(Ustack, TxQueueDrops) X(Ustack, TxLinkErrors) X(Ustack, ArpRequestsSent)            \
   X(Ustack, ArpRepliesSent) X(Ustack, ArpReceived) X(Ustack, ArpConflicts) X(Ustack, ArpQueueDrops)           \
   X(Ustack, ArpFailures) X(Ustack, FiberRuns)

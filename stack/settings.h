@@ -17,7 +17,10 @@ namespace ustack {
   X(ipfrag_high_thresh, "net.ipv4.ipfrag_high_thresh", 4194304, 0, 1 << 30)                           \
   X(icmp_ratelimit, "net.ipv4.icmp_ratelimit", 1000, 0, 1 << 30)                                      \
   X(icmp_msgs_per_sec, "net.ipv4.icmp_msgs_per_sec", 1000, 0, 1 << 30)                                \
+  X(icmp_msgs_burst, "net.ipv4.icmp_msgs_burst", 50, 0, 1 << 30)                                      \
   X(icmp_echo_ignore_all, "net.ipv4.icmp_echo_ignore_all", 0, 0, 1)                                   \
+  X(route_min_pmtu, "net.ipv4.route.min_pmtu", 552, 68, 65535)                                        \
+  X(route_mtu_expires, "net.ipv4.route.mtu_expires", 600, 1, 1 << 30)                                 \
   X(somaxconn, "net.core.somaxconn", 4096, 0, 65535)                                                  \
   X(rmem_max, "net.core.rmem_max", 212992, 2304, 1 << 30)                                             \
   X(wmem_max, "net.core.wmem_max", 212992, 4608, 1 << 30)                                             \
