@@ -1,0 +1,133 @@
+#include "stack/tcp/demux.h"
+
+#include <array>
+#include <cstring>
+
+namespace ustack::tcp {
+
+ConnectionTable::~ConnectionTable() {
+  if (buckets_ != nullptr) arena_.release(buckets_, bucket_count_ * sizeof(Connection*));
+}
+
+uint32_t ConnectionTable::hash(const ConnectionId& id) const {
+  std::array<std::byte, 36> key;
+  std::byte* p = key.data();
+  std::memcpy(p, id.local.address.data(), 16);
+  std::memcpy(p + 16, id.remote.address.data(), 16);
+  store_be16(p + 32, id.local.port);
+  store_be16(p + 34, id.remote.port);
+  return static_cast<uint32_t>(siphash(key_, key));
+}
+
+Connection* ConnectionTable::find(const ConnectionId& id) const {
+  if (size_ == 0) return nullptr;
+  uint32_t hashed = hash(id);
+  for (Connection* c = buckets_[hashed & (bucket_count_ - 1)]; c != nullptr; c = c->next_)
+    if (c->hash_ == hashed && c->id_ == id) return c;
+  return nullptr;
+}
+
+Status ConnectionTable::insert(Connection& connection, const ConnectionId& id) {
+  if (find(id) != nullptr) return Error{EADDRNOTAVAIL};
+  // A full table that can't grow only gets slower.
+  if (size_ >= bucket_count_ && !grow() && bucket_count_ == 0) return Error{ENOBUFS};
+  connection.id_ = id;
+  connection.hash_ = hash(id);
+  Connection*& bucket = buckets_[connection.hash_ & (bucket_count_ - 1)];
+  connection.next_ = bucket;
+  bucket = &connection;
+  connection.in_table_ = true;
+  ++size_;
+  return {};
+}
+
+void ConnectionTable::remove(Connection& connection) {
+  if (!connection.in_table_) return;
+  Connection** link = &buckets_[connection.hash_ & (bucket_count_ - 1)];
+  while (*link != &connection) link = &(*link)->next_;
+  *link = connection.next_;
+  connection.next_ = nullptr;
+  connection.in_table_ = false;
+  --size_;
+}
+
+bool ConnectionTable::grow() {
+  uint32_t count = bucket_count_ == 0 ? kFirstBuckets : bucket_count_ * 2;
+  auto** buckets = static_cast<Connection**>(arena_.allocate(count * sizeof(Connection*), alignof(Connection*)));
+  if (buckets == nullptr) return false;
+  for (uint32_t i = 0; i < count; ++i) buckets[i] = nullptr;
+  for (uint32_t i = 0; i < bucket_count_; ++i) {
+    while (Connection* c = buckets_[i]) {
+      buckets_[i] = c->next_;
+      Connection*& bucket = buckets[c->hash_ & (count - 1)];
+      c->next_ = bucket;
+      bucket = c;
+    }
+  }
+  if (buckets_ != nullptr) arena_.release(buckets_, bucket_count_ * sizeof(Connection*));
+  buckets_ = buckets;
+  bucket_count_ = count;
+  return true;
+}
+
+namespace {
+
+bool addresses_overlap(const IpAddress& a, const IpAddress& b) {
+  return a.is_unspecified() || b.is_unspecified() || a == b;
+}
+
+}  // namespace
+
+PortBucket* PortTable::find(uint16_t port) const {
+  for (PortBucket& bucket : chains_[port % kChains])
+    if (bucket.port == port) return &bucket;
+  return nullptr;
+}
+
+bool PortTable::conflicts(const PortHolder& holder, const IpAddress& address, uint16_t port) const {
+  PortBucket* bucket = find(port);
+  if (bucket == nullptr) return false;
+  for (PortHolder& other : bucket->holders) {
+    if (&other == &holder || !addresses_overlap(address, other.address_)) continue;
+    if (holder.reuse_address && other.reuse_address && !other.listening && !holder.listening) continue;
+    if (holder.reuse_port && other.reuse_port) continue;
+    return true;
+  }
+  return false;
+}
+
+bool PortTable::conflicts_listening(const PortHolder& holder) const {
+  return holder.bucket_ != nullptr && conflicts(holder, holder.address_, holder.bucket_->port);
+}
+
+bool PortTable::free_for_connect(uint16_t port) const {
+  PortBucket* bucket = find(port);
+  return bucket == nullptr || bucket->exclusive == 0;
+}
+
+Status PortTable::claim(PortHolder& holder, const IpAddress& address, uint16_t port) {
+  release(holder);
+  PortBucket* bucket = find(port);
+  if (bucket == nullptr) {
+    bucket = buckets_.create();
+    if (bucket == nullptr) return Error{ENOBUFS};
+    bucket->port = port;
+    chains_[port % kChains].push_front(*bucket);
+  }
+  holder.bucket_ = bucket;
+  holder.address_ = address;
+  bucket->holders.push_back(holder);
+  if (!holder.by_connect) ++bucket->exclusive;
+  return {};
+}
+
+void PortTable::release(PortHolder& holder) {
+  PortBucket* bucket = holder.bucket_;
+  if (bucket == nullptr) return;
+  holder.bucket_ = nullptr;
+  bucket->holders.remove(holder);
+  if (!holder.by_connect) --bucket->exclusive;
+  if (bucket->holders.empty()) buckets_.destroy(bucket);
+}
+
+}  // namespace ustack::tcp

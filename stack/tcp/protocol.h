@@ -1,0 +1,134 @@
+// TCP as a transport: sends each segment to whom it belongs, and owns all endpoints.
+//
+//   Network --on_packet--> Protocol --four-tuple--> Endpoint's segment queue --waker--> its fiber
+//                             |  '----------------> TimeWait (answers at once)
+//                             |--local port-------> listening Endpoint's queue
+//                             '--nobody-----------> RST
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "stack/base/intrusive_list.h"
+#include "stack/mem/slab.h"
+#include "stack/net/context.h"
+#include "stack/net/network.h"
+#include "stack/net/route.h"
+#include "stack/socket/socket.h"
+#include "stack/tcp/demux.h"
+#include "stack/tcp/iss.h"
+#include "stack/tcp/piece_queue.h"
+#include "stack/tcp/ports.h"
+#include "stack/tcp/segment.h"
+
+namespace ustack {
+class Host;
+}
+
+namespace ustack::tcp {
+
+class Endpoint;
+class TimeWait;
+struct SentSegment;
+struct ListenerTag;  // tag: the listeners of one hash chain
+
+/// One for each host. Lock: the host's.
+class Protocol final : public TransportProtocol {
+ public:
+  /// Registers itself with `network`. Place it in the arena: arena.create<tcp::Protocol>(...).
+  Protocol(Host& host, const HostContext& context, Network& network);
+  Protocol(const Protocol&) = delete;
+  Protocol& operator=(const Protocol&) = delete;
+  /// Ends all endpoints without a word to their peers. Not on a fiber.
+  ~Protocol();
+
+  /// A closed socket of this family. EAFNOSUPPORT: not IPv4; ENOBUFS.
+  Result<Socket*> open_socket(Family family);
+
+  void on_packet(Packet&& packet, Instant now) override;
+  void on_icmp_error(const IcmpError& error, Instant now) override;
+
+  /// Nothing is left to deliver and no FIN to exchange; TIME-WAIT, listeners and connections that nobody has
+  /// closed don't count.
+  bool drained() const { return closing_ == 0; }
+  uint64_t endpoints() const { return endpoints_.live(); }
+  uint64_t time_waits() const { return time_waits_.live(); }
+  /// Calls visit(Endpoint&) for each endpoint; it must not destroy one.
+  template <typename Visit>
+  void for_each_endpoint(Visit&& visit) {
+    endpoints_.for_each(visit);
+  }
+  template <typename Visit>
+  void for_each_time_wait(Visit&& visit) {
+    time_waits_.for_each(visit);
+  }
+
+  // --- for endpoints, listeners and TIME-WAITs ---
+
+  const HostContext& context() const { return context_; }
+  Host& host() { return host_; }
+  Network& network() { return network_; }
+  Counters& counters() { return context_.counters; }
+  const Settings& settings() const { return context_.settings; }
+  Instant now() const { return context_.now; }
+  SegmentPool& segments() { return segments_; }
+  PiecePool& pieces() { return pieces_; }
+  Slab<SentSegment>& sent_segments() { return sent_segments_; }
+  ConnectionTable& connections() { return connections_; }
+  PortTable& ports() { return ports_; }
+  IssGenerator& iss() { return iss_; }
+
+  /// A new endpoint, nullptr when memory is out.
+  Endpoint* create_endpoint(Family family);
+  void destroy_endpoint(Endpoint& endpoint);
+  void add_listener(Endpoint& endpoint);
+  void remove_listener(Endpoint& endpoint);
+
+  /// bind(2) to a port, 0 for an ephemeral one; yields the port. EADDRINUSE, ENOBUFS.
+  Result<uint16_t> bind_port(PortHolder& holder, const IpAddress& address, uint16_t port);
+  /// An ephemeral port for a connection, and claims it for `holder`. EADDRNOTAVAIL: all are in use with this peer.
+  Result<uint16_t> ephemeral_port(PortHolder& holder, const IpAddress& local, const SocketAddress& remote);
+  /// Whether an active open may use this four-tuple: it is free, or in a TIME-WAIT that tcp_tw_reuse gives up
+  /// (which it is then, and `resume_at` is the sequence number to start from).
+  bool acquire_tuple(const ConnectionId& id, bool loopback, std::optional<SeqNum>& resume_at);
+
+  /// Takes over a connection that enters TIME-WAIT. Fails silently beyond tcp_max_tw_buckets, as Linux.
+  void enter_time_wait(Endpoint& endpoint);
+  void destroy_time_wait(TimeWait& time_wait);
+
+  /// A challenge ACK may be sent now (RFC 5961, section 7; tcp_challenge_ack_limit a second). Counts it.
+  bool allow_challenge_ack();
+  /// A segment that belongs to no connection: RFC 9293, 3.10.7.1.
+  void reset_stranger(const Segment& segment);
+  /// Looks the segment's owner up and hands it over, as on arrival.
+  void dispatch(Segment* segment);
+
+  /// Counts endpoints that somebody has closed and that still have something to do.
+  void count_closing(int change) { closing_ += static_cast<uint32_t>(change); }
+  /// The host is being taken down: nothing is sent any more.
+  bool ending() const { return ending_; }
+
+ private:
+  Endpoint* find_listener(const ConnectionId& id) const;
+
+  Host& host_;
+  HostContext context_;
+  Network& network_;
+  SegmentPool segments_;
+  PiecePool pieces_;
+  Slab<SentSegment> sent_segments_;
+  Slab<Endpoint> endpoints_;
+  Slab<TimeWait> time_waits_;
+  ConnectionTable connections_;
+  PortTable ports_;
+  static constexpr uint32_t kListenerChains = 256;
+  mutable IntrusiveList<Endpoint, ListenerTag> listeners_[kListenerChains];
+  PortSelector selector_;
+  IssGenerator iss_;
+  uint32_t closing_ = 0;
+  uint32_t challenge_acks_ = 0;
+  Instant challenge_period_{};
+  bool ending_ = false;
+};
+
+}  // namespace ustack::tcp
