@@ -9,6 +9,9 @@
 
 namespace ustack::shim {
 
+struct EpollMember;
+struct OfFile;  // tag: all registrations of one file, whatever set they are in
+
 /// One open file description of ours. Counted by the descriptors of all processes that refer to it and by
 /// calls under way. Lock: the host's.
 class OpenFile {
@@ -24,15 +27,21 @@ class OpenFile {
   /// Bits of ready:: true now.
   virtual uint32_t readiness() = 0;
   virtual WaitQueue& waiters() = 0;
+  /// A descriptor of the kernel's whose readiness is part of this file's: an epoll set's own, a listener's twin
+  /// on the kernel's loopback. -1: none. The file's own readiness() does not look at it.
+  virtual int kernel_half() const { return -1; }
+  /// Where the file is registered with epoll (not counted as references, epoll(7) Q6).
+  IntrusiveList<EpollMember, OfFile> registrations;
 
   void reference() { ++references_; }
-  /// Drops a reference; the last one closes the file and frees it.
+  /// Drops a reference; the last one ends the file's epoll registrations, closes it and frees it.
   void release();
 
  protected:
   explicit OpenFile(Kind kind) : kind_(kind) {}
   virtual ~OpenFile() = default;
-  /// The last reference is gone.
+  /// The last reference is gone: gives back what the file stands for, and its own memory (only the class itself
+  /// knows its size).
   virtual void close() = 0;
 
  private:

@@ -1,0 +1,74 @@
+#include "shim/address.h"
+
+#include <netinet/in.h>
+
+#include <algorithm>
+#include <climits>
+#include <cstring>
+
+#include "shim/user_copy.h"
+
+namespace ustack::shim {
+
+Result<RawAddress> read_address(const sockaddr* address, socklen_t length) {
+  RawAddress raw;
+  if (length > sizeof raw.bytes) return Error{EINVAL};  // the kernel's length is an int: negative is large here
+  if (Status s = copy_from_user(&raw.bytes, address, length); !s.ok()) return s.error();
+  raw.length = length;
+  return raw;
+}
+
+namespace {
+
+SocketAddress from_sockaddr_in(const RawAddress& raw) {
+  sockaddr_in in;
+  std::memcpy(&in, &raw.bytes, sizeof in);
+  return SocketAddress{IpAddress::v4(ntohl(in.sin_addr.s_addr)), ntohs(in.sin_port)};
+}
+
+}  // namespace
+
+Result<SocketAddress> address_to_bind(const RawAddress& raw) {
+  if (raw.length < sizeof(sockaddr_in)) return Error{EINVAL};
+  SocketAddress address = from_sockaddr_in(raw);
+  // Old programs leave the family out (inet_bind: "compatibility games").
+  if (raw.family() != AF_INET && !(raw.family() == AF_UNSPEC && address.address.is_unspecified()))
+    return Error{EAFNOSUPPORT};
+  return address;
+}
+
+Result<SocketAddress> address_to_connect(const RawAddress& raw) {
+  if (raw.length < sizeof(sockaddr_in)) return Error{EINVAL};
+  if (raw.family() != AF_INET) return Error{EAFNOSUPPORT};
+  return from_sockaddr_in(raw);
+}
+
+socklen_t to_sockaddr(const SocketAddress& address, sockaddr_storage* to) {
+  std::memset(to, 0, sizeof *to);
+  if (address.address.is_v6()) {
+    sockaddr_in6 in6{};
+    in6.sin6_family = AF_INET6;
+    in6.sin6_port = htons(address.port);
+    std::memcpy(&in6.sin6_addr, address.address.data(), 16);
+    std::memcpy(to, &in6, sizeof in6);
+    return sizeof in6;
+  }
+  sockaddr_in in{};
+  in.sin_family = AF_INET;
+  in.sin_port = htons(address.port);
+  std::memcpy(&in.sin_addr, address.address.data(), 4);
+  std::memcpy(to, &in, sizeof in);
+  return sizeof in;
+}
+
+Status write_address(const SocketAddress& address, sockaddr* to, socklen_t* length) {
+  sockaddr_storage storage;
+  socklen_t size = to_sockaddr(address, &storage);
+  Result<socklen_t> room = get_user(length);
+  if (!room.ok()) return room.error();
+  if (*room > INT_MAX) return Error{EINVAL};
+  if (Status s = copy_to_user(to, &storage, std::min(*room, size)); !s.ok()) return s;
+  return put_user(length, size);
+}
+
+}  // namespace ustack::shim
