@@ -1,6 +1,7 @@
 #include "stack/fiber/task.h"
 
 #include <boost/context/detail/fcontext.hpp>
+#include <utility>
 
 #ifdef USTACK_ASAN
 #include <sanitizer/asan_interface.h>
@@ -231,7 +232,7 @@ void Scheduler::enter(Task& task) {
   current_ = nullptr;
 
   bool again = std::exchange(task.again_, false);
-  again |= std::exchange(task.again_by_mark_, false);
+  again |= std::exchange(task.again_by_mark_, false) && task.marks_ > 0;
   if (fiber->finished) {
     task.fiber_ = nullptr;
     give_stack(fiber);
@@ -304,7 +305,6 @@ int Sleeper::fetch(bool block) {
       --owner_.marks_;
       return waker->id_;
     }
-    if (owner_.marks_ == 0) owner_.again_by_mark_ = false;
     if (!block) return -1;
     owner_.scheduler_.suspend(owner_);
   }

@@ -67,7 +67,7 @@ class Task : public ListHook<Task>, public NotOnHeap {
   uint32_t marks_ = 0;  // asserted wakers in its sleepers
   State state_ = State::idle;
   bool again_ = false;          // made ready while running
-  bool again_by_mark_ = false;  // a waker was asserted while running; moot once all marks are fetched
+  bool again_by_mark_ = false;  // a waker was asserted while running; moot if all marks are fetched
 };
 
 /// The run queue and the pool of stacks.
