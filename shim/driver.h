@@ -41,13 +41,35 @@ class HostLock {
   bool held_ = false;
 };
 
+struct PendingWake;  // tag: waiters that get their wake-up when the lock is dropped
+
 /// Where one thread sleeps while others drive. In the arena, so that a driver in any process can wake it.
-struct Waiter : ListHook<> {
+/// Lock: the host's, but for the word.
+struct Waiter : ListHook<>, ListHook<PendingWake> {
   /// 0 asleep or about to; 1 woken. Set under the lock or by a signal handler; also a futex word.
   std::atomic<uint32_t> word{0};
-  /// The eventfd to write when the sleeper waits for kernel descriptors too; -1: it sleeps on the word.
-  int event_fd = -1;
+  /// How to end the sleep: by the futex on the word, by an eventfd of its process's own (or older than the
+  /// last fork), or by one of those that all relatives have.
+  enum class Kind : uint8_t { word, own_event, shared_event };
+  Kind kind = Kind::word;
+  /// The eventfd (own_event) or its index (shared_event).
+  int event = -1;
+  /// Something that its thread waits for has come since sleep() last said so.
+  bool notified = false;
+  /// Its thread sleeps or has made up its mind to: who sets the word must end the sleep.
+  bool asleep = false;
 };
+
+/// For WaitEntry::Notify functions of code that registers its own entries (an epoll set's, ...) for a thread:
+/// its wait ends as `notified`. Returns false if it was to be woken already. Lock: the host's.
+bool wake(Waiter& waiter);
+/// The calling thread's waiter; nullptr when the arena is exhausted (ENOMEM). Lock: the host's.
+Waiter* this_waiter();
+
+/// For calls that find nothing and must not wait (O_NONBLOCK, a time-out of zero): takes from the link what
+/// has come in, if nobody else is driving, and processes it. The lock is dropped meanwhile. Call it before
+/// giving EAGAIN, then look once more.
+void look_at_link(HostLock& lock);
 
 /// What a blocking call waits for besides its time-out and signals.
 struct WaitRequest {
@@ -83,12 +105,13 @@ class Wait {
   Wait(const Wait&) = delete;
   Wait& operator=(const Wait&) = delete;
 
-  /// Registers for events of a queue (idempotent for the same queue); at most kMaxQueues at once, ENOMEM else
-  /// (poll with many descriptors takes its entries from the arena).
+  /// Registers for events of a queue; again for the same queue and in the same order is cheap and changes the
+  /// events. The first few entries cost nothing, more come from the arena: ENOMEM.
   Status on(WaitQueue& queue, uint32_t events, bool exclusive = false);
   /// Waits until something registered is notified since the last sleep() (a notification between on() and
-  /// sleep() counts), or as `request` says. The lock is held before and after, not in between; drives if nobody
-  /// does.
+  /// sleep() counts), or as `request` says. The lock is held before and after, not in between; drives if
+  /// nobody does. A deadline in the past still looks once, at the link and at kernel_fd. What was notified
+  /// goes before readiness of kernel_fd, that before a signal, and that before the deadline.
   WaitOutcome sleep(HostLock& lock, const WaitRequest& request);
 
  private:
