@@ -11,8 +11,8 @@ namespace {
 
 constexpr uint32_t kEthernetHeader = 14;
 
-/// Randomness of one stage: a stream of its own, so that switching one impairment on leaves the others' draws as
-/// they were.
+/// Randomness of one stage: a stream of its own, so that switching one impairment on leaves the others' draws
+/// as they were.
 class Dice {
  public:
   explicit Dice(uint64_t seed) : engine_(seed) {}
@@ -68,7 +68,8 @@ class RuleStage final : public Stage {
 
 class LossStage final : public Stage {
  public:
-  LossStage(double probability, uint64_t seed, uint64_t& lost) : probability_(probability), dice_(seed), lost_(lost) {}
+  LossStage(double probability, uint64_t seed, uint64_t& lost)
+      : probability_(probability), dice_(seed), lost_(lost) {}
   void input(WireFrame frame) override {
     if (dice_.hit(probability_))
       ++lost_;
@@ -139,7 +140,8 @@ class RateStage final : public Stage {
     }
     queued_bytes_ += size;
     ++queued_frames_;
-    busy_until_ = std::max(busy_until_, events_.now()) + Duration(size * 8 * 1'000'000'000ULL / impairments_.rate_bps);
+    busy_until_ =
+        std::max(busy_until_, events_.now()) + Duration(size * 8 * 1'000'000'000ULL / impairments_.rate_bps);
     events_.at(busy_until_, [this, size, frame = std::move(frame)]() mutable {
       queued_bytes_ -= size;
       --queued_frames_;
@@ -161,7 +163,8 @@ class DelayStage final : public Stage {
   DelayStage(EventQueue& events, const Impairments& impairments, uint64_t seed, uint64_t& reordered)
       : events_(events), impairments_(impairments), dice_(seed), reordered_(reordered) {}
   void input(WireFrame frame) override {
-    Instant arrival = events_.now() + impairments_.delay + Duration(dice_.below(impairments_.jitter.count() + 1));
+    Instant arrival =
+        events_.now() + impairments_.delay + Duration(dice_.below(impairments_.jitter.count() + 1));
     if (dice_.hit(impairments_.reorder)) {
       ++reordered_;
       arrival += impairments_.reorder_by;
@@ -192,13 +195,15 @@ Emulator::Emulator(EventQueue& events, const Impairments& impairments, uint64_t 
     : state_(std::make_unique<State>()) {
   EmulatorCounters& counters = state_->counters;
   auto& stages = state_->stages;
-  if (impairments.needs_segmentation()) stages.push_back(std::make_unique<SegmentStage>(impairments.ethernet));
+  if (impairments.needs_segmentation())
+    stages.push_back(std::make_unique<SegmentStage>(impairments.ethernet));
   auto rules = std::make_unique<RuleStage>(counters);
   state_->rules = rules.get();
   stages.push_back(std::move(rules));
   stages.push_back(std::make_unique<LossStage>(impairments.loss, seed ^ 0x1055, counters.lost));
   stages.push_back(std::make_unique<CorruptStage>(impairments, seed ^ 0xc0de, counters.corrupted));
-  stages.push_back(std::make_unique<DuplicateStage>(impairments.duplicate, seed ^ 0xd0b1e, counters.duplicated));
+  stages.push_back(
+      std::make_unique<DuplicateStage>(impairments.duplicate, seed ^ 0xd0b1e, counters.duplicated));
   stages.push_back(std::make_unique<RateStage>(events, impairments, counters.queue_drops));
   stages.push_back(std::make_unique<DelayStage>(events, impairments, seed ^ 0xde1a7, counters.reordered));
   for (size_t i = 0; i + 1 < stages.size(); ++i)
@@ -251,7 +256,8 @@ double probability(const std::string& name, const std::string& value) {
 }
 
 Duration duration(const std::string& name, const std::string& value) {
-  return Duration(static_cast<int64_t>(scaled(name, value, {{"ns", 1}, {"us", 1e3}, {"ms", 1e6}, {"s", 1e9}})));
+  return Duration(
+      static_cast<int64_t>(scaled(name, value, {{"ns", 1}, {"us", 1e3}, {"ms", 1e6}, {"s", 1e9}})));
 }
 
 uint32_t count(const std::string& name, const std::string& value) {

@@ -3,7 +3,8 @@
 //   input -> [segment] -> [rules] -> [loss] -> [corrupt] -> [duplicate] -> [rate + queue] -> [delay, jitter,
 //   reorder] -> output
 //
-// One Emulator is one direction. Time comes from an EventQueue: virtual in tests, real in tools/link_emulator.
+// One Emulator is one direction. Time comes from an EventQueue: virtual in tests, real in
+// tools/link_emulator.
 #pragma once
 
 #include <cstddef>
@@ -28,28 +29,30 @@ struct WireFrame {
 
 /// What one direction of a link does. The default does nothing at all, superframes pass whole.
 struct Impairments {
-  double loss = 0;            ///< probability that a frame is lost, 0 to 1
-  double duplicate = 0;       ///< probability that it arrives twice
-  double corrupt = 0;         ///< probability that one bit of it is turned over
-  double reorder = 0;         ///< probability that it is held back by `reorder_by`, so that later ones overtake it
+  double loss = 0;       ///< probability that a frame is lost, 0 to 1
+  double duplicate = 0;  ///< probability that it arrives twice
+  double corrupt = 0;    ///< probability that one bit of it is turned over
+  double reorder = 0;    ///< probability that it is held back by `reorder_by`, so that later ones overtake it
   Duration reorder_by = 5ms;
-  Duration delay{};           ///< one-way propagation delay
-  Duration jitter{};          ///< added to the delay, uniform in [0, jitter]; keeps the order
-  uint64_t rate_bps = 0;      ///< bits per second, 0: no limit
-  uint32_t queue_bytes = 0;   ///< waiting before the rate limit, tail drop; 0: no limit
+  Duration delay{};          ///< one-way propagation delay
+  Duration jitter{};         ///< added to the delay, uniform in [0, jitter]; keeps the order
+  uint64_t rate_bps = 0;     ///< bits per second, 0: no limit
+  uint32_t queue_bytes = 0;  ///< waiting before the rate limit, tail drop; 0: no limit
   uint32_t queue_frames = 0;
-  bool ethernet = true;       ///< frames begin with an Ethernet header
-  bool segment = false;       ///< always cut superframes and complete checksums, as a real wire would
+  bool ethernet = true;  ///< frames begin with an Ethernet header
+  bool segment = false;  ///< always cut superframes and complete checksums, as a real wire would
 
   /// Anything but a clean wire needs real frames, not superframes with partial checksums.
   bool needs_segmentation() const {
-    return segment || loss > 0 || duplicate > 0 || corrupt > 0 || reorder > 0 || jitter > Duration{} || rate_bps > 0;
+    return segment || loss > 0 || duplicate > 0 || corrupt > 0 || reorder > 0 || jitter > Duration{} ||
+           rate_bps > 0;
   }
 };
 
 /// What became of the frames; drops by cause.
 struct EmulatorCounters {
-  uint64_t in = 0, out = 0, lost = 0, duplicated = 0, corrupted = 0, reordered = 0, queue_drops = 0, rule_drops = 0;
+  uint64_t in = 0, out = 0, lost = 0, duplicated = 0, corrupted = 0, reordered = 0, queue_drops = 0,
+           rule_drops = 0;
 };
 
 /// A stage takes frames and passes on what it lets through.
@@ -90,8 +93,8 @@ class Emulator {
   std::unique_ptr<State> state_;
 };
 
-/// Reads a name=value pair of the command line or of a test table: loss=0.02, delay=10ms, rate=100mbit, ... Throws
-/// std::invalid_argument with what is wrong.
+/// Reads a name=value pair of the command line or of a test table: loss=0.02, delay=10ms, rate=100mbit, ...
+/// Throws std::invalid_argument with what is wrong.
 void set_impairment(Impairments& impairments, const std::string& name, const std::string& value);
 
 }  // namespace ustack::test

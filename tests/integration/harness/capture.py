@@ -1,0 +1,107 @@
+"""A tcpdump capture on a laboratory's wire, judged by tshark."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import threading
+import time
+
+from .case import Failed, check
+
+#: What is dissected: nothing above TCP, since a random payload often looks like a broken something.
+_PROTOCOLS = {"frame", "eth", "ethertype", "arp", "ip", "icmp", "tcp", "udp", "ipv6", "icmpv6", "data"}
+_lock = threading.Lock()
+
+
+def _profile(directory: pathlib.Path) -> pathlib.Path:
+    """A tshark configuration that knows only those protocols."""
+    path = directory / "tshark-profile"
+    with _lock:
+        if not (path / "disabled_protos").exists():
+            path.mkdir(exist_ok=True)
+            listing = subprocess.run(["tshark", "-G", "protocols"], capture_output=True, text=True, check=True).stdout
+            names = [line.split("\t")[2] for line in listing.splitlines() if line.count("\t") >= 2]
+            disabled = [name for name in names if name not in _PROTOCOLS and not name.startswith("_ws.")]
+            (path / "disabled_protos").write_text("\n".join(disabled) + "\n")
+    return path
+
+
+class Capture:
+    _FIELDS = ("frame.number", "frame.len", "ip.src", "ip.dst", "tcp.srcport", "tcp.dstport", "tcp.flags.str",
+               "ip.checksum.status", "tcp.checksum.status", "icmp.checksum.status", "_ws.malformed",
+               "_ws.expert.message")
+    #: A frame that no run should show.
+    _SUSPICIOUS = ("ip.checksum.status == 0 || tcp.checksum.status == 0 || icmp.checksum.status == 0 || "
+                   "udp.checksum.status == 0 || _ws.malformed || _ws.expert.severity == error")
+
+    def __init__(self, lab):
+        self.lab = lab
+        for tool in ("tcpdump", "tshark"):
+            if not shutil.which(tool):
+                raise Failed(f"{tool} is not installed (scripts/install-deps)")
+        self.path = lab.context.directory / f"{lab.name}.pcap"
+        # -Z root: it would give up root, and with it the directory; -B: room for a burst while we are scheduled away.
+        self.process = lab.peer("tcpdump", "-i", lab.wire_device, "-Z", "root", "-B", "32768", "--immediate-mode",
+                                "-U", "-s", "0", "-w", self.path, label="tcpdump")
+        self.process.wait_for_output("listening on", stream="stderr")
+
+    def stop(self) -> None:
+        if not self.process.running:
+            return
+        # What was sent may still be on its way to tcpdump's ring: wait until the file rests.
+        size = -1
+        deadline = time.monotonic() + 5
+        while (now := os.path.getsize(self.path)) != size and time.monotonic() < deadline:
+            size = now
+            time.sleep(0.15)
+        self.process.signal(signal.SIGINT)
+        self.process.wait(10)
+
+    def tshark(self, display_filter: str, fields: tuple[str, ...] = ("frame.number",)) -> list[list[str]]:
+        """The fields of the frames that pass the filter."""
+        self.stop()
+        command = ["tshark", "-n", "-r", str(self.path), "-Y", display_filter, "-T", "fields", "-E", "separator=/t"]
+        for preference in ("tcp.check_checksum", "ip.check_checksum", "udp.check_checksum"):
+            command += ["-o", f"{preference}:TRUE"]
+        for field in fields:
+            command += ["-e", field]
+        profile = _profile(self.lab.context.shared)
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                              env=os.environ | {"WIRESHARK_CONFIG_DIR": str(profile), "HOME": str(profile)})
+        if done.returncode != 0:
+            raise Failed(f"tshark failed: {done.stderr}")
+        return [line.split("\t") for line in done.stdout.splitlines()]
+
+    def judge(self, *, resets: bool = False, address: str | None = None, both_ways: bool = True) -> None:
+        """Fails on a bad checksum, a malformed packet, an error in tshark's eyes, or (unless `resets`) a reset.
+
+        Also when the capture doesn't show data of the host in question at all: an empty file proves nothing.
+        """
+        address = address or self.lab.host_address()
+        bad = self.tshark(self._SUSPICIOUS, self._FIELDS)
+        check(not bad, f"{self.path}: {len(bad)} bad packets, the first:\n" + self._table(bad))
+        if not resets:
+            reset = self.tshark("tcp.flags.reset == 1", self._FIELDS)
+            check(not reset, f"{self.path}: {len(reset)} unexpected resets, the first:\n" + self._table(reset))
+        if both_ways:
+            for direction in ("src", "dst"):
+                shown = self.tshark(f"tcp.len > 0 && ip.{direction} == {address}")
+                check(shown, f"{self.path}: no data with {direction} {address} was captured")
+
+    @classmethod
+    def _table(cls, rows: list[list[str]]) -> str:
+        return "\n".join("  " + ", ".join(f"{name}={value}" for name, value in zip(cls._FIELDS, row) if value)
+                         for row in rows[:10])
+
+    def connections(self) -> int:
+        """How many connections were opened (first SYNs)."""
+        seen = self.tshark("tcp.flags.syn == 1 && tcp.flags.ack == 0",
+                           ("ip.src", "tcp.srcport", "ip.dst", "tcp.dstport", "tcp.seq_raw"))
+        return len({tuple(row) for row in seen})
+
+    def largest_frame(self) -> int:
+        return max((int(row[0]) for row in self.tshark("tcp", ("frame.len",))), default=0)

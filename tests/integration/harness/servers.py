@@ -1,0 +1,64 @@
+"""Servers that several cases need."""
+
+from __future__ import annotations
+
+import pathlib
+
+from .lab import Lab
+
+_CONFIGURATION = """
+daemon off;
+master_process off;
+pid {directory}/nginx.pid;
+error_log stderr warn;
+events {{ worker_connections 512; }}
+http {{
+  access_log {directory}/access.log;
+  client_body_temp_path {directory}/body;
+  proxy_temp_path {directory}/proxy;
+  fastcgi_temp_path {directory}/fastcgi;
+  uwsgi_temp_path {directory}/uwsgi;
+  scgi_temp_path {directory}/scgi;
+  client_max_body_size 1g;
+  keepalive_requests 100000;
+  default_type application/octet-stream;
+  sendfile on;
+  server {{
+    listen {address}:{port} backlog=1024;
+    root {directory}/www;
+    dav_methods PUT DELETE;
+    create_full_put_path on;
+  }}
+}}
+"""
+
+
+class Nginx:
+    """One nginx process (no master: it needs no user to change to, so it runs in any user namespace)."""
+
+    def __init__(self, lab: Lab, *, on_host: bool = False, port: int = 80):
+        context = lab.context
+        self.directory: pathlib.Path = context.directory / f"nginx-{lab.name}"
+        self.www = self.directory / "www"
+        self.www.mkdir(parents=True)
+        self.address = lab.host_address() if on_host else lab.peer_address
+        self.port = port
+        self.url = f"http://{self.address}" + (f":{port}" if port != 80 else "")
+        configuration = self.directory / "nginx.conf"
+        configuration.write_text(_CONFIGURATION.format(directory=self.directory, address=self.address, port=port))
+        start = lab.host if on_host else lab.peer
+        self.process = start("nginx", "-e", "stderr", "-p", self.directory, "-c", configuration, label="nginx")
+        if on_host:
+            lab.wait_until_listening(port, self.address)
+        else:
+            lab.wait_until_peer_listens(port)
+
+    def serve(self, path: pathlib.Path, name: str | None = None) -> str:
+        """Makes a file available; returns its URL."""
+        name = name or path.name
+        target = self.www / name
+        target.symlink_to(path)
+        return f"{self.url}/{name}"
+
+    def requests(self) -> list[str]:
+        return (self.directory / "access.log").read_text().splitlines()
