@@ -78,7 +78,7 @@ class Link {
 /// Which link to open; text form as in USTACK_LINK.
 struct LinkSpec {
   /// automatic: a TAP named ustack%d by the kernel.
-  enum class Scheme : uint8_t { automatic, tap, tun, packet, fd };
+  enum class Scheme : uint8_t { automatic, tap, tun, fd };
   Scheme scheme = Scheme::automatic;
   std::string name;
   int fd = -1;

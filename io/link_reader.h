@@ -1,0 +1,72 @@
+// Reading frames off a link: into blocks, without the lock, and on into the host, with it. Internal to io/;
+// what both engines have in common.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "io/engine.h"
+#include "io/link.h"
+#include "stack/host.h"
+
+namespace ustack::io {
+
+/// How many frames a turn may take adapts: one while requests and answers alternate, so that no read is tried
+/// in vain and an idle thread holds a single block, and Engine::kReadSlots while frames queue up.
+class LinkReader {
+ public:
+  LinkReader(Link& link, Host& host) : link_(link), host_(host) {}
+  LinkReader(const LinkReader&) = delete;
+  LinkReader& operator=(const LinkReader&) = delete;
+
+  /// Lock held: sees that there are blocks to read into.
+  void prepare();
+  /// Lock held: gives the host what was read, and back what is not needed.
+  void deliver(Instant now);
+  /// Lock held: gives all blocks back.
+  void release_all();
+
+  bool lost() const { return lost_; }
+  /// Frames read and not delivered yet.
+  uint32_t filled() const { return filled_; }
+
+  /// No lock: reads one frame, or with `all` as many as there are and fit, stamped `arrived`. Without a block
+  /// the frames are dropped, as a card without descriptors would. True if a frame came or the link was lost.
+  /// `hung_up`: poll saw POLLHUP, so that "nothing" means the end and not an empty message.
+  bool read(bool all, Instant arrived, bool hung_up);
+  /// Whether all slots were filled last time, so that more is likely to be there.
+  bool backlog() const { return backlog_; }
+  bool wants_all() const { return wanted_ > 1; }
+  /// What was left unread: learned from a poll that didn't have to sleep.
+  void expect_more() { wanted_ = Engine::kReadSlots; }
+
+  /// For a read done by somebody else (the ring): a block to read into, at read_padding(); empty: there is
+  /// none.
+  BlockRef take_block();
+  uint32_t buffer_bytes() const;
+  /// What that read brought. The block stays with the caller if it brought nothing. True as read().
+  bool took(BlockRef& block, long result, Instant arrived, bool hung_up);
+
+ private:
+  struct Slot {
+    BlockRef block;
+    uint32_t bytes = 0;
+    Instant arrived{};
+  };
+  enum class Outcome : uint8_t { frame, nothing, lost };
+  Outcome judge(long result, bool hung_up);
+  void deliver_one(Slot& slot, Instant now);
+
+  Link& link_;
+  Host& host_;
+  /// One more for the ring's.
+  std::array<Slot, Engine::kReadSlots + 1> slots_;
+  uint32_t ready_ = 0;   // slots [0, ready_) have a block
+  uint32_t filled_ = 0;  // slots [0, filled_) have a frame
+  uint32_t wanted_ = 1;
+  uint64_t discarded_ = 0;
+  bool backlog_ = false;
+  bool lost_ = false;
+};
+
+}  // namespace ustack::io

@@ -1,0 +1,155 @@
+// Opening TAP and TUN devices (Documentation/networking/tuntap.rst).
+#include <linux/if.h>
+#include <linux/if_tun.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "io/clock.h"
+#include "io/link.h"
+#include "io/syscalls.h"
+
+namespace ustack::io {
+
+namespace {
+
+constexpr char kTunDevice[] = "/dev/net/tun";
+/// How long a device may stay busy after its last user's io_uring was torn down: 10 to 31 ms were measured.
+constexpr Duration kBusyPatience = 100ms;
+
+std::string mode_name(bool tap) { return tap ? "tap" : "tun"; }
+
+std::string how_to_get_rights(const std::string& name, bool tap) {
+  bool automatic = name.find('%') != std::string::npos;
+  std::string device = automatic ? mode_name(tap) + "0" : name;
+  return "run it as root or with CAP_NET_ADMIN in this network namespace; or in a network namespace of its "
+         "own "
+         "(unshare -Urn PROGRAM); or have root make a persistent device for you (ip tuntap add dev " +
+         device + " mode " + mode_name(tap) + " user " + std::to_string(sys::call(SYS_geteuid)) + ")" +
+         (automatic ? " and set USTACK_LINK=" + mode_name(tap) + ":" + device : "");
+}
+
+OpenError tun_unavailable(int code) {
+  std::string message = std::string("can't open ") + kTunDevice + ": ";
+  switch (code) {
+    case ENOENT:
+    case ENODEV:
+    case ENXIO:
+      message +=
+          "the kernel's tun driver is not there; load it (modprobe tun), and in a container hand the device "
+          "in "
+          "(docker run --device /dev/net/tun)";
+      break;
+    case EACCES:
+    case EPERM:
+      message +=
+          "permission denied; its mode should be 0666 (the driver checks for CAP_NET_ADMIN itself), and a "
+          "container's device rules must allow it (docker run --device /dev/net/tun)";
+      break;
+    default:
+      message += std::strerror(code);
+  }
+  return {code, message};
+}
+
+/// Interface ioctls by name, on any socket (netdevice(7)).
+class InterfaceQuery {
+ public:
+  InterfaceQuery() : fd_(static_cast<int>(sys::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0))) {}
+
+  bool get(const std::string& name, unsigned long request, ifreq* out) {
+    *out = ifreq{};
+    name.copy(out->ifr_name, IFNAMSIZ - 1);
+    return fd_ && sys::ioctl(fd_.get(), request, out) == 0;
+  }
+  bool exists(const std::string& name) {
+    ifreq request;
+    return get(name, SIOCGIFINDEX, &request);
+  }
+
+ private:
+  Descriptor fd_;
+};
+
+OpenError attach_error(int code, const std::string& name, bool tap, bool existed) {
+  std::string device = "the " + mode_name(tap) + " device " + name;
+  switch (code) {
+    case EPERM:
+    case EACCES:
+      if (existed) {
+        return {code, "no right to use " + device + ": it exists but belongs to another user; " +
+                          how_to_get_rights(name, tap)};
+      }
+      return {code,
+              "no right to make " + device + ": CAP_NET_ADMIN is missing; " + how_to_get_rights(name, tap)};
+    case EBUSY:
+      return {code, device + " is in use by another program"};
+    case EINVAL:
+      if (existed) {
+        return {code, "the device " + name + " exists but can't be used as a " + mode_name(tap) +
+                          " device: it is of another kind or mode, or has several queues (ip -d link show " +
+                          name + " tells)"};
+      }
+      break;
+    case ENFILE:
+      return {code, "no free device name for " + name};
+    default:
+      break;
+  }
+  return {code, "can't open " + device + ": " + std::strerror(code)};
+}
+
+}  // namespace
+
+std::optional<OpenError> open_tun_device(const std::string& name, bool tap, Link* link, bool* created) {
+  if (name.empty() || name.size() >= IFNAMSIZ || name == "." || name == ".." ||
+      name.find_first_of("/: \t\n") != std::string::npos) {
+    return OpenError{EINVAL,
+                     "\"" + name + "\" can't be a device's name (1 to 15 characters, no '/', ':' or space)"};
+  }
+  InterfaceQuery query;
+  bool existed = query.exists(name);
+
+  long opened = sys::openat(kTunDevice, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+  if (opened < 0) return tun_unavailable(static_cast<int>(-opened));
+  Descriptor fd(static_cast<int>(opened));
+
+  ifreq request{};
+  long result = 0;
+  for (Instant give_up = now() + kBusyPatience;;) {
+    request = ifreq{};
+    name.copy(request.ifr_name, IFNAMSIZ - 1);
+    request.ifr_flags = static_cast<short>((tap ? IFF_TAP : IFF_TUN) | IFF_NO_PI | IFF_VNET_HDR);
+    result = sys::ioctl(fd.get(), TUNSETIFF, &request);
+    if (result != -EBUSY || now() >= give_up) break;
+    __kernel_timespec pause{0, 2'000'000};
+    sys::nanosleep(&pause);
+  }
+  if (result < 0) return attach_error(static_cast<int>(-result), name, tap, existed);
+  std::string device = request.ifr_name;
+
+  int header_size = Link::kVirtioHeader;
+  if (long r = sys::ioctl(fd.get(), TUNSETVNETHDRSZ, &header_size); r < 0) {
+    return OpenError{static_cast<int>(-r),
+                     "the kernel's tun driver can't carry virtio-net headers on " + device};
+  }
+  // What the kernel may leave undone in frames to us. What we may leave undone in ours needs no asking.
+  for (long offload : {TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN,
+                       TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6, TUN_F_CSUM, 0}) {
+    if (sys::call(SYS_ioctl, fd.get(), TUNSETOFFLOAD, offload) == 0) break;
+  }
+
+  LinkInfo info;
+  info.kind = tap ? LinkInfo::Kind::ethernet : LinkInfo::Kind::ip;
+  info.checksum_offload = info.tcp_segmentation_v4 = info.tcp_segmentation_v6 = true;
+  if (query.get(device, SIOCGIFMTU, &request))
+    info.mtu = static_cast<uint16_t>(std::min(request.ifr_mtu, 65535));
+  *link = Link(std::move(fd), info, Link::kVirtioHeader, false, device);
+  if (created != nullptr) *created = !existed;
+  return std::nullopt;
+}
+
+}  // namespace ustack::io

@@ -1,0 +1,34 @@
+// The engine that needs nothing but ppoll(2), read(2) and writev(2).
+#pragma once
+
+#include "io/engine.h"
+#include "io/link_reader.h"
+
+namespace ustack::io {
+
+class PlainEngine final : public Engine {
+ public:
+  PlainEngine(Link& link, Host& host, Duration spin)
+      : link_(link), host_(host), reader_(link, host), spin_(spin) {}
+
+  EngineKind kind() const override { return EngineKind::plain; }
+  void transmit() override;
+  WaitResult wait(const WaitRequest& request) override;
+  void deliver(Instant now) override;
+  void forget(int) override {}
+
+ private:
+  void tear_down(bool owner) override;
+
+  Link& link_;
+  Host& host_;
+  LinkReader reader_;
+  Duration spin_;
+  /// The link was full at the last transmit().
+  bool blocked_ = false;
+  bool loss_reported_ = false;
+  /// Turns that read without asking poll first, in a row.
+  uint32_t unpolled_ = 0;
+};
+
+}  // namespace ustack::io

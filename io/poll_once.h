@@ -1,0 +1,24 @@
+// One ppoll over what an engine waits for. Internal to io/.
+#pragma once
+
+#include "io/engine.h"
+#include "io/syscalls.h"
+
+namespace ustack::io {
+
+/// What ppoll said, in the terms of a wait.
+struct PollOutcome {
+  WaitResult result;
+  bool link_readable = false;
+  bool link_hung_up = false;
+  /// When ppoll came back.
+  Instant at{};
+  /// It came back at once: whatever was readable had been waiting for us.
+  bool slept = true;
+};
+
+/// Waits with ppoll(2) for the link (`link_fd` -1: not; `link_full`: for room to write, too) and for what
+/// `request` names, spinning for `spin` first. Takes the wake-up's value away. No lock.
+PollOutcome poll_once(int link_fd, bool link_full, const WaitRequest& request, Duration spin);
+
+}  // namespace ustack::io
