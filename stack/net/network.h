@@ -5,36 +5,21 @@
 #include <cstdint>
 #include <span>
 
-#include "stack/base/log.h"
-#include "stack/base/random.h"
-#include "stack/counters.h"
-#include "stack/mem/arena.h"
-#include "stack/mem/block.h"
 #include "stack/net/address.h"
+#include "stack/net/arp.h"
+#include "stack/net/context.h"
+#include "stack/net/ethernet.h"
 #include "stack/net/frame.h"
+#include "stack/net/icmp.h"
+#include "stack/net/icmp_limit.h"
+#include "stack/net/ip_id.h"
+#include "stack/net/ipv4.h"
+#include "stack/net/neighbour.h"
+#include "stack/net/path_mtu.h"
+#include "stack/net/reassembly.h"
 #include "stack/net/route.h"
-#include "stack/settings.h"
-#include "stack/time/timer.h"
 
 namespace ustack {
-
-class NeighbourCache;
-class Reassembler;
-
-/// What the parts of a host share. References stay valid as long as the host.
-struct HostContext {
-  Arena& arena;
-  BlockPool& blocks;
-  FramePool& frames;
-  Scheduler& scheduler;
-  TimerWheel& timers;
-  RandomSource& random;
-  Counters& counters;
-  Settings& settings;
-  const Log& log;
-  /// The time of the batch being processed; set once per Host::receive/run, read instead of a clock.
-  const Instant& now;
-};
 
 /// Where the interface is and how it reaches the rest.
 struct NetworkConfig {
@@ -46,9 +31,17 @@ struct NetworkConfig {
   uint8_t gateway_count = 0;
 };
 
-/// Lock: the host's.
-class Network {
+/// The host's side of one link. What comes in goes
+///
+///     receive -> Ethernet -> ARP -> NeighbourCache
+///                        \-> IPv4 -> Reassembler -> ICMP -> TransportProtocol::on_icmp_error
+///                                               \-> TransportProtocol::on_packet
+///
+/// and what goes out Route::send -> IPv4 -> NeighbourCache -> Ethernet -> the transmit queue.
+/// IPv6 has its place in all types, and its packets are counted RxNotForUs for now. Lock: the host's.
+class Network : private NeighbourPort {
  public:
+  /// `transmit` is where frames for the link are put, in order. Needs no memory of the arena yet.
   Network(const HostContext& context, const NetworkConfig& config, FrameQueue& transmit);
   Network(const Network&) = delete;
   Network& operator=(const Network&) = delete;
@@ -57,34 +50,101 @@ class Network {
   const HostContext& context() { return context_; }
   const LinkInfo& link() const { return config_.link; }
   std::span<const Prefix> addresses() const { return {config_.addresses.data(), config_.address_count}; }
+  /// One of addresses(), or in the same 127.0.0.0/8 as one of them.
   bool is_own_address(const IpAddress& address) const;
+  /// The limited broadcast address or one of our prefixes'.
+  bool is_broadcast(const IpAddress& address) const;
 
-  /// Announces our addresses (gratuitous ARP, RFC 5227 section 3).
+  /// Announces our addresses (gratuitous ARP, RFC 5227 section 3; once, as Linux's arp_notify).
   void start();
   /// A frame from the link. Never fails: what is malformed or not for us is counted and dropped.
   void receive(RxFrame&& frame);
   /// The way to `remote`, from `local` if that is specified. ENETUNREACH, EADDRNOTAVAIL (local is not ours),
-  /// EACCES (broadcast).
+  /// EACCES (broadcast). Remote 0.0.0.0 means this host, as in Linux.
   Result<Route> find_route(const IpAddress& local, const IpAddress& remote);
   /// Protocol numbers without a handler are answered with ICMP protocol unreachable.
   void set_transport(uint8_t protocol, TransportProtocol* handler);
   /// Sends an ICMP error about a received packet (RFC 1122, 3.2.2: never about errors, broadcasts, fragments
-  /// other than the first), rate limited as Linux does.
+  /// other than the first), rate limited as Linux does. `info` is bytes 4 to 7 of the message.
   void send_icmp_error(const Packet& about, uint8_t type, uint8_t code, uint32_t info);
-  /// Frames that turn round inside the host (is_local routes), to be received in the next run.
+  /// A "fragmentation needed" with this next-hop MTU (0: not said) came for a packet to `remote`, and the
+  /// transport has found the quoted packet to be one of its own (RFC 1191; RFC 5927, section 7.2). Returns
+  /// the path MTU from now on, which Route::mtu() of all routes there tells, too.
+  uint32_t update_path_mtu(const IpAddress& remote, uint32_t mtu);
+  /// Receives the frames that turned round inside the host (is_local routes) since the last call. True if
+  /// there were any.
   bool deliver_local();
 
-  NeighbourCache& neighbours() { return *neighbours_; }
+  NeighbourCache& neighbours() { return neighbours_; }
+  const Reassembler& reassembler() const { return reassembler_; }
 
  private:
   friend class Route;
+  /// A packet on its way up.
+  struct Received {
+    Slice packet;  // from its IP header, without padding
+    Ipv4Header header;
+    Offload offload;
+    Instant arrived{};
+    bool from_self = false;  // it never left the host
+    bool link_broadcast = false;
+  };
+  enum class Destination : uint8_t { foreign, own, broadcast };
+
+  // arp.cpp
+  void receive_arp(Bytes packet);
+  void defend(const IpAddress& address);
+  bool send_arp(const ArpPacket& packet, const MacAddress& destination);
+  void announce(const IpAddress& address);
+  void solicit(const IpAddress& target, const MacAddress* known) override;
+
+  // ipv4_input.cpp
+  void receive_ipv4(Received&& received);
+  Destination classify(const IpAddress& destination) const;
+  bool is_martian_source(const Received& received) const;
+  void deliver(Received&& received);
+  static Packet make_packet(const Received& received);
+  static void on_reassembly_expired(void* network, const Slice& first_fragment);
+
+  // ipv4_output.cpp
+  void transmit_to(TxFrame* frame, const MacAddress& mac, Family family) override;
+  Status send_ipv4(Route& route, TxFrame* frame, uint8_t protocol, const IpOptionsOut& options);
+  Status send_fragments(Route& route, TxFrame* frame, const Ipv4Header& header);
+  Status send_packet(Route& route, TxFrame* frame, const Ipv4Header& header);
+  TxFrame* copy_part(TxFrame& frame, uint32_t from, uint32_t count);
+  Status prepare_segmentation(const Route& route, TxFrame& frame, uint8_t protocol, uint32_t& segments);
+  Status refuse(TxFrame* frame, Error error);
+  void transmit(TxFrame* frame);
+
+  // icmp.cpp
+  void receive_icmp(const Received& received);
+  void receive_echo_request(const Received& received, const IcmpHeader& header);
+  void receive_icmp_error(const Received& received, const IcmpHeader& header);
+  void send_icmp(Route& route, const IcmpHeader& header, Slice payload, uint8_t tos);
+
+  // routing.cpp
+  void report_unreachable(TxFrame* frame) override;
+  const Prefix* prefix_of(const IpAddress& neighbour) const;
+  IpAddress choose_gateway(Family family);
+  IpAddress choose_source(const IpAddress& next_hop) const;
+  void avoid_dead_gateway(Route& route);
+
+  uint32_t link_header_length() const {
+    return config_.link.kind == LinkInfo::Kind::ethernet ? EthernetHeader::kLength : 0;
+  }
+
   HostContext context_;
   NetworkConfig config_;
   FrameQueue& transmit_;
   FrameQueue local_;
-  NeighbourCache* neighbours_ = nullptr;
-  Reassembler* reassembler_ = nullptr;
+  uint32_t local_count_ = 0;
+  NeighbourCache neighbours_;
+  PathMtuCache path_mtus_;
+  Reassembler reassembler_;
+  IcmpLimiter icmp_limiter_;
+  IpIds ip_ids_;
   std::array<TransportProtocol*, 256> transports_{};
+  std::array<Instant, NetworkConfig::kMaxAddresses> next_defence_{};
 };
 
 }  // namespace ustack

@@ -1,0 +1,85 @@
+#include "stack/net/network.h"
+
+namespace ustack {
+
+Network::Network(const HostContext& context, const NetworkConfig& config, FrameQueue& transmit)
+    : context_(context),
+      config_(config),
+      transmit_(transmit),
+      neighbours_(context, *this),
+      path_mtus_(context),
+      reassembler_(context, &Network::on_reassembly_expired, this),
+      icmp_limiter_(context),
+      ip_ids_(context.random) {}
+
+Network::~Network() {
+  while (TxFrame* frame = local_.pop_front()) context_.frames.release(frame);
+}
+
+bool Network::is_own_address(const IpAddress& address) const {
+  for (const Prefix& own : addresses()) {
+    if (own.address == address) return true;
+    if (own.address.is_loopback() && own.contains(address)) return true;
+  }
+  return false;
+}
+
+bool Network::is_broadcast(const IpAddress& address) const {
+  if (address.is_limited_broadcast()) return true;
+  for (const Prefix& own : addresses()) {
+    IpAddress broadcast = own.broadcast();
+    if (!broadcast.is_unspecified() && broadcast == address) return true;
+  }
+  return false;
+}
+
+void Network::start() {
+  for (const Prefix& own : addresses())
+    if (own.address.is_v4() && !own.address.is_loopback()) announce(own.address);
+}
+
+void Network::set_transport(uint8_t protocol, TransportProtocol* handler) { transports_[protocol] = handler; }
+
+uint32_t Network::update_path_mtu(const IpAddress& remote, uint32_t mtu) {
+  return path_mtus_.update(remote, mtu, link().mtu);
+}
+
+void Network::receive(RxFrame&& frame) {
+  Counters& counters = context_.counters;
+  ++counters.UstackRxFrames;
+  if (link().kind == LinkInfo::Kind::ip) {
+    Bytes bytes = frame.data.bytes();
+    if (bytes.empty()) {
+      ++counters.UstackRxMalformed;
+    } else if ((bytes[0] >> 4) == std::byte{6}) {
+      ++counters.UstackRxNotForUs;
+    } else {
+      receive_ipv4(Received{std::move(frame.data), {}, frame.offload, frame.arrived});
+    }
+    return;
+  }
+
+  auto header = EthernetHeader::parse(frame.data.bytes());
+  if (!header) {
+    ++counters.UstackRxMalformed;
+    return;
+  }
+  bool broadcast = header->destination == MacAddress::broadcast();
+  if (!broadcast && header->destination != link().mac) {
+    ++counters.UstackRxNotForUs;
+    return;
+  }
+  frame.data.trim_front(EthernetHeader::kLength);
+  switch (header->type) {
+    case ethertype::kIpv4:
+      receive_ipv4(Received{std::move(frame.data), {}, frame.offload, frame.arrived, false, broadcast});
+      return;
+    case ethertype::kArp:
+      receive_arp(frame.data.bytes());
+      return;
+    default:
+      ++counters.UstackRxNotForUs;
+  }
+}
+
+}  // namespace ustack
