@@ -5,7 +5,8 @@
 //                                   ^  sockets, settings, counters
 //                                   '-- shim/, tests
 //
-// One lock protects a host (the caller's; tests need none). No call blocks, reads a clock or makes a system call.
+// One lock protects a host (the caller's; tests need none). No call blocks, reads a clock or makes a system
+// call.
 #pragma once
 
 #include "stack/base/log.h"
@@ -37,22 +38,23 @@ struct HostConfig {
 
 class Host {
  public:
-  /// Everything is placed in `arena`, which outlives the host, as do `random` and the log's sink. nullptr when
-  /// memory is out. `now` is where the host's time begins.
+  /// Everything is placed in `arena`, which outlives the host, as do `random` and the log's sink. nullptr
+  /// when memory is out. `now` is where the host's time begins.
   static Host* create(Arena& arena, RandomSource& random, const HostConfig& config, Instant now);
   static void destroy(Host* host);
 
   /// A frame came in; it is processed at once up to the endpoint's queue. Follow a batch by run().
   void receive(RxFrame&& frame, Instant now);
-  /// Fires timers and runs what became ready, until nothing is.
+  /// Fires timers and runs what became ready, until nothing is. Time never goes back: an earlier `now` than
+  /// before counts as that.
   void run(Instant now);
   /// When run() is next due if nothing comes in; kNever if nothing is pending.
-  Instant next_deadline() const { return timers_.next_deadline(); }
+  Instant next_deadline() const;
   /// Frames to be handed to the link, in order; the caller takes them out and gives each back to frames().
   FrameQueue& transmit_queue() { return transmit_; }
 
-  /// socket(2): AF_INET, SOCK_STREAM. EAFNOSUPPORT, EPROTONOSUPPORT, ENOBUFS. Type without SOCK_NONBLOCK and
-  /// SOCK_CLOEXEC, which are the descriptor's.
+  /// socket(2): AF_INET, SOCK_STREAM. EAFNOSUPPORT, ESOCKTNOSUPPORT (another type), EPROTONOSUPPORT, ENOBUFS.
+  /// Type without SOCK_NONBLOCK and SOCK_CLOEXEC, which are the descriptor's.
   Result<Socket*> open_socket(int domain, int type, int protocol);
 
   Arena& arena() { return arena_; }
@@ -73,6 +75,8 @@ class Host {
 
  private:
   friend class Arena;
+  /// How soon tasks that lacked memory for a stack are tried again.
+  static constexpr Duration kStarvedRetry = 10ms;
   Host(Arena& arena, RandomSource& random, const HostConfig& config, Instant now);
   ~Host();
 

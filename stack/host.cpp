@@ -1,0 +1,76 @@
+#include "stack/host.h"
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+
+#include "stack/tcp/protocol.h"
+
+namespace ustack {
+
+Host* Host::create(Arena& arena, RandomSource& random, const HostConfig& config, Instant now) {
+  Host* host = arena.create<Host>(arena, random, config, now);
+  if (host == nullptr) return nullptr;
+  HostContext context{host->arena_, host->blocks_,   host->frames_,   host->scheduler_, host->timers_,
+                      random,       host->counters_, host->settings_, host->log_,       host->now_};
+  host->tcp_ = arena.create<tcp::Protocol>(*host, context, host->network_);
+  if (host->tcp_ == nullptr) {
+    destroy(host);
+    return nullptr;
+  }
+  return host;
+}
+
+void Host::destroy(Host* host) {
+  if (host == nullptr) return;
+  Arena& arena = host->arena_;
+  arena.destroy(host);
+}
+
+Host::Host(Arena& arena, RandomSource& random, const HostConfig& config, Instant now)
+    : arena_(arena),
+      settings_(config.settings),
+      log_(config.log),
+      now_(now),
+      blocks_(arena),
+      frames_(arena),
+      scheduler_(arena, config.fiber_stack_bytes, config.fiber_stacks_carved),
+      timers_(now),
+      network_({arena_, blocks_, frames_, scheduler_, timers_, random, counters_, settings_, log_, now_},
+               config.network, transmit_) {}
+
+Host::~Host() {
+  arena_.destroy(tcp_);
+  while (TxFrame* frame = transmit_.pop_front()) frames_.release(frame);
+}
+
+void Host::receive(RxFrame&& frame, Instant now) {
+  now_ = std::max(now_, now);
+  network_.receive(std::move(frame));
+}
+
+void Host::run(Instant now) {
+  now_ = std::max(now_, now);
+  timers_.advance(now_);
+  // What turns round inside the host makes tasks ready again.
+  do counters_.UstackFiberRuns += scheduler_.run();
+  while (network_.deliver_local());
+}
+
+Instant Host::next_deadline() const {
+  Instant next = timers_.next_deadline();
+  // Whoever lacked memory for a stack has no other event to wait for.
+  return scheduler_.starved() ? std::min(next, now_ + kStarvedRetry) : next;
+}
+
+Result<Socket*> Host::open_socket(int domain, int type, int protocol) {
+  if (domain != AF_INET && domain != AF_INET6) return Error{EAFNOSUPPORT};
+  if (type != SOCK_STREAM) return Error{ESOCKTNOSUPPORT};
+  if (protocol != IPPROTO_IP && protocol != IPPROTO_TCP) return Error{EPROTONOSUPPORT};
+  return tcp_->open_socket(domain == AF_INET ? Family::ipv4 : Family::ipv6);
+}
+
+bool Host::drained() const { return tcp_->drained() && transmit_.empty(); }
+
+}  // namespace ustack
