@@ -76,9 +76,9 @@ class HeaderView {
 struct Header {
   uint16_t source_port = 0;
   uint16_t destination_port = 0;
-  SeqNum seq;
-  SeqNum ack;
-  Flags flags;
+  SeqNum seq{};
+  SeqNum ack{};
+  Flags flags{};
   /// As on the wire, not scaled (RFC 7323, 2.2).
   uint16_t window = 0;
   uint16_t urgent_pointer = 0;

@@ -29,8 +29,8 @@ struct Timestamps {
 
 /// Bytes start..end-1 have arrived (RFC 2018).
 struct SackBlock {
-  SeqNum start;
-  SeqNum end;
+  SeqNum start{};
+  SeqNum end{};
   friend bool operator==(const SackBlock&, const SackBlock&) = default;
 };
 
@@ -52,8 +52,8 @@ struct SynOptions {
   /// Shift count 0 to 14, or -1: the option is absent.
   int8_t window_scale = -1;
   bool sack_permitted = false;
-  std::optional<Timestamps> timestamps;
-  std::optional<FastOpenCookie> fast_open;
+  std::optional<Timestamps> timestamps{};
+  std::optional<FastOpenCookie> fast_open{};
 
   /// What the peer can take: its MSS option or the family's default.
   uint16_t mss_or_default(Family family) const { return mss != 0 ? mss : default_mss(family); }
@@ -64,7 +64,7 @@ struct SynOptions {
 struct SegmentOptions {
   /// SACK blocks that fit in 40 bytes: 4, or 3 beside timestamps.
   static constexpr uint8_t kMaxSackBlocks = 4;
-  std::optional<Timestamps> timestamps;
+  std::optional<Timestamps> timestamps{};
   std::array<SackBlock, kMaxSackBlocks> sack_blocks{};
   uint8_t sack_count = 0;
 

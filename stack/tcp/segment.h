@@ -45,7 +45,7 @@ class Segment : public ListHook<> {
   Instant arrived{};
 
   /// Fills all fields from the packet. EINVAL: malformed; EBADMSG: the checksum is wrong (RFC 9293, 3.1), not
-  /// looked at when the packet's is trusted. Counting is the caller's.
+  /// looked at when the packet's is trusted. The packet is taken only on success. Counting is the caller's.
   Status parse(Packet&& packet);
 
   uint32_t payload_size() const { return payload.length; }
