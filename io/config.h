@@ -17,7 +17,11 @@
 
 namespace ustack::io {
 
-/// Destinations that stay with the kernel: a prefix, ports, or both.
+/// Destinations that stay with the kernel: a prefix, ports, or both. An item of USTACK_KERNEL:
+///
+///     ITEM   = PREFIX | ":" PORTS | PREFIX ":" PORTS
+///     PREFIX = IPv4 ["/" LENGTH] | "[" IPv6 "]" ["/" LENGTH] | IPv6 ["/" LENGTH]   (the last without ports)
+///     PORTS  = PORT ["-" PORT]
 struct KernelRule {
   /// Of unspecified family: any address of either family.
   Prefix prefix;
@@ -48,6 +52,8 @@ struct Config {
   /// Empty: none.
   std::string capture_file;
   std::string counters_file;
+  /// USTACK_CONFIG, already read.
+  std::string config_file;
 
   /// A destination that USTACK_KERNEL leaves to the kernel (loopback is not asked here).
   bool stays_with_kernel(const SocketAddress& destination) const;

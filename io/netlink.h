@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "io/open_error.h"
 #include "stack/net/address.h"
@@ -43,6 +44,8 @@ class Netlink {
   /// Adds (or replaces) a route; `gateway` of unspecified family: directly on the device.
   std::optional<OpenError> add_route(const std::string& device, const Prefix& destination,
                                      const IpAddress& gateway);
+  /// The device's addresses.
+  std::optional<OpenError> get_addresses(const std::string& device, std::vector<Prefix>* out);
   /// True when an address of any device of this namespace lies in `subnet` or has it in its own, or a route
   /// other than the default leads to part of it.
   std::optional<OpenError> is_in_use(const Prefix& subnet, bool* in_use);

@@ -7,14 +7,15 @@
 
 namespace ustack::io {
 
-std::optional<OpenError> open_link(const LinkSpec& spec, Link* link) {
+std::optional<OpenError> open_link(const LinkSpec& spec, Link* link, bool* created) {
+  if (created != nullptr) *created = false;
   switch (spec.scheme) {
     case LinkSpec::Scheme::automatic:
-      return open_tun_device("ustack%d", true, link);
+      return open_tun_device("ustack%d", true, link, created);
     case LinkSpec::Scheme::tap:
-      return open_tun_device(spec.name, true, link);
+      return open_tun_device(spec.name, true, link, created);
     case LinkSpec::Scheme::tun:
-      return open_tun_device(spec.name, false, link);
+      return open_tun_device(spec.name, false, link, created);
     case LinkSpec::Scheme::fd:
       return open_fd(spec.fd, spec.ip, link);
   }

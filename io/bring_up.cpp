@@ -1,0 +1,165 @@
+#include "io/bring_up.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <memory>
+
+#include "io/netlink.h"
+
+namespace ustack::io {
+
+namespace {
+
+/// RFC 2544, appendix C.2.2: for benchmarks of devices on one machine; never routed.
+const Prefix kPool{IpAddress::v4(198, 18, 0, 0), 15};
+constexpr uint32_t kPoolSubnets = 1u << 15;
+/// How many subnets of the pool are tried when others are in use.
+constexpr uint32_t kPoolTries = 256;
+constexpr int kCarrierPatienceMs = 2000;
+constexpr char kAutomaticName[] = "ustack";
+
+Prefix host_side(const Prefix& kernel_side) {
+  return {IpAddress::v4(kernel_side.address.v4_host_order() + 1), kernel_side.length};
+}
+
+bool is_pool_kernel_side(const Prefix& prefix) {
+  return prefix.address.is_v4() && prefix.length == 30 && kPool.contains(prefix.address) &&
+         prefix.address.v4_host_order() % 4 == 1;
+}
+
+/// The number that the kernel has put for %d.
+std::optional<uint32_t> automatic_number(const std::string& device) {
+  const char* digits = device.data() + sizeof kAutomaticName - 1;
+  const char* end = device.data() + device.size();
+  uint32_t number = 0;
+  if (!device.starts_with(kAutomaticName)) return std::nullopt;
+  auto [at, error] = std::from_chars(digits, end, number);
+  if (error != std::errc() || at != end) return std::nullopt;
+  return number;
+}
+
+/// Takes the pool's subnet that the device has from an earlier run, or the next free one from `number` on.
+std::optional<OpenError> choose_subnet(Netlink& netlink, const std::string& device, uint32_t number,
+                                       Prefix* out, bool* is_there) {
+  std::vector<Prefix> present;
+  if (auto problem = netlink.get_addresses(device, &present)) return problem;
+  auto ours = std::find_if(present.begin(), present.end(), is_pool_kernel_side);
+  *is_there = ours != present.end();
+  if (*is_there) {
+    *out = *ours;
+    return std::nullopt;
+  }
+  for (uint32_t i = 0; i < kPoolTries; ++i) {
+    *out = pool_subnet(number + i);
+    bool in_use = false;
+    if (auto problem = netlink.is_in_use(*out, &in_use)) return problem;
+    if (!in_use) return std::nullopt;
+  }
+  return OpenError{EADDRINUSE,
+                   "the addresses of 198.18.0.0/15, which the host would take one of, are in use in this "
+                   "network namespace; choose others with USTACK_ADDR and USTACK_GATEWAY"};
+}
+
+/// The kernel's side of a device of which the user has left the addresses to us.
+std::optional<OpenError> set_up_kernel_side(const Config& config, bool created, BroughtUp* out) {
+  std::string device(out->link.name());
+  std::unique_ptr<Netlink> netlink;
+  if (auto problem = Netlink::open(&netlink)) return problem;
+  Netlink::LinkState state;
+  if (auto problem = netlink->get_link(device, &state)) return problem;
+
+  uint32_t number = static_cast<uint32_t>(state.index);
+  if (config.link.scheme == LinkSpec::Scheme::automatic) number = automatic_number(device).value_or(number);
+  Prefix kernel_side;
+  bool is_there = false;
+  if (auto problem = choose_subnet(*netlink, device, number, &kernel_side, &is_there)) return problem;
+
+  auto explain = [&](OpenError problem) {
+    if (problem.code == EPERM)
+      problem.message += "; or have root give " + device +
+                         " an address and bring it up, and set USTACK_ADDR to another one of its subnet";
+    return problem;
+  };
+  if (!is_there) {
+    if (auto problem = netlink->add_address(device, kernel_side)) return explain(*problem);
+  }
+  if (created && config.mtu != 0) {
+    if (auto problem = netlink->set_mtu(device, config.mtu)) return problem;
+  }
+  if (!state.up) {
+    if (auto problem = netlink->set_up(device)) return explain(*problem);
+  }
+  if (auto problem = netlink->wait_until_up(device, kCarrierPatienceMs)) return problem;
+
+  NetworkConfig& network = out->network;
+  network.addresses[network.address_count++] = host_side(kernel_side);
+  network.gateways[network.gateway_count++] = kernel_side.address;
+  out->summary = "the kernel's side has " + to_string(kernel_side);
+  return std::nullopt;
+}
+
+/// A device that was made just now has no other use, so that it may be brought up; nothing else is touched.
+std::optional<OpenError> set_up_own_device(const Config& config, BroughtUp* out) {
+  std::string device(out->link.name());
+  std::unique_ptr<Netlink> netlink;
+  if (auto problem = Netlink::open(&netlink)) return problem;
+  if (config.mtu != 0) {
+    if (auto problem = netlink->set_mtu(device, config.mtu)) return problem;
+  }
+  if (auto problem = netlink->set_up(device)) return problem;
+  if (auto problem = netlink->wait_until_up(device, kCarrierPatienceMs)) return problem;
+  out->summary = "the device was made and brought up, without addresses on the kernel's side";
+  return std::nullopt;
+}
+
+MacAddress random_mac(RandomSource& random) {
+  MacAddress mac;
+  random.fill(mac.bytes);
+  // IEEE 802: locally administered, one interface.
+  mac.bytes[0] = (mac.bytes[0] & std::byte{0xfc}) | std::byte{0x02};
+  return mac;
+}
+
+std::string describe(const BroughtUp& up) {
+  std::string text = std::string(up.link.name()) + ":";
+  for (uint8_t i = 0; i < up.network.address_count; ++i) text += " " + to_string(up.network.addresses[i]);
+  for (uint8_t i = 0; i < up.network.gateway_count; ++i) text += " via " + to_string(up.network.gateways[i]);
+  const LinkInfo& info = up.network.link;
+  if (info.kind == LinkInfo::Kind::ethernet) text += ", MAC " + to_string(info.mac);
+  text += ", MTU " + std::to_string(info.mtu);
+  text += info.checksum_offload ? ", checksum and segmentation offload" : ", no offload";
+  return up.summary.empty() ? text : text + "; " + up.summary;
+}
+
+}  // namespace
+
+Prefix pool_subnet(uint32_t number) {
+  return {IpAddress::v4(kPool.address.v4_host_order() + number % kPoolSubnets * 4 + 1), 30};
+}
+
+std::optional<OpenError> bring_up(const Config& config, RandomSource& random, BroughtUp* out) {
+  BroughtUp up;
+  bool created = false;
+  if (auto problem = open_link(config.link, &up.link, &created)) return problem;
+
+  for (const Prefix& address : config.addresses) up.network.addresses[up.network.address_count++] = address;
+  for (const IpAddress& gateway : config.gateways) up.network.gateways[up.network.gateway_count++] = gateway;
+  if (config.addresses.empty()) {
+    if (config.link.scheme == LinkSpec::Scheme::fd)
+      return OpenError{EINVAL, "a link over a socket needs the host's address in USTACK_ADDR"};
+    if (auto problem = set_up_kernel_side(config, created, &up)) return problem;
+  } else if (created) {
+    if (auto problem = set_up_own_device(config, &up)) return problem;
+  }
+
+  LinkInfo& info = up.link.info();
+  if (config.mtu != 0) info.mtu = config.mtu;
+  if (info.kind == LinkInfo::Kind::ethernet) info.mac = config.mac ? *config.mac : random_mac(random);
+  up.network.link = info;
+  up.summary = describe(up);
+  *out = std::move(up);
+  return std::nullopt;
+}
+
+}  // namespace ustack::io
