@@ -45,16 +45,21 @@ bool PieceQueue::append(Slice&& slice) {
 
 bool PieceQueue::append_copy(const Slice& slice) {
   uint32_t room = 0;
+  uint32_t goal = 0;
   Piece* last = pieces_.back();
-  if (last != nullptr && last->compacted)
-    room = std::min(last->slice.block->capacity() - last->slice.offset - last->slice.length, slice.length);
+  if (last != nullptr && last->compacted) {
+    uint32_t capacity = last->slice.block->capacity();
+    room = std::min(capacity - last->slice.offset - last->slice.length, slice.length);
+    // Small frames one after the other go into larger and larger blocks, in proportion to what is queued.
+    goal = std::min(2 * capacity, size_);
+  }
 
   // Memory first: all or nothing.
   IntrusiveList<Piece> added;
   for (uint32_t need = slice.length - room; need > 0;) {
     Piece* piece = pool_.allocate();
     BlockRef block =
-        piece == nullptr ? BlockRef() : pool_.blocks().allocate(copy_block_size(need, std::max(need, size_)));
+        piece == nullptr ? BlockRef() : pool_.blocks().allocate(copy_block_size(need, std::max(need, goal)));
     if (!block) {
       if (piece != nullptr) pool_.release(piece);
       while (Piece* unused = added.pop_front()) pool_.release(unused);
