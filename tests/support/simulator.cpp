@@ -191,6 +191,7 @@ struct Simulator::PcapFile {
   std::FILE* file;
 };
 
+Simulator::Simulator(uint64_t seed) : seed_(seed), events_(Instant(1000s)) {}
 Simulator::~Simulator() = default;
 
 void Simulator::capture(const std::string& path) {

@@ -96,6 +96,8 @@ class TestHost final : LogSink {
 
   /// Called after each turn of the host, to let applications do what they can now.
   void on_turn(std::function<void()> application) { applications_.push_back(std::move(application)); }
+  /// Before the applications go away while the simulation goes on.
+  void clear_applications() { applications_.clear(); }
   /// Where this host's frames go; set by Simulator::connect.
   void set_wire(Stage::Output output) { wire_ = std::move(output); }
   void deliver(WireFrame frame);
@@ -124,7 +126,7 @@ struct Cable {
 
 class Simulator {
  public:
-  explicit Simulator(uint64_t seed) : seed_(seed), events_(Instant(1000s)) {}
+  explicit Simulator(uint64_t seed);
   Simulator(const Simulator&) = delete;
   Simulator& operator=(const Simulator&) = delete;
   ~Simulator();
