@@ -183,7 +183,7 @@ def wget_get(context: Context):
 @case("emulated.curl", limit=180)
 def emulated_curl(context: Context):
     """curl, 3 MB both ways over a link with 2 % loss and 2 ms delay; the capture is clean."""
-    lab = context.lab("emulated", emulation=["--loss", "0.02", "--delay", "2ms", "--seed", "7"])
+    lab = context.lab("emulated", emulation=["--loss=0.02", "--delay=2ms", "--seed=7"])
     nginx = Nginx(lab)
     path = context.file(3 * MEGABYTE)
     url = nginx.serve(path)
@@ -196,7 +196,7 @@ def emulated_curl(context: Context):
 @case("emulated.wget", limit=120)
 def emulated_wget(context: Context):
     """wget, 2 MB over a link with 2 % loss."""
-    lab = context.lab("emulated", emulation=["--loss", "0.02", "--delay", "2ms", "--seed", "8"])
+    lab = context.lab("emulated", emulation=["--loss=0.02", "--delay=2ms", "--seed=8"])
     nginx = Nginx(lab)
     path = context.file(2 * MEGABYTE)
     url = nginx.serve(path)

@@ -59,17 +59,17 @@ def _register(program: str, role: str) -> None:
         capture = lab.capture()
         transfer(context, lab, program, role, "send", 5001)
         transfer(context, lab, program, role, "receive", 5002)
-        capture.judge()
+        capture.judge(refusals=role == "server")
 
     both_directions.__doc__ = f"{program} as a {role}: a file each way; the capture is clean."
     case(f"nc.{name}")(both_directions)
 
     def emulated(context: Context) -> None:
-        lab = context.lab("emulated", emulation=["--loss", "0.02", "--delay", "2ms", "--seed", "11"])
+        lab = context.lab("emulated", emulation=["--loss=0.02", "--delay=2ms", "--seed=11"])
         capture = lab.capture()
         transfer(context, lab, program, role, "send", 5001, size=1_000_000)
         transfer(context, lab, program, role, "receive", 5002, size=1_000_000)
-        capture.judge()
+        capture.judge(refusals=role == "server")
 
     emulated.__doc__ = f"{program} as a {role} over a link with 2 % loss: a file each way; the capture is clean."
     case(f"emulated.{name}")(emulated)

@@ -77,13 +77,21 @@ class Capture:
             raise Failed(f"tshark failed: {done.stderr}")
         return [line.split("\t") for line in done.stdout.splitlines()]
 
-    def judge(self, *, resets: bool = False, address: str | None = None, both_ways: bool = True) -> None:
+    def judge(self, *, resets: bool = False, refusals: bool = False, address: str | None = None, both_ways: bool = True) -> None:
         """Fails on a bad checksum, a malformed packet, an error in tshark's eyes, or (unless `resets`) a reset.
+
+        `refusals`: the answer to a SYN for a port where nobody listens (yet) is no unexpected reset.
 
         Also when the capture doesn't show data of the host in question at all: an empty file proves nothing.
         """
         address = address or self.lab.host_address()
-        bad = self.tshark(self._SUSPICIOUS if resets else f"{self._SUSPICIOUS} || tcp.flags.reset == 1", self._FIELDS)
+        suspicious = self._SUSPICIOUS
+        if refusals:
+            # RFC 9293, 3.10.7.1: sequence number 0, because the SYN had no acknowledgment.
+            suspicious += " || (tcp.flags.reset == 1 && !(tcp.flags.ack == 1 && tcp.seq_raw == 0))"
+        elif not resets:
+            suspicious += " || tcp.flags.reset == 1"
+        bad = self.tshark(suspicious, self._FIELDS)
         what = "bad packets" if resets else "bad packets or unexpected resets"
         check(not bad, f"{self.path}: {len(bad)} {what}, the first:\n" + self._table(bad))
         if both_ways:

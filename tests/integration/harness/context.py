@@ -57,6 +57,8 @@ class Context:
         """Starts a program in the machine's own namespace (Lab.peer and Lab.host: in a laboratory)."""
         environment = {name: value for name, value in os.environ.items()
                        if not name.startswith("USTACK_") and name != "LD_PRELOAD"}
+        # No case depends on names; a server that looks its own up shall not wait for it.
+        environment["RES_OPTIONS"] = "timeout:1 attempts:1"
         environment.update(env or {})
         process = Process(self.directory, len(self._processes), argv, label=label or pathlib.Path(argv[0]).name,
                           env=environment, **more)
