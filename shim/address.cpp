@@ -12,7 +12,8 @@ namespace ustack::shim {
 
 Result<RawAddress> read_address(const sockaddr* address, socklen_t length) {
   RawAddress raw;
-  if (length > sizeof raw.bytes) return Error{EINVAL};  // the kernel's length is an int: negative is large here
+  if (length > sizeof raw.bytes)
+    return Error{EINVAL};  // the kernel's length is an int: negative is large here
   if (Status s = copy_from_user(&raw.bytes, address, length); !s.ok()) return s.error();
   raw.length = length;
   return raw;

@@ -4,6 +4,9 @@
 
 namespace ustack::shim {
 
+OpenFile::OpenFile(Kind kind) : kind_(kind) {}
+OpenFile::~OpenFile() = default;
+
 void OpenFile::release() {
   if (--references_ > 0) return;
   EpollSet::forget(*this);

@@ -1,4 +1,5 @@
-// Open file descriptions: what descriptors refer to (open(2)), shared by dup and fork. They live in the arena.
+// Open file descriptions: what descriptors refer to (open(2)), shared by dup and fork. They live in the
+// arena.
 #pragma once
 
 #include <atomic>
@@ -27,21 +28,22 @@ class OpenFile {
   /// Bits of ready:: true now.
   virtual uint32_t readiness() = 0;
   virtual WaitQueue& waiters() = 0;
-  /// A descriptor of the kernel's whose readiness is part of this file's: an epoll set's own, a listener's twin
-  /// on the kernel's loopback. -1: none. The file's own readiness() does not look at it.
+  /// A descriptor of the kernel's whose readiness is part of this file's: an epoll set's own, a listener's
+  /// twin on the kernel's loopback. -1: none. The file's own readiness() does not look at it.
   virtual int kernel_half() const { return -1; }
   /// Where the file is registered with epoll (not counted as references, epoll(7) Q6).
   IntrusiveList<EpollMember, OfFile> registrations;
 
   void reference() { ++references_; }
+  uint32_t references() const { return references_; }
   /// Drops a reference; the last one ends the file's epoll registrations, closes it and frees it.
   void release();
 
  protected:
-  explicit OpenFile(Kind kind) : kind_(kind) {}
-  virtual ~OpenFile() = default;
-  /// The last reference is gone: gives back what the file stands for, and its own memory (only the class itself
-  /// knows its size).
+  explicit OpenFile(Kind kind);
+  virtual ~OpenFile();
+  /// The last reference is gone: gives back what the file stands for, and its own memory (only the class
+  /// itself knows its size).
   virtual void close() = 0;
 
  private:

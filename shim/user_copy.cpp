@@ -83,7 +83,8 @@ Result<UserBytes> UserBytes::parts(const iovec* parts, size_t count, int too_man
 bool UserBytes::next_part() {
   while (at_bytes_ == 0) {
     if (parts_left_ == 0) return false;
-    // Another thread may have changed the array since it was judged: the range is judged again where it is used.
+    // Another thread may have changed the array since it was judged: the range is judged again where it is
+    // used.
     Result<iovec> part = get_user(parts_);
     if (!part.ok()) return false;
     ++parts_;

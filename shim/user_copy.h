@@ -1,8 +1,9 @@
 // Bytes of the program: copied in the caller's own context, never under the host's lock.
 //
-// A pointer into the null page, into the kernel's half or one that runs over the end of memory gives EFAULT for
-// nothing. Any other is simply used, so that a bad one is the program's own SIGSEGV at its own instruction; with
-// USTACK_EFAULT=check it is copied by process_vm_readv/writev(2), which says EFAULT as the kernel does.
+// A pointer into the null page, into the kernel's half or one that runs over the end of memory gives EFAULT
+// for nothing. Any other is simply used, so that a bad one is the program's own SIGSEGV at its own
+// instruction; with USTACK_EFAULT=check it is copied by process_vm_readv/writev(2), which says EFAULT as the
+// kernel does.
 #pragma once
 
 #include <sys/uio.h>
@@ -56,8 +57,8 @@ class UserBytes {
 
   /// Bytes not walked yet.
   size_t left() const { return left_; }
-  /// Copies up to to.size() bytes out of the program's memory and goes on behind them. Less than there were: the
-  /// rest is EFAULT.
+  /// Copies up to to.size() bytes out of the program's memory and goes on behind them. Less than there were:
+  /// the rest is EFAULT.
   size_t read(MutableBytes to);
   /// Copies into the program's memory.
   size_t write(Bytes from);

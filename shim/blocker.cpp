@@ -1,0 +1,31 @@
+#include "shim/blocker.h"
+
+#include "io/clock.h"
+
+namespace ustack::shim {
+
+Status Blocker::wait(WaitQueue& queue, uint32_t events, bool exclusive, int kernel_fd) {
+  if (ends_with_ != 0) return Error{ends_with_};
+  if (nonblocking_) {
+    ends_with_ = EAGAIN;
+    look_at_link(lock_);
+    return {};
+  }
+  if (Status s = wait_.on(queue, events, exclusive); !s.ok()) return s;
+  if (limit_ > Duration(0) && deadline_ == kNever) deadline_ = io::now() + limit_;
+  switch (wait_.sleep(lock_, {.deadline = deadline_, .kernel_fd = kernel_fd})) {
+    case WaitOutcome::notified:
+    case WaitOutcome::kernel:
+      break;
+    case WaitOutcome::timed_out:
+      ends_with_ = EAGAIN;
+      break;
+    // A call with a time limit is never restarted: it would wait for longer than it was told (signal(7)).
+    case WaitOutcome::interrupted:
+      ends_with_ = limit_ > Duration(0) ? EINTR : kRestart;
+      break;
+  }
+  return {};
+}
+
+}  // namespace ustack::shim

@@ -1,0 +1,179 @@
+// Hooks that set and ask: options, fcntl, ioctl.
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
+#include <algorithm>
+#include <array>
+#include <climits>
+
+#include "io/descriptor.h"
+#include "io/syscalls.h"
+#include "shim/call.h"
+#include "shim/hooks.h"
+#include "shim/user_copy.h"
+
+namespace ustack::shim {
+
+namespace {
+
+// No option of a stream socket is larger.
+constexpr size_t kOptionBytes = 512;
+using OptionValue = std::array<std::byte, kOptionBytes>;
+
+Status set_option(HostLock& lock, SocketFile& file, int level, int name, const void* value,
+                  socklen_t length) {
+  if (length > INT_MAX) return Error{EINVAL};
+  OptionValue copy;
+  const size_t bytes = std::min<size_t>(length, copy.size());
+  Status s = unlocked(lock, [&] { return copy_from_user(copy.data(), value, bytes); });
+  return s.ok() ? file.set_option(level, name, Bytes(copy).first(bytes)) : s;
+}
+
+Status get_option(HostLock& lock, SocketFile& file, int level, int name, void* value, socklen_t* length) {
+  Result<socklen_t> room = unlocked(lock, [&] { return get_user(length); });
+  if (!room.ok()) return room.error();
+  if (*room > INT_MAX) return Error{EINVAL};
+  OptionValue copy;
+  Result<size_t> n =
+      file.socket().get_option(level, name, MutableBytes(copy).first(std::min<size_t>(*room, copy.size())));
+  if (!n.ok()) return n.error();
+  return unlocked(lock, [&]() -> Status {
+    if (Status s = copy_to_user(value, copy.data(), *n); !s.ok()) return s;
+    return put_user(length, static_cast<socklen_t>(*n));
+  });
+}
+
+/// What F_SETFL can change of a socket.
+constexpr int kChangeable = O_NONBLOCK;
+
+Result<int> set_flags(SocketFile& file, int flags) {
+  // There is nothing that would send SIGIO; saying so is better than a program that waits for it.
+  if ((flags & O_ASYNC) != 0) return Error{EINVAL};
+  file.status_flags = (file.status_flags & ~kChangeable) | (flags & kChangeable);
+  return 0;
+}
+
+template <typename Real>
+int control_descriptor(int fd, int command, unsigned long argument, Real&& go_real) {
+  switch (command) {
+    case F_DUPFD:
+    case F_DUPFD_CLOEXEC: {
+      if (!concerns_us(fd)) return fresh(go_real());
+      Scope scope;
+      HostLock lock;
+      Result<int> number =
+          FdTable::current()->duplicate(fd, command == F_DUPFD_CLOEXEC, static_cast<int>(argument));
+      return number.ok() ? *number : scope.fail(number.code());
+    }
+    case F_GETFL:
+      if (!concerns_us(fd)) break;
+      return on_socket(
+          fd, [](HostLock&, SocketFile& file) -> Result<int> { return O_RDWR | file.status_flags; }, go_real);
+    case F_SETFL:
+      if (!concerns_us(fd)) break;
+      return on_socket(
+          fd, [argument](HostLock&, SocketFile& file) { return set_flags(file, static_cast<int>(argument)); },
+          go_real);
+    case F_SETOWN:
+    case F_SETOWN_EX:
+    case F_SETSIG:
+    case F_GETOWN:
+    case F_GETOWN_EX:
+    case F_GETSIG:
+      // The kernel's descriptor stands for all of our sockets; an owner set there would be everybody's.
+      if (!concerns_us(fd)) break;
+      return on_socket(
+          fd, [](HostLock&, SocketFile&) -> Result<int> { return Error{EINVAL}; }, go_real);
+    default:
+      break;  // F_GETFD, F_SETFD: the kernel's descriptor has them. Others: what a socket says to them
+  }
+  return go_real();
+}
+
+/// Interface requests (SIOCGIFADDR, ...) want some internet socket; the interfaces are the machine's.
+Result<int> ask_interfaces(unsigned long request, void* argument) {
+  io::Descriptor any(static_cast<int>(io::sys::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)));
+  long result = any ? io::sys::ioctl(any.get(), request, argument) : any.get();
+  return result < 0 ? Result<int>(Error{static_cast<int>(-result)}) : Result<int>(static_cast<int>(result));
+}
+
+constexpr unsigned long kSocketRequests = 0x8900, kSocketRequestMask = 0xff00;
+
+Result<int> control_socket(HostLock& lock, SocketFile& file, unsigned long request, void* argument) {
+  auto* number = static_cast<int*>(argument);
+  switch (request) {
+    case FIONBIO: {
+      Result<int> on = unlocked(lock, [&] { return get_user(number); });
+      if (!on.ok()) return on.error();
+      file.status_flags = *on != 0 ? file.status_flags | O_NONBLOCK : file.status_flags & ~O_NONBLOCK;
+      return 0;
+    }
+    case FIOASYNC: {
+      Result<int> on = unlocked(lock, [&] { return get_user(number); });
+      if (!on.ok()) return on.error();
+      return *on != 0 ? Result<int>(Error{ENOTTY}) : Result<int>(0);
+    }
+    case FIOSETOWN:
+    case SIOCSPGRP:
+    case FIOGETOWN:
+    case SIOCGPGRP:
+      return Error{EINVAL};
+    case FIONREAD:
+    case TIOCOUTQ:
+    case SIOCOUTQNSD:
+    case SIOCATMARK: {
+      Result<int> value = file.socket().ioctl_value(request);
+      if (!value.ok()) return value.error();
+      Status s = unlocked(lock, [&] { return put_user(number, *value); });
+      return s.ok() ? Result<int>(0) : Result<int>(s.error());
+    }
+    default:
+      break;
+  }
+  if ((request & kSocketRequestMask) == kSocketRequests)
+    return unlocked(lock, [&] { return ask_interfaces(request, argument); });
+  return Error{kGoReal};  // FIOCLEX, TCGETS, ...: the kernel's descriptor is a socket too
+}
+
+}  // namespace
+
+namespace hook {
+
+int setsockopt(int fd, int level, int option, const void* value, socklen_t length) {
+  auto go_real = [&] { return real::setsockopt(fd, level, option, value, length); };
+  if (!concerns_us(fd)) return go_real();
+  return on_socket(
+      fd,
+      [&](HostLock& lock, SocketFile& file) { return set_option(lock, file, level, option, value, length); },
+      go_real);
+}
+
+int getsockopt(int fd, int level, int option, void* value, socklen_t* length) {
+  auto go_real = [&] { return real::getsockopt(fd, level, option, value, length); };
+  if (!concerns_us(fd)) return go_real();
+  return on_socket(
+      fd,
+      [&](HostLock& lock, SocketFile& file) { return get_option(lock, file, level, option, value, length); },
+      go_real);
+}
+
+int fcntl(int fd, int command, unsigned long argument) {
+  return control_descriptor(fd, command, argument, [&] { return real::fcntl(fd, command, argument); });
+}
+
+int fcntl64(int fd, int command, unsigned long argument) {
+  return control_descriptor(fd, command, argument, [&] { return real::fcntl64(fd, command, argument); });
+}
+
+int ioctl(int fd, unsigned long request, void* argument) {
+  auto go_real = [&] { return real::ioctl(fd, request, argument); };
+  if (!concerns_us(fd)) return go_real();
+  return on_socket(
+      fd, [&](HostLock& lock, SocketFile& file) { return control_socket(lock, file, request, argument); },
+      go_real);
+}
+
+}  // namespace hook
+
+}  // namespace ustack::shim

@@ -1,0 +1,201 @@
+// Hooks that read.
+#include <linux/fs.h>
+#include <linux/sockios.h>
+
+#include <algorithm>
+#include <climits>
+
+#include "io/clock.h"
+#include "shim/call.h"
+#include "shim/hooks.h"
+#include "shim/user_copy.h"
+
+namespace ustack::shim {
+
+namespace {
+
+int fail(int code) {
+  errno = code;
+  return -1;
+}
+
+template <typename Real>
+ssize_t receive(int fd, Result<UserBytes> to, int flags, Real&& go_real) {
+  if (!to.ok()) return fail(to.code());
+  return on_socket(
+      fd,
+      [&](HostLock& lock, SocketFile& file) {
+        int message_flags = 0;
+        return file.receive(lock, *to, flags, &message_flags);
+      },
+      go_real);
+}
+
+/// read(2) and readv(2), which have no flags and find a request for nothing fulfilled.
+template <typename Real>
+ssize_t read_into(int fd, Result<UserBytes> to, int flags, Real&& go_real) {
+  if (to.ok() && to->left() == 0) return 0;
+  return receive(fd, to, flags, go_real);
+}
+
+/// The address of a sender, which a stream doesn't have: of length 0 (recvfrom(2) where it asks for one).
+Status write_no_address(socklen_t* length) {
+  Result<socklen_t> room = get_user(length);
+  if (!room.ok()) return room.error();
+  if (*room > INT_MAX) return Error{EINVAL};
+  return put_user(length, socklen_t{0});
+}
+
+ssize_t receive_message(int fd, msghdr* message, int flags) {
+  if ((flags & static_cast<int>(0x80000000U)) != 0)
+    return fail(EINVAL);  // MSG_CMSG_COMPAT is the kernel's own
+  Result<msghdr> header = get_user(message);
+  if (!header.ok()) return fail(header.code());
+  if (header->msg_name != nullptr && header->msg_namelen > INT_MAX) return fail(EINVAL);
+  Result<UserBytes> to = UserBytes::parts(header->msg_iov, header->msg_iovlen, EMSGSIZE);
+  if (!to.ok()) return fail(to.code());
+  auto write_back = [&](int message_flags) -> Status {
+    Status s;
+    if (header->msg_name != nullptr) s = put_user(&message->msg_namelen, socklen_t{0});
+    if (s.ok()) s = put_user(&message->msg_flags, message_flags | (flags & MSG_CMSG_CLOEXEC));
+    // A stream has no ancillary data.
+    if (s.ok()) s = put_user(&message->msg_controllen, decltype(message->msg_controllen){0});
+    return s;
+  };
+  return on_socket(
+      fd,
+      [&](HostLock& lock, SocketFile& file) -> Result<size_t> {
+        int message_flags = 0;
+        Result<size_t> n = file.receive(lock, *to, flags, &message_flags);
+        if (!n.ok()) return n;
+        Status s = unlocked(lock, [&] { return write_back(message_flags); });
+        return s.ok() ? n : Result<size_t>(s.error());
+      },
+      [&] { return real::recvmsg(fd, message, flags); });
+}
+
+int receive_messages(int fd, mmsghdr* messages, unsigned count, int flags, timespec* timeout) {
+  Instant deadline = kNever;
+  if (timeout != nullptr) {
+    Result<timespec> limit = get_user(timeout);
+    if (!limit.ok()) return fail(limit.code());
+    if (limit->tv_sec < 0 || limit->tv_nsec < 0 || limit->tv_nsec >= 1'000'000'000) return fail(EINVAL);
+    deadline = io::now() + std::min(Duration(std::chrono::seconds(limit->tv_sec)), Duration(24h * 365)) +
+               Duration(limit->tv_nsec);
+  }
+  count = std::min(count, static_cast<unsigned>(UserBytes::kMaxParts));
+  unsigned done = 0;
+  while (done < count) {
+    int saved = errno;
+    ssize_t n = receive_message(fd, &messages[done].msg_hdr, flags & ~MSG_WAITFORONE);
+    if (n < 0) {
+      if (done == 0) return -1;
+      errno = saved;
+      break;
+    }
+    if (!put_user(&messages[done].msg_len, static_cast<unsigned>(n)).ok()) {
+      if (done == 0) return fail(EFAULT);
+      break;
+    }
+    ++done;
+    if ((flags & MSG_WAITFORONE) != 0) flags |= MSG_DONTWAIT;
+    // The limit is looked at after each message only (recvmmsg(2), BUGS).
+    if (timeout != nullptr && io::now() >= deadline) break;
+    if ((messages[done - 1].msg_hdr.msg_flags & MSG_OOB) != 0) break;
+  }
+  if (timeout != nullptr) {
+    Duration left = std::max(deadline - io::now(), Duration(0));
+    timespec rest{.tv_sec = static_cast<time_t>(left / 1s),
+                  .tv_nsec = static_cast<long>((left % 1s).count())};
+    (void)put_user(timeout, rest);
+  }
+  return static_cast<int>(done);
+}
+
+template <typename Real>
+ssize_t read_at(int fd, const iovec* parts, int count, off64_t offset, int flags, Real&& go_real) {
+  constexpr int kKnown = RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND;
+  if (offset != -1) return fail(offset < 0 ? EINVAL : ESPIPE);
+  if ((flags & ~kKnown) != 0) return fail(EOPNOTSUPP);
+  return read_into(fd, UserBytes::parts(parts, static_cast<unsigned>(count)),
+                   (flags & RWF_NOWAIT) != 0 ? MSG_DONTWAIT : 0, go_real);
+}
+
+}  // namespace
+
+namespace hook {
+
+ssize_t read(int fd, void* to, size_t bytes) {
+  auto go_real = [&] { return real::read(fd, to, bytes); };
+  if (!concerns_us(fd)) return go_real();
+  return read_into(fd, UserBytes::buffer(to, bytes), 0, go_real);
+}
+
+ssize_t __read_chk(int fd, void* to, size_t bytes, size_t room) {
+  if (bytes > room || !concerns_us(fd)) return real::__read_chk(fd, to, bytes, room);
+  return hook::read(fd, to, bytes);
+}
+
+ssize_t readv(int fd, const iovec* parts, int count) {
+  auto go_real = [&] { return real::readv(fd, parts, count); };
+  if (!concerns_us(fd)) return go_real();
+  return read_into(fd, UserBytes::parts(parts, static_cast<unsigned>(count)), 0, go_real);
+}
+
+ssize_t preadv2(int fd, const iovec* parts, int count, off64_t offset, int flags) {
+  auto go_real = [&] { return real::preadv2(fd, parts, count, offset, flags); };
+  return concerns_us(fd) ? read_at(fd, parts, count, offset, flags, go_real) : go_real();
+}
+
+ssize_t preadv64v2(int fd, const iovec* parts, int count, off64_t offset, int flags) {
+  auto go_real = [&] { return real::preadv64v2(fd, parts, count, offset, flags); };
+  return concerns_us(fd) ? read_at(fd, parts, count, offset, flags, go_real) : go_real();
+}
+
+ssize_t recv(int fd, void* to, size_t bytes, int flags) {
+  auto go_real = [&] { return real::recv(fd, to, bytes, flags); };
+  if (!concerns_us(fd)) return go_real();
+  return receive(fd, UserBytes::buffer(to, bytes), flags, go_real);
+}
+
+ssize_t __recv_chk(int fd, void* to, size_t bytes, size_t room, int flags) {
+  if (bytes > room || !concerns_us(fd)) return real::__recv_chk(fd, to, bytes, room, flags);
+  return hook::recv(fd, to, bytes, flags);
+}
+
+ssize_t recvfrom(int fd, void* to, size_t bytes, int flags, sockaddr* address, socklen_t* length) {
+  auto go_real = [&] { return real::recvfrom(fd, to, bytes, flags, address, length); };
+  if (!concerns_us(fd)) return go_real();
+  ssize_t n = receive(fd, UserBytes::buffer(to, bytes), flags, go_real);
+  if (n < 0 || address == nullptr || !concerns_us(fd)) return n;
+  Status s = write_no_address(length);
+  return s.ok() ? n : fail(s.code());
+}
+
+ssize_t __recvfrom_chk(int fd, void* to, size_t bytes, size_t room, int flags, sockaddr* address,
+                       socklen_t* length) {
+  if (bytes > room || !concerns_us(fd))
+    return real::__recvfrom_chk(fd, to, bytes, room, flags, address, length);
+  return hook::recvfrom(fd, to, bytes, flags, address, length);
+}
+
+ssize_t recvmsg(int fd, msghdr* message, int flags) {
+  if (!concerns_us(fd)) return real::recvmsg(fd, message, flags);
+  return receive_message(fd, message, flags);
+}
+
+int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec* timeout) {
+  if (!concerns_us(fd)) return real::recvmmsg(fd, messages, count, flags, timeout);
+  return receive_messages(fd, messages, count, flags, timeout);
+}
+
+int sockatmark(int fd) {
+  auto go_real = [&] { return real::sockatmark(fd); };
+  if (!concerns_us(fd)) return go_real();
+  return on_socket(
+      fd, [&](HostLock&, SocketFile& file) { return file.socket().ioctl_value(SIOCATMARK); }, go_real);
+}
+
+}  // namespace hook
+
+}  // namespace ustack::shim

@@ -1,0 +1,186 @@
+// Hooks that write.
+#include <fcntl.h>
+#include <linux/fs.h>
+
+#include <algorithm>
+#include <climits>
+
+#include "io/syscalls.h"
+#include "shim/call.h"
+#include "shim/hooks.h"
+#include "shim/kernel_socket.h"
+#include "shim/user_copy.h"
+
+namespace ustack::shim {
+
+namespace {
+
+int fail(int code) {
+  errno = code;
+  return -1;
+}
+
+template <typename Real>
+ssize_t send_bytes(int fd, Result<UserBytes> from, int flags, const RawAddress& to, Real&& go_real) {
+  if (!from.ok()) return fail(from.code());
+  return on_socket(
+      fd,
+      [&](HostLock& lock, SocketFile& file) -> Result<size_t> {
+        // Without MSG_FASTOPEN a stream takes no notice of an address.
+        if ((flags & MSG_FASTOPEN) == 0) return file.send(lock, *from, flags);
+        if (is_disconnect(to)) return Error{EOPNOTSUPP};
+        Result<SocketAddress> remote = choose_remote(file, fd, to);
+        if (!remote.ok()) return remote.error();
+        return file.send_fast_open(lock, *from, flags, *remote);
+      },
+      go_real);
+}
+
+/// Ancillary data that a stream may be sent with, as sock_cmsg_send() judges it. EINVAL, EFAULT.
+Status check_control(const msghdr& header) {
+  const auto* at = static_cast<const std::byte*>(header.msg_control);
+  size_t left = header.msg_controllen;
+  if (left > INT_MAX) return Error{ENOBUFS};
+  while (left >= sizeof(cmsghdr)) {
+    cmsghdr control;
+    if (Status s = copy_from_user(&control, at, sizeof control); !s.ok()) return s;
+    if (control.cmsg_len < sizeof control || control.cmsg_len > left) return Error{EINVAL};
+    if (control.cmsg_level == SOL_SOCKET && control.cmsg_type != SCM_RIGHTS &&
+        control.cmsg_type != SCM_CREDENTIALS)
+      return Error{EINVAL};
+    size_t step = std::min(CMSG_ALIGN(control.cmsg_len), left);
+    at += step;
+    left -= step;
+  }
+  return {};
+}
+
+ssize_t send_message(int fd, const msghdr* message, int flags) {
+  if ((flags & static_cast<int>(0x80000000U)) != 0)
+    return fail(EINVAL);  // MSG_CMSG_COMPAT is the kernel's own
+  Result<msghdr> header = get_user(message);
+  if (!header.ok()) return fail(header.code());
+  if (header->msg_name != nullptr && header->msg_namelen > INT_MAX) return fail(EINVAL);
+  RawAddress to;
+  if (header->msg_name != nullptr) {
+    socklen_t length = std::min<socklen_t>(header->msg_namelen, sizeof(sockaddr_storage));
+    Result<RawAddress> read = read_address(static_cast<const sockaddr*>(header->msg_name), length);
+    if (!read.ok()) return fail(read.code());
+    to = *read;
+  }
+  Result<UserBytes> from = UserBytes::parts(header->msg_iov, header->msg_iovlen, EMSGSIZE);
+  if (!from.ok()) return fail(from.code());
+  if (Status s = check_control(*header); !s.ok()) return fail(s.code());
+  return send_bytes(fd, from, flags, to, [&] { return real::sendmsg(fd, message, flags); });
+}
+
+template <typename Real>
+ssize_t write_at(int fd, const iovec* parts, int count, off64_t offset, int flags, Real&& go_real) {
+  constexpr int kKnown = RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND;
+  if (offset != -1) return fail(offset < 0 ? EINVAL : ESPIPE);
+  if ((flags & ~kKnown) != 0) return fail(EOPNOTSUPP);
+  return send_bytes(fd, UserBytes::parts(parts, static_cast<unsigned>(count)),
+                    (flags & RWF_NOWAIT) != 0 ? MSG_DONTWAIT : 0, {}, go_real);
+}
+
+/// sendfile(2) to a socket of ours: straight from the file into the send buffer.
+template <typename Real>
+ssize_t send_file(int out, int in, off64_t* offset, size_t bytes, Real&& go_real) {
+  off64_t position = 0;
+  if (offset != nullptr) {
+    Result<off64_t> from = get_user(offset);
+    if (!from.ok()) return fail(from.code());
+    position = *from;
+  }
+  if (FdTable::look(in) != nullptr) return fail(EINVAL);
+  long mode = io::sys::fcntl(in, F_GETFL);
+  if (mode < 0 || (mode & O_ACCMODE) == O_WRONLY || (mode & O_PATH) != 0) return fail(EBADF);
+  if (io::sys::call(SYS_lseek, in, 0, SEEK_CUR) < 0) return fail(offset != nullptr ? ESPIPE : EINVAL);
+  if (position < 0) return fail(EINVAL);
+  bytes = std::min(bytes, UserBytes::kMaxBytes);
+  if (bytes == 0) return 0;
+  ssize_t n = on_socket(
+      out,
+      [&](HostLock& lock, SocketFile& file) {
+        return file.send_file(lock, in, offset != nullptr ? &position : nullptr, bytes);
+      },
+      go_real);
+  if (n > 0 && offset != nullptr && concerns_us(out))
+    if (Status s = put_user(offset, position); !s.ok()) return fail(s.code());
+  return n;
+}
+
+}  // namespace
+
+namespace hook {
+
+ssize_t write(int fd, const void* from, size_t bytes) {
+  auto go_real = [&] { return real::write(fd, from, bytes); };
+  if (!concerns_us(fd)) return go_real();
+  return send_bytes(fd, UserBytes::buffer(from, bytes), 0, {}, go_real);
+}
+
+ssize_t writev(int fd, const iovec* parts, int count) {
+  auto go_real = [&] { return real::writev(fd, parts, count); };
+  if (!concerns_us(fd)) return go_real();
+  return send_bytes(fd, UserBytes::parts(parts, static_cast<unsigned>(count)), 0, {}, go_real);
+}
+
+ssize_t pwritev2(int fd, const iovec* parts, int count, off64_t offset, int flags) {
+  auto go_real = [&] { return real::pwritev2(fd, parts, count, offset, flags); };
+  return concerns_us(fd) ? write_at(fd, parts, count, offset, flags, go_real) : go_real();
+}
+
+ssize_t pwritev64v2(int fd, const iovec* parts, int count, off64_t offset, int flags) {
+  auto go_real = [&] { return real::pwritev64v2(fd, parts, count, offset, flags); };
+  return concerns_us(fd) ? write_at(fd, parts, count, offset, flags, go_real) : go_real();
+}
+
+ssize_t send(int fd, const void* from, size_t bytes, int flags) {
+  auto go_real = [&] { return real::send(fd, from, bytes, flags); };
+  if (!concerns_us(fd)) return go_real();
+  return send_bytes(fd, UserBytes::buffer(from, bytes), flags, {}, go_real);
+}
+
+ssize_t sendto(int fd, const void* from, size_t bytes, int flags, const sockaddr* address, socklen_t length) {
+  auto go_real = [&] { return real::sendto(fd, from, bytes, flags, address, length); };
+  if (!concerns_us(fd)) return go_real();
+  Result<RawAddress> to = address != nullptr ? read_address(address, length) : RawAddress{};
+  if (!to.ok()) return fail(to.code());
+  return send_bytes(fd, UserBytes::buffer(from, bytes), flags, *to, go_real);
+}
+
+ssize_t sendmsg(int fd, const msghdr* message, int flags) {
+  if (!concerns_us(fd)) return real::sendmsg(fd, message, flags);
+  return send_message(fd, message, flags);
+}
+
+int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
+  if (!concerns_us(fd)) return real::sendmmsg(fd, messages, count, flags);
+  count = std::min(count, static_cast<unsigned>(UserBytes::kMaxParts));
+  unsigned done = 0;
+  for (; done < count; ++done) {
+    int saved = errno;
+    ssize_t n = send_message(fd, &messages[done].msg_hdr, flags);
+    if (n < 0 && done == 0) return -1;
+    if (n < 0 || !put_user(&messages[done].msg_len, static_cast<unsigned>(n)).ok()) {
+      errno = saved;
+      break;
+    }
+  }
+  return static_cast<int>(done);
+}
+
+ssize_t sendfile(int out, int in, off_t* offset, size_t bytes) {
+  auto go_real = [&] { return real::sendfile(out, in, offset, bytes); };
+  return concerns_us(out) ? send_file(out, in, offset, bytes, go_real) : go_real();
+}
+
+ssize_t sendfile64(int out, int in, off64_t* offset, size_t bytes) {
+  auto go_real = [&] { return real::sendfile64(out, in, offset, bytes); };
+  return concerns_us(out) ? send_file(out, in, offset, bytes, go_real) : go_real();
+}
+
+}  // namespace hook
+
+}  // namespace ustack::shim

@@ -1,0 +1,179 @@
+// Hooks that make, name, connect and end sockets.
+#include <fcntl.h>
+#include <netinet/in.h>
+
+#include "io/syscalls.h"
+#include "shim/call.h"
+#include "shim/hooks.h"
+#include "shim/kernel_socket.h"
+#include "shim/loopback_twin.h"
+#include "shim/process.h"
+
+namespace ustack::shim {
+
+namespace {
+
+bool stack_has(int domain, int type, int protocol) {
+  return domain == AF_INET && (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_STREAM &&
+         (protocol == 0 || protocol == IPPROTO_TCP);
+}
+
+Result<int> open_socket(HostLock& lock, int type, int protocol) {
+  Result<Socket*> socket = lock.host().open_socket(AF_INET, SOCK_STREAM, protocol);
+  if (!socket.ok()) return socket.error();
+  SocketFile* file = SocketFile::create(**socket);
+  if (file == nullptr) return Error{ENOBUFS};
+  file->status_flags = type & SOCK_NONBLOCK;
+  Result<int> fd = FdTable::current()->install(file, (type & SOCK_CLOEXEC) != 0);
+  if (!fd.ok()) file->release();
+  return fd;
+}
+
+Status bind_socket(HostLock& lock, SocketFile& file, int fd, const sockaddr* address, socklen_t length) {
+  Result<RawAddress> raw = unlocked(lock, [&] { return read_address(address, length); });
+  if (!raw.ok()) return raw.error();
+  Result<SocketAddress> local = address_to_bind(*raw);
+  if (!local.ok()) return local.error();
+  if (file.undecided() && local_address_of_kernel(*local)) {
+    Status s = become_kernel_socket(file, fd);
+    return s.ok() ? Error{kGoReal} : s;
+  }
+  return file.bind(*local);
+}
+
+Status connect_socket(HostLock& lock, SocketFile& file, int fd, const sockaddr* address, socklen_t length) {
+  Result<RawAddress> raw = unlocked(lock, [&] { return read_address(address, length); });
+  if (!raw.ok()) return raw.error();
+  Result<SocketAddress> remote = choose_remote(file, fd, *raw);
+  return remote.ok() ? file.connect(lock, *remote) : remote.error();
+}
+
+Result<int> accept_socket(HostLock& lock, SocketFile& file, sockaddr* address, socklen_t* length, int flags) {
+  Result<SocketFile::Accepted> accepted = file.accept(lock, flags);
+  if (!accepted.ok()) return accepted.error();
+  FdTable& table = *FdTable::current();
+  if (accepted->file == nullptr) {
+    table.clear(accepted->kernel);
+    if (address == nullptr) return accepted->kernel;
+    long result = unlocked(lock, [&] {
+      return io::sys::call(SYS_getpeername, accepted->kernel, io::sys::arg(address), io::sys::arg(length));
+    });
+    if (result == 0) return accepted->kernel;
+    io::sys::close(accepted->kernel);
+    return Error{static_cast<int>(-result)};
+  }
+  Result<int> fd = table.install(accepted->file, (flags & SOCK_CLOEXEC) != 0);
+  if (!fd.ok()) {
+    // Linux looks for a number before it takes a connection out of the queue.
+    file.put_back(accepted->file);
+    return fd;
+  }
+  if (address == nullptr) return fd;
+  Result<SocketAddress> peer = accepted->file->socket().remote_address();
+  Status s =
+      peer.ok() ? unlocked(lock, [&] { return write_address(*peer, address, length); }) : Error{ECONNABORTED};
+  if (s.ok()) return fd;
+  table.clear(*fd);
+  io::sys::close(*fd);
+  return s.error();
+}
+
+int accept_with(int fd, sockaddr* address, socklen_t* length, int flags) {
+  return on_socket(
+      fd,
+      [&](HostLock& lock, SocketFile& file) -> Result<int> {
+        if ((flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != 0) return Error{EINVAL};
+        return accept_socket(lock, file, address, length, flags);
+      },
+      [&] { return fresh(real::accept4(fd, address, length, flags)); });
+}
+
+}  // namespace
+
+namespace hook {
+
+int socket(int domain, int type, int protocol) {
+  if (!stack_has(domain, type, protocol) || Scope::inside()) {
+    return fresh(real::socket(domain, type, protocol));
+  }
+  Scope scope;
+  if (Status s = Process::ensure_host(); !s.ok()) return scope.fail(s.code());
+  HostLock lock;
+  Result<int> fd = open_socket(lock, type, protocol);
+  return fd.ok() ? *fd : scope.fail(fd.code());
+}
+
+int bind(int fd, const sockaddr* address, socklen_t length) {
+  auto go_real = [&] { return real::bind(fd, address, length); };
+  if (!concerns_us(fd)) return go_real();
+  return on_socket(
+      fd, [&](HostLock& lock, SocketFile& file) { return bind_socket(lock, file, fd, address, length); },
+      go_real);
+}
+
+int listen(int fd, int backlog) {
+  auto go_real = [&] { return real::listen(fd, backlog); };
+  if (!concerns_us(fd)) return go_real();
+  return on_socket(
+      fd, [&](HostLock&, SocketFile& file) { return file.listen(backlog); }, go_real);
+}
+
+int accept(int fd, sockaddr* address, socklen_t* length) {
+  if (!concerns_us(fd)) return fresh(real::accept(fd, address, length));
+  return accept_with(fd, address, length, 0);
+}
+
+int accept4(int fd, sockaddr* address, socklen_t* length, int flags) {
+  if (!concerns_us(fd)) return fresh(real::accept4(fd, address, length, flags));
+  return accept_with(fd, address, length, flags);
+}
+
+int connect(int fd, const sockaddr* address, socklen_t length) {
+  auto go_real = [&] { return real::connect(fd, address, length); };
+  if (!concerns_us(fd)) return go_real();
+  return on_socket(
+      fd, [&](HostLock& lock, SocketFile& file) { return connect_socket(lock, file, fd, address, length); },
+      go_real);
+}
+
+int shutdown(int fd, int how) {
+  auto go_real = [&] { return real::shutdown(fd, how); };
+  if (!concerns_us(fd)) return go_real();
+  return on_socket(
+      fd,
+      [&](HostLock&, SocketFile& file) -> Status {
+        if (how < SHUT_RD || how > SHUT_RDWR) return Error{EINVAL};
+        return file.shutdown(static_cast<ShutdownHow>(how));
+      },
+      go_real);
+}
+
+int getsockname(int fd, sockaddr* address, socklen_t* length) {
+  auto go_real = [&] { return real::getsockname(fd, address, length); };
+  if (!concerns_us(fd)) return go_real();
+  return on_socket(
+      fd,
+      [&](HostLock& lock, SocketFile& file) -> Status {
+        Result<SocketAddress> local = file.socket().local_address();
+        if (!local.ok()) return local.error();
+        return unlocked(lock, [&] { return write_address(*local, address, length); });
+      },
+      go_real);
+}
+
+int getpeername(int fd, sockaddr* address, socklen_t* length) {
+  auto go_real = [&] { return real::getpeername(fd, address, length); };
+  if (!concerns_us(fd)) return go_real();
+  return on_socket(
+      fd,
+      [&](HostLock& lock, SocketFile& file) -> Status {
+        Result<SocketAddress> remote = file.socket().remote_address();
+        if (!remote.ok()) return remote.error();
+        return unlocked(lock, [&] { return write_address(*remote, address, length); });
+      },
+      go_real);
+}
+
+}  // namespace hook
+
+}  // namespace ustack::shim

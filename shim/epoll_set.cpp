@@ -1,0 +1,159 @@
+#include "shim/epoll_set.h"
+
+#include <algorithm>
+
+#include "io/syscalls.h"
+
+namespace ustack::shim {
+
+namespace {
+
+// What an event mask can hold besides poll(2)'s bits: they survive when a one-shot has fired
+// (EP_PRIVATE_BITS).
+constexpr uint32_t kPrivate = EPOLLWAKEUP | EPOLLONESHOT | EPOLLET | EPOLLEXCLUSIVE;
+// What EPOLLEXCLUSIVE allows beside itself (EPOLLEXCLUSIVE_OK_BITS).
+constexpr uint32_t kBesideExclusive = EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET;
+constexpr uint32_t kReadable = ready::kIn | ready::kRdNorm;
+
+}  // namespace
+
+EpollMember::EpollMember(EpollSet& owner, OpenFile& target, int number, const epoll_event& event)
+    : set(owner),
+      file(target),
+      fd(number),
+      events(event.events | EPOLLERR | EPOLLHUP),
+      data(event.data.u64),
+      entry(EpollSet::on_event, this) {
+  entry.interest = events & ~kPrivate;
+  entry.exclusive = (events & EPOLLEXCLUSIVE) != 0;
+}
+
+EpollSet* EpollSet::create(Arena& arena, int fd) { return arena.create<EpollSet>(arena, fd); }
+
+EpollMember* EpollSet::find(OpenFile& file, int fd) {
+  // A file is in few sets, a set may have many files.
+  for (EpollMember& member : file.registrations)
+    if (&member.set == this && member.fd == fd) return &member;
+  return nullptr;
+}
+
+Status EpollSet::add(OpenFile& file, int fd, const epoll_event& event) {
+  if ((event.events & EPOLLEXCLUSIVE) != 0 &&
+      (file.kind() == Kind::epoll || (event.events & ~(kBesideExclusive | EPOLLEXCLUSIVE)) != 0))
+    return Error{EINVAL};
+  if (find(file, fd) != nullptr) return Error{EEXIST};
+  auto* member = arena_.create<EpollMember>(*this, file, fd, event);
+  if (member == nullptr) return Error{ENOMEM};
+  members_.push_back(*member);
+  file.registrations.push_back(*member);
+  file.waiters().add(member->entry);
+  if (pending(*member) != 0) make_ready(*member);
+  return {};
+}
+
+Status EpollSet::modify(OpenFile& file, int fd, const epoll_event& event) {
+  if ((event.events & EPOLLEXCLUSIVE) != 0) return Error{EINVAL};
+  EpollMember* member = find(file, fd);
+  if (member == nullptr) return Error{ENOENT};
+  if ((member->events & EPOLLEXCLUSIVE) != 0) return Error{EINVAL};
+  member->events = event.events | EPOLLERR | EPOLLHUP;
+  member->data = event.data.u64;
+  member->entry.interest = member->events & ~kPrivate;
+  // Also with EPOLLET: what is true already is reported once more (epoll_ctl(2), re-arming).
+  if (pending(*member) != 0) make_ready(*member);
+  return {};
+}
+
+Status EpollSet::remove(OpenFile& file, int fd) {
+  EpollMember* member = find(file, fd);
+  if (member == nullptr) return Error{ENOENT};
+  erase(*member);
+  return {};
+}
+
+void EpollSet::attach_half(const EpollMember& member, int half) {
+  epoll_event event{};
+  event.events = member.events;
+  event.data.u64 = member.data;
+  if (io::sys::call(SYS_epoll_ctl, fd_, EPOLL_CTL_ADD, half, io::sys::arg(&event)) == 0)
+    kernel_members = true;
+}
+
+void EpollSet::erase(EpollMember& member) { arena_.destroy(&member); }
+
+uint32_t EpollSet::pending(EpollMember& member) {
+  if ((member.events & ~kPrivate) == 0) return 0;
+  return member.file.readiness() & member.events;
+}
+
+bool EpollSet::on_event(WaitEntry& entry, uint32_t events) {
+  auto& member = *static_cast<EpollMember*>(entry.context());
+  EpollSet& set = member.set;
+  bool exclusive = (member.events & EPOLLEXCLUSIVE) != 0;
+  if ((member.events & ~kPrivate & events) == 0) return !exclusive;  // disabled, or nothing that it asked for
+  bool waited_for = !set.waiters_.empty();
+  set.make_ready(member);
+  if (!exclusive) return true;
+  // An exclusive event is only used up when it reached a thread that waits, for what was asked
+  // (ep_poll_callback).
+  uint32_t direction = events & (EPOLLIN | EPOLLOUT);
+  return waited_for && (direction == 0 || (direction & member.events) != 0);
+}
+
+void EpollSet::make_ready(EpollMember& member) {
+  if (!static_cast<ListHook<InReady>&>(member).linked()) ready_.push_back(member);
+  waiters_.notify(kReadable);
+}
+
+uint32_t EpollSet::readiness() {
+  EpollMember* next;
+  for (EpollMember* member = ready_.front(); member != nullptr; member = next) {
+    next = ready_.next(*member);
+    if (pending(*member) != 0) return kReadable;
+    ready_.remove(*member);
+  }
+  return 0;
+}
+
+size_t EpollSet::collect(uint64_t wait, std::span<const epoll_event> reported, std::span<epoll_event> out) {
+  size_t count = 0;
+  // Those that stay ready go to the end of the queue: the last one that is there now ends the round.
+  EpollMember* last = ready_.back();
+  EpollMember* next = ready_.front();
+  while (next != nullptr && count < out.size()) {
+    EpollMember& member = *next;
+    next = &member == last ? nullptr : ready_.next(member);
+    if (member.reported_in == wait) continue;
+    if (member.file.kernel_half() >= 0 &&
+        std::any_of(reported.begin(), reported.end(),
+                    [&](const epoll_event& event) { return event.data.u64 == member.data; }))
+      continue;
+    ready_.remove(member);
+    uint32_t events = pending(member);
+    if (events == 0) continue;
+    out[count].events = events;
+    out[count].data.u64 = member.data;
+    ++count;
+    member.reported_in = wait;
+    if ((member.events & EPOLLONESHOT) != 0)
+      member.events &= kPrivate;
+    else if ((member.events & EPOLLET) == 0)
+      ready_.push_back(member);
+  }
+  return count;
+}
+
+void EpollSet::pass_on() {
+  if (!ready_.empty() && !waiters_.empty()) waiters_.notify(kReadable);
+}
+
+void EpollSet::forget(OpenFile& file) {
+  while (EpollMember* member = file.registrations.front()) member->set.erase(*member);
+}
+
+void EpollSet::close() {
+  while (EpollMember* member = members_.front()) erase(*member);
+  arena_.destroy(this);
+}
+
+}  // namespace ustack::shim

@@ -1,0 +1,107 @@
+// epoll(7). A set is the kernel's own epoll descriptor, which holds the kernel's members, and beside it, from
+// the first member of ours on, an EpollSet on the same number, which holds those.
+//
+//       program: epoll_wait(E)
+//                  |
+//        .---------+----------.                 A file with a half in the kernel (a nested set, a listener's
+//        v                    v                 loopback twin) is in both: once here, once there under the
+//    EpollSet (ours)     kernel's set E         same data; collect() leaves out here what the kernel's half
+//      members ready      its ready list        has just reported.
+//
+// A placeholder is never put into the kernel's set: a later dup2 over it would leave the registration behind.
+#pragma once
+
+#include <sys/epoll.h>
+
+#include <cstdint>
+#include <span>
+
+#include "shim/open_file.h"
+#include "stack/mem/arena.h"
+
+namespace ustack::shim {
+
+class EpollSet;
+struct OfSet;    // tag: all members of one set
+struct InReady;  // tag: members of one set that may have something to report
+
+/// One registration: a descriptor number together with the open file it meant (epoll(7) Q1).
+struct EpollMember : ListHook<OfFile>, ListHook<OfSet>, ListHook<InReady> {
+  EpollMember(EpollSet& owner, OpenFile& target, int number, const epoll_event& event);
+
+  EpollSet& set;
+  OpenFile& file;
+  int fd;
+  /// As registered, with EPOLLERR and EPOLLHUP; without any bit of poll(2) after a one-shot has fired.
+  uint32_t events;
+  uint64_t data;
+  /// The wait it was last reported in: none is reported twice in one.
+  uint64_t reported_in = 0;
+  WaitEntry entry;
+};
+
+/// Our members of one epoll descriptor. Lock: the host's.
+class EpollSet final : public OpenFile {
+ public:
+  /// In `arena`, with one reference. `fd` is the kernel's descriptor. nullptr: no memory.
+  static EpollSet* create(Arena& arena, int fd);
+
+  /// EPOLL_CTL_ADD: EEXIST, EINVAL (EPOLLEXCLUSIVE with what it excludes), ENOMEM.
+  Status add(OpenFile& file, int fd, const epoll_event& event);
+  /// EPOLL_CTL_MOD: ENOENT, EINVAL (EPOLLEXCLUSIVE).
+  Status modify(OpenFile& file, int fd, const epoll_event& event);
+  /// EPOLL_CTL_DEL: ENOENT.
+  Status remove(OpenFile& file, int fd);
+  /// Registers a member's half, a descriptor of the kernel's, in the kernel's set as well.
+  void attach_half(const EpollMember& member, int half);
+  /// The registration of that number for that file, nullptr if there is none.
+  EpollMember* find(OpenFile& file, int fd);
+
+  /// A number for one epoll_wait: members reported under it are not reported again.
+  uint64_t begin_wait() { return ++waits_; }
+  /// Reports up to out.size() members that are ready now, the longest waiting first, as epoll_wait does
+  /// (level- triggered ones go to the end of the queue, one-shot ones are disabled). A member with a kernel
+  /// half whose data is among `reported` (what the kernel has just told for this wait) waits for the next
+  /// time.
+  size_t collect(uint64_t wait, std::span<const epoll_event> reported, std::span<epoll_event> out);
+  /// Something was left over: wakes the next thread in epoll_wait.
+  void pass_on();
+  /// Whether collect() may have something.
+  bool may_be_ready() const { return !const_cast<EpollSet*>(this)->ready_.empty(); }
+
+  /// The kernel's set has members too, so that it has to be asked and waited for.
+  bool kernel_members = false;
+  /// Whose turn it is to fill the caller's array first: the kernel's members or ours.
+  bool kernel_first = false;
+
+  /// The kernel's descriptor, in the process that has made the set or inherited it.
+  int kernel_half() const override { return fd_; }
+  uint32_t readiness() override;
+  WaitQueue& waiters() override { return waiters_; }
+
+  /// Ends all registrations of `file`: it is closed, or is not ours any more.
+  static void forget(OpenFile& file);
+
+ protected:
+  void close() override;
+
+ private:
+  friend class ustack::Arena;
+  EpollSet(Arena& arena, int fd) : OpenFile(Kind::epoll), arena_(arena), fd_(fd) {}
+  static bool on_event(WaitEntry& entry, uint32_t events);
+  void erase(EpollMember& member);
+  void make_ready(EpollMember& member);
+  /// What of its interest is true now.
+  static uint32_t pending(EpollMember& member);
+
+  Arena& arena_;
+  IntrusiveList<EpollMember, OfSet> members_;
+  IntrusiveList<EpollMember, InReady> ready_;
+  WaitQueue waiters_;
+  uint64_t waits_ = 0;
+  int fd_;
+
+  friend struct EpollMember;
+};
+
+}  // namespace ustack::shim

@@ -1,0 +1,185 @@
+#include "shim/socket_file.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstring>
+#include <utility>
+
+#include "io/descriptor.h"
+#include "io/syscalls.h"
+#include "shim/blocker.h"
+#include "shim/epoll_set.h"
+#include "shim/loopback_twin.h"
+#include "stack/host.h"
+
+namespace ustack::shim {
+
+SocketFile::SocketFile(Socket& socket) : OpenFile(Kind::socket), socket_(socket) {}
+
+SocketFile* SocketFile::create(Socket& socket) {
+  auto* file = socket.host().arena().create<SocketFile>(socket);
+  if (file == nullptr) socket.release();
+  return file;
+}
+
+void SocketFile::close() {
+  Arena& arena = socket_.host().arena();
+  if (put_back_ != nullptr) std::exchange(put_back_, nullptr)->release();
+  close_twin();
+  decide();
+  socket_.release();
+  arena.destroy(this);
+}
+
+bool SocketFile::nonblocking() const { return (status_flags & O_NONBLOCK) != 0; }
+
+void SocketFile::decide() {
+  undecided_ = false;
+  Arena& arena = socket_.host().arena();
+  while (SetOption* option = options_.pop_front()) arena.destroy(option);
+}
+
+void SocketFile::mark_replaced() {
+  replaced_ = true;
+  socket_.waiters.notify(~uint32_t{0});
+}
+
+uint32_t SocketFile::readiness() {
+  uint32_t events = socket_.readiness();
+  if (put_back_ != nullptr) events |= ready::kIn | ready::kRdNorm;
+  return events;
+}
+
+Status SocketFile::bind(const SocketAddress& local) {
+  Status s = socket_.bind(local);
+  // With an address of ours the loopback is out of its reach.
+  if (s.ok() && !local.address.is_unspecified()) decide();
+  return s;
+}
+
+Status SocketFile::listen(int backlog) {
+  Status s = socket_.listen(backlog);
+  if (!s.ok()) return s;
+  if (undecided_) {
+    decide();
+    open_twin(backlog);
+  } else if (twin_ >= 0) {
+    io::sys::call(SYS_listen, twin_, backlog);
+  }
+  return s;
+}
+
+void SocketFile::open_twin(int backlog) {
+  Result<SocketAddress> local = socket_.local_address();
+  if (!local.ok() || !local->address.is_unspecified()) return;
+  twin_ = open_loopback_twin(*local, backlog);
+  if (twin_ < 0) return;
+  for (EpollMember& member : registrations) member.set.attach_half(member, twin_);
+}
+
+void SocketFile::close_twin() { io::Descriptor(std::exchange(twin_, -1)).reset(); }
+
+Status SocketFile::connect(HostLock& lock, const SocketAddress& remote) {
+  Status s = socket_.connect(remote);
+  if (s.ok()) connecting_ = false;
+  if (s.code() != EINPROGRESS && s.code() != EALREADY) return s;
+  connecting_ = true;
+  // Blocking, it waits for a connection that an earlier call has started just as for its own
+  // (inet_stream_connect).
+  return nonblocking() ? s : wait_for_connection(lock, s.code());
+}
+
+Status SocketFile::wait_for_connection(HostLock& lock, int when_not_yet) {
+  Blocker blocker(lock, false, socket_.send_timeout());
+  for (;;) {
+    Status result = socket_.connect_result();
+    if (result.code() != EINPROGRESS) {
+      connecting_ = false;
+      return result;
+    }
+    if (Status s = blocker.wait(socket_.waiters, ready::kOut); !s.ok())
+      return s.code() == EAGAIN ? Error{when_not_yet} : s;
+  }
+}
+
+Status SocketFile::connect_state() {
+  if (socket_.remote_address().ok()) return Error{EISCONN};
+  int listening = 0;
+  Result<size_t> n =
+      socket_.get_option(SOL_SOCKET, SO_ACCEPTCONN, std::as_writable_bytes(std::span(&listening, 1)));
+  if (n.ok() && listening != 0) return Error{EISCONN};
+  return connecting_ ? Status(Error{EALREADY}) : Status();
+}
+
+Result<SocketFile::Accepted> SocketFile::accept_from_stack(int flags) {
+  if (put_back_ != nullptr) {
+    SocketFile* file = std::exchange(put_back_, nullptr);
+    file->status_flags = flags & O_NONBLOCK;
+    return Accepted{.file = file};
+  }
+  Result<Socket*> socket = socket_.accept();
+  if (!socket.ok()) return socket.error();
+  SocketFile* file = create(**socket);
+  if (file == nullptr) return Error{ENOBUFS};
+  file->decide();
+  file->status_flags = flags & O_NONBLOCK;
+  return Accepted{.file = file};
+}
+
+Result<SocketFile::Accepted> SocketFile::accept_from_kernel(int flags) {
+  if (twin_ < 0) return Error{EAGAIN};
+  long fd = io::sys::call(SYS_accept4, twin_, 0, 0, flags);
+  if (fd < 0) return Error{static_cast<int>(-fd)};
+  return Accepted{.kernel = static_cast<int>(fd)};
+}
+
+Result<SocketFile::Accepted> SocketFile::accept(HostLock& lock, int flags) {
+  Blocker blocker(lock, nonblocking(), socket_.receive_timeout());
+  for (;;) {
+    kernel_turn_ = !kernel_turn_;
+    Result<Accepted> result = kernel_turn_ ? accept_from_kernel(flags) : accept_from_stack(flags);
+    if (result.code() == EAGAIN) result = kernel_turn_ ? accept_from_stack(flags) : accept_from_kernel(flags);
+    if (result.code() != EAGAIN) return result;
+    if (Status s = blocker.wait(socket_.waiters, ready::kIn, true, twin_); !s.ok()) return s.error();
+  }
+}
+
+void SocketFile::put_back(SocketFile* accepted) {
+  if (put_back_ != nullptr) {  // two threads at once: one connection is lost
+    accepted->release();
+    return;
+  }
+  put_back_ = accepted;
+  socket_.waiters.notify(ready::kIn | ready::kRdNorm);
+}
+
+Status SocketFile::shutdown(ShutdownHow how) {
+  Status s = socket_.shutdown(how);
+  // A listener whose reading side is shut down listens no more (inet_shutdown).
+  if (s.ok() && how != ShutdownHow::write) close_twin();
+  return s;
+}
+
+Status SocketFile::set_option(int level, int name, Bytes value) {
+  Status s = socket_.set_option(level, name, value);
+  if (!s.ok() || !undecided_) return s;
+  SetOption* option = nullptr;
+  for (SetOption& set : options_)
+    if (set.level == level && set.name == name) option = &set;
+  if (option == nullptr) {
+    option = socket_.host().arena().create<SetOption>();
+    if (option == nullptr) return Error{ENOBUFS};
+    options_.push_back(*option);
+  }
+  option->level = level;
+  option->name = name;
+  option->length = std::min(value.size(), SetOption::kMaxBytes);
+  std::memcpy(option->value, value.data(), option->length);
+  return s;
+}
+
+void raise_sigpipe() { io::sys::call(SYS_tgkill, io::sys::getpid(), io::sys::call(SYS_gettid), SIGPIPE); }
+
+}  // namespace ustack::shim

@@ -1,0 +1,140 @@
+// The open file of a socket: blocking, time-outs, signals and the program's bytes on top of stack/socket.
+#pragma once
+
+#include <sys/socket.h>
+
+#include "shim/address.h"
+#include "shim/driver.h"
+#include "shim/open_file.h"
+#include "shim/user_copy.h"
+#include "stack/base/intrusive_list.h"
+#include "stack/base/result.h"
+#include "stack/socket/socket.h"
+
+namespace ustack::shim {
+
+/// An option that was set on a socket of which it is not yet known whether it is ours or the kernel's.
+struct SetOption : ListHook<> {
+  /// More than any option of a stream socket has.
+  static constexpr size_t kMaxBytes = 64;
+
+  Bytes bytes() const { return {value, length}; }
+  int level = 0, name = 0;
+  size_t length = 0;
+  std::byte value[kMaxBytes]{};
+};
+
+/// Lock: the host's is held by every caller, as `lock` where a call may wait or copy (it is dropped
+/// meanwhile). The caller holds a reference (Held). Errors are those of the man page with Linux's precedence;
+/// kRestart (blocker.h) where a signal came before anything was moved.
+class SocketFile final : public OpenFile {
+ public:
+  /// Takes over the reference to `socket`; nullptr (and the socket released): no memory.
+  static SocketFile* create(Socket& socket);
+
+  Socket& socket() { return socket_; }
+  bool nonblocking() const;
+
+  Status bind(const SocketAddress& local);
+  Status listen(int backlog);
+  /// connect(2); a family of unspecified dissolves the connection.
+  Status connect(HostLock& lock, const SocketAddress& remote);
+  /// EISCONN (also for a listener), EALREADY: what connect(2) says before it judges an address; else success.
+  Status connect_state();
+  struct Accepted {
+    SocketFile* file = nullptr;  ///< one reference; nullptr: `kernel` it is
+    int kernel = -1;             ///< a connection over the kernel's loopback, CLOEXEC and O_NONBLOCK as asked
+  };
+  /// `flags`: those of accept4(2).
+  Result<Accepted> accept(HostLock& lock, int flags);
+  /// accept() found no descriptor for it: the next accept() gets it.
+  void put_back(SocketFile* accepted);
+  Status shutdown(ShutdownHow how);
+
+  /// Sends what `from` has left; the number of bytes that were taken. EPIPE raises SIGPIPE in the calling
+  /// thread unless MSG_NOSIGNAL.
+  Result<size_t> send(HostLock& lock, UserBytes& from, int flags);
+  /// sendmsg(2) with MSG_FASTOPEN: connects first where that is still to be done.
+  Result<size_t> send_fast_open(HostLock& lock, UserBytes& from, int flags, const SocketAddress& remote);
+  /// sendfile(2): up to `bytes` of a kernel's file from `*offset` on, or from its position if nullptr.
+  Result<size_t> send_file(HostLock& lock, int in, off64_t* offset, size_t bytes);
+  /// Fills `to`; the number of bytes, 0 at the stream's end. `message_flags`: msg_flags of recvmsg(2).
+  Result<size_t> receive(HostLock& lock, UserBytes& to, int flags, int* message_flags);
+
+  Status set_option(int level, int name, Bytes value);
+
+  /// Nothing has been done that makes it ours for good: it may still become a kernel socket
+  /// (kernel_socket.h).
+  bool undecided() const { return undecided_; }
+  /// The options set while undecided, in order.
+  IntrusiveList<SetOption>& options() { return options_; }
+  /// A connect that was started here has not been answered yet, or was not asked about.
+  bool connecting() const { return connecting_; }
+  /// It has become a kernel socket under all its numbers: who waits on it looks its descriptor up again.
+  bool replaced() const { return replaced_; }
+  void mark_replaced();
+
+  /// The listener's twin on the kernel's loopback (-1: none).
+  int kernel_half() const override { return twin_; }
+  uint32_t readiness() override;
+  WaitQueue& waiters() override { return socket_.waiters; }
+
+ protected:
+  void close() override;
+
+ private:
+  friend class ustack::Arena;
+  explicit SocketFile(Socket& socket);
+  Status wait_for_connection(HostLock& lock, int when_not_yet);
+  Result<size_t> receive_urgent(HostLock& lock, UserBytes& to, int flags, int* message_flags);
+  Result<Accepted> accept_from_stack(int flags);
+  Result<Accepted> accept_from_kernel(int flags);
+  void decide();
+  void open_twin(int backlog);
+  void close_twin();
+
+  /// One of a kind at a time is between reserve and commit (or view and consume): the others queue here.
+  struct Turn {
+    bool taken = false;
+    WaitQueue queue;
+  };
+  /// kRestart, or EINTR for a call with a time limit.
+  static Status take_turn(HostLock& lock, Turn& turn, Duration limit);
+  static void end_turn(Turn& turn);
+  /// Up to `total` bytes that `fill(room)` puts there without the lock; it says how many, and an errno if
+  /// those are less than there was room for.
+  struct Filled {
+    size_t bytes = 0;
+    int error = 0;
+    bool ended = false;  ///< there are no more
+  };
+  template <typename Fill>
+  Result<size_t> send_from(HostLock& lock, size_t total, int flags, Fill fill);
+
+  Socket& socket_;
+  Turn sending_, receiving_;
+  IntrusiveList<SetOption> options_;
+  SocketFile* put_back_ = nullptr;
+  int twin_ = -1;
+  bool kernel_turn_ = false;
+  bool connecting_ = false;
+  bool undecided_ = true;
+  bool replaced_ = false;
+};
+
+/// A reference to a file for the length of a call. Lock: held when made and when ended.
+class Held {
+ public:
+  explicit Held(OpenFile& file) : file_(file) { file_.reference(); }
+  ~Held() { file_.release(); }
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+
+ private:
+  OpenFile& file_;
+};
+
+/// Raises SIGPIPE in the calling thread, as a write to a closed stream does.
+void raise_sigpipe();
+
+}  // namespace ustack::shim

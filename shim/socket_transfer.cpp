@@ -1,0 +1,197 @@
+// Bytes through a socket: reserve or view under the lock, copy without it, commit or consume under it again.
+#include <linux/sockios.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+
+#include "io/syscalls.h"
+#include "shim/blocker.h"
+#include "shim/socket_file.h"
+
+namespace ustack::shim {
+
+namespace {
+
+// After some bytes have been moved an error is left for the next call to find (tcp_sendmsg: "if (copied) goto
+// out"): the socket is not asked for more, since asking takes a pending error away.
+constexpr uint32_t kBroken = ready::kErr | ready::kHup;
+
+}  // namespace
+
+Status SocketFile::take_turn(HostLock& lock, Turn& turn, Duration limit) {
+  // Also without O_NONBLOCK's leave: whoever has the turn is copying and doesn't wait for anything.
+  while (turn.taken) {
+    Wait wait;
+    if (Status s = wait.on(turn.queue, ready::kIn, true); !s.ok()) return s;
+    if (wait.sleep(lock, {}) == WaitOutcome::interrupted)
+      return Error{limit > Duration(0) ? EINTR : kRestart};
+  }
+  turn.taken = true;
+  return {};
+}
+
+void SocketFile::end_turn(Turn& turn) {
+  turn.taken = false;
+  turn.queue.notify(ready::kIn);
+}
+
+template <typename Fill>
+Result<size_t> SocketFile::send_from(HostLock& lock, size_t total, int flags, Fill fill) {
+  Duration limit = socket_.send_timeout();
+  Blocker blocker(lock, nonblocking() || (flags & MSG_DONTWAIT) != 0, limit);
+  size_t sent = 0;
+  for (;;) {
+    if (Status s = take_turn(lock, sending_, limit); !s.ok())
+      return sent > 0 ? Result<size_t>(sent) : s.error();
+    Result<Extents> room = socket_.reserve_send(total - sent);
+    if (!room.ok()) {
+      end_turn(sending_);
+      if (room.code() == EAGAIN) {
+        // Nothing to send needs no room, only a connection.
+        if (total == 0 && socket_.remote_address().ok()) return size_t{0};
+        Status s = blocker.wait(socket_.waiters, ready::kOut);
+        if (s.ok() && (sent == 0 || (socket_.readiness() & kBroken) == 0)) continue;
+        if (sent > 0) return sent;
+        return s.error();
+      }
+      if (sent > 0) return sent;
+      if (room.code() == EPIPE && (flags & MSG_NOSIGNAL) == 0) {
+        lock.unlock();
+        raise_sigpipe();
+        lock.lock();
+      }
+      return room.error();
+    }
+    lock.unlock();
+    Filled filled = fill(*room);
+    lock.lock();
+    sent += filled.bytes;
+    socket_.commit_send(filled.bytes, {.more = (flags & MSG_MORE) != 0,
+                                       .out_of_band = (flags & MSG_OOB) != 0 && sent == total});
+    end_turn(sending_);
+    if (filled.error != 0 && sent == 0) return Error{filled.error};
+    if (filled.error != 0 || filled.ended || sent == total || (socket_.readiness() & kBroken) != 0)
+      return sent;
+  }
+}
+
+Result<size_t> SocketFile::send(HostLock& lock, UserBytes& from, int flags) {
+  return send_from(lock, from.left(), flags, [&from](Extents& room) {
+    Filled filled;
+    for (uint32_t i = 0; i < room.count; ++i) {
+      size_t n = from.read(room.runs[i]);
+      filled.bytes += n;
+      if (n < room.runs[i].size()) {
+        filled.error = EFAULT;
+        break;
+      }
+    }
+    return filled;
+  });
+}
+
+Result<size_t> SocketFile::send_fast_open(HostLock& lock, UserBytes& from, int flags,
+                                          const SocketAddress& remote) {
+  // There is no cookie for the peer yet, so that the data goes after the handshake (tcp_sendmsg_fastopen).
+  // Where a non-blocking one has to wait for that, it says EINPROGRESS.
+  bool wait = !nonblocking() && (flags & MSG_DONTWAIT) == 0;
+  Status s = socket_.connect(remote);
+  if (s.code() == EINPROGRESS) {
+    connecting_ = true;
+    s = wait ? wait_for_connection(lock, EINPROGRESS) : s;
+  }
+  if (!s.ok()) return s.error();
+  return send(lock, from, flags);
+}
+
+Result<size_t> SocketFile::send_file(HostLock& lock, int in, off64_t* offset, size_t bytes) {
+  return send_from(lock, bytes, 0, [in, offset](Extents& room) {
+    iovec parts[Extents::kMax];
+    for (uint32_t i = 0; i < room.count; ++i) parts[i] = {room.runs[i].data(), room.runs[i].size()};
+    long n = offset != nullptr
+                 ? io::sys::call(SYS_preadv, in, io::sys::arg(parts), static_cast<long>(room.count),
+                                 static_cast<long>(*offset))
+                 : io::sys::call(SYS_readv, in, io::sys::arg(parts), static_cast<long>(room.count));
+    Filled filled;
+    if (n < 0) {
+      filled.error = static_cast<int>(-n);
+      return filled;
+    }
+    filled.bytes = static_cast<size_t>(n);
+    filled.ended = n == 0;
+    if (offset != nullptr) *offset += n;
+    return filled;
+  });
+}
+
+Result<size_t> SocketFile::receive_urgent(HostLock& lock, UserBytes& to, int flags, int* message_flags) {
+  Result<std::byte> urgent = socket_.receive_urgent((flags & MSG_PEEK) != 0);
+  if (!urgent.ok()) return urgent.error();
+  *message_flags |= MSG_OOB;
+  if (to.left() == 0) {
+    *message_flags |= MSG_TRUNC;
+    return size_t{0};
+  }
+  if ((flags & MSG_TRUNC) == 0) {
+    lock.unlock();
+    size_t n = to.write({&*urgent, 1});
+    lock.lock();
+    if (n == 0) return Error{EFAULT};
+  }
+  return size_t{1};
+}
+
+Result<size_t> SocketFile::receive(HostLock& lock, UserBytes& to, int flags, int* message_flags) {
+  if ((flags & MSG_ERRQUEUE) != 0) return Error{EAGAIN};  // nothing of ours queues there, and it never waits
+  if ((flags & MSG_OOB) != 0) return receive_urgent(lock, to, flags, message_flags);
+  const bool peek = (flags & MSG_PEEK) != 0;
+  const size_t want = to.left();
+  // sock_rcvlowat
+  const size_t low_water = std::min<size_t>(socket_.receive_low_water(), want);
+  const size_t target = std::max<size_t>((flags & MSG_WAITALL) != 0 ? want : low_water, 1);
+  Duration limit = socket_.receive_timeout();
+  Blocker blocker(lock, nonblocking() || (flags & MSG_DONTWAIT) != 0, limit);
+  size_t copied = 0;
+  for (;;) {
+    if (Status s = take_turn(lock, receiving_, limit); !s.ok())
+      return copied > 0 ? Result<size_t>(copied) : s.error();
+    const size_t asked = std::max<size_t>(want - copied, 1);
+    Result<Extents> view = socket_.view_receive(asked, peek ? copied : 0);
+    if (!view.ok()) {
+      end_turn(receiving_);
+      if (view.code() == EAGAIN && copied < target) {
+        Status s = blocker.wait(socket_.waiters, ready::kIn);
+        if (s.ok() && (copied == 0 || (socket_.readiness() & ready::kErr) == 0)) continue;
+        if (copied == 0) return s.error();
+      }
+      if (copied > 0) return copied;
+      return view.error();
+    }
+    const size_t there = std::min(view->bytes, want - copied);
+    size_t n = 0;
+    if (there > 0 && (flags & MSG_TRUNC) != 0) {
+      to.skip(there);
+      n = there;
+    } else if (there > 0) {
+      lock.unlock();
+      for (uint32_t i = 0; i < view->count && n < there; ++i) {
+        Bytes run = Bytes(view->runs[i]).first(std::min(view->runs[i].size(), there - n));
+        size_t written = to.write(run);
+        n += written;
+        if (written < run.size()) break;
+      }
+      lock.lock();
+    }
+    socket_.consume(peek ? 0 : n);
+    end_turn(receiving_);
+    copied += n;
+    if (n < there) return copied > 0 ? Result<size_t>(copied) : Error{EFAULT};
+    const bool more_there = view->full() && view->bytes < asked;
+    if (view->bytes == 0 || copied >= want || (copied >= target && !more_there)) return copied;
+    if ((socket_.readiness() & ready::kErr) != 0) return copied;
+    // A read stops at the urgent mark (tcp(7)).
+    if (Result<int> mark = socket_.ioctl_value(SIOCATMARK); mark.ok() && *mark != 0) return copied;
+  }
+}
+
+}  // namespace ustack::shim
