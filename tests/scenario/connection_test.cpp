@@ -127,7 +127,6 @@ TEST(Connection, SilentPeerTimesOut) {
   TestSocket socket = pair.client.connect(pair.server, 80);
   int syns = 0;
   pair.cable.forward->add_rule(count_in(syns, [](const TcpView& t) { return t.syn(); }));
-  Status result;
   ASSERT_TRUE(pair.net.run_until([&] { return (socket->readiness() & ready::kErr) != 0; }, 120s));
   EXPECT_EQ(socket->connect_result().code(), ETIMEDOUT);
   // 1 + 2 + 4 + 8 seconds (RFC 6298: doubling from 1 s), the neighbour entry lasts as long.
