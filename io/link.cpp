@@ -108,9 +108,8 @@ bool finish_transmission(Host& host, Link& link, TxFrame* frame, long result) {
   }
   if (result < 0) {
     ++host.counters().UstackTxLinkErrors;
-  } else {
-    ++host.counters().UstackTxFrames;
-    if (link.capture != nullptr) link.capture->sent(*frame, now());
+  } else if (link.capture != nullptr) {
+    link.capture->sent(*frame, now());
   }
   host.frames().release(frame);
   return true;
