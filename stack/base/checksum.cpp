@@ -43,11 +43,23 @@ uint16_t raw_sum(Bytes bytes) {
   uint64_t sum = low;
   add_carry(sum, high);
   for (; n >= 8; n -= 8, p += 8) add_carry(sum, load64(p));
-  if (n > 0) {
-    uint64_t tail = 0;
-    std::memcpy(&tail, p, n);
-    add_carry(sum, tail);
+  // The last bytes in memory order, the rest zero; copies of fixed size, as a call would cost more than the
+  // sum.
+  uint64_t tail = 0;
+  if ((n & 4) != 0) {
+    uint32_t four;
+    std::memcpy(&four, p, 4);
+    tail = four;
+    p += 4;
   }
+  if ((n & 2) != 0) {
+    uint16_t two;
+    std::memcpy(&two, p, 2);
+    tail += two;
+    p += 2;
+  }
+  if ((n & 1) != 0) tail += static_cast<uint64_t>(*p);
+  add_carry(sum, tail);
   return fold(sum);
 }
 
