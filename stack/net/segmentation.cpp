@@ -12,8 +12,8 @@ namespace {
 constexpr uint32_t kIpMinimum = 20, kTcpMinimum = 20;
 constexpr uint8_t kTcp = 6;
 // Positions inside the headers (RFC 791, section 3.1; RFC 9293, section 3.1).
-constexpr uint32_t kIpTotalLength = 2, kIpIdentification = 4, kIpProtocol = 9, kIpChecksum = 10, kIpSource = 12,
-                   kIpDestination = 16;
+constexpr uint32_t kIpTotalLength = 2, kIpIdentification = 4, kIpProtocol = 9, kIpChecksum = 10,
+                   kIpSource = 12, kIpDestination = 16;
 constexpr uint32_t kTcpSequence = 4, kTcpDataOffset = 12, kTcpFlags = 13, kTcpChecksum = 16;
 constexpr std::byte kFin{0x01}, kPsh{0x08}, kCwr{0x80};
 }  // namespace
@@ -33,7 +33,8 @@ TcpSegmenter::TcpSegmenter(Bytes frame, const Offload& offload, uint32_t ip_offs
   if (frame.size() < ip_offset + kIpMinimum + kTcpMinimum) return;
   const std::byte* ip = frame.data() + ip_offset;
   uint32_t ip_header = std::to_integer<uint32_t>(ip[0] & std::byte{0x0f}) * 4;
-  if ((ip[0] >> 4) != std::byte{4} || ip_header < kIpMinimum || std::to_integer<uint8_t>(ip[kIpProtocol]) != kTcp)
+  if ((ip[0] >> 4) != std::byte{4} || ip_header < kIpMinimum ||
+      std::to_integer<uint8_t>(ip[kIpProtocol]) != kTcp)
     return;
   if (frame.size() < ip_offset + ip_header + kTcpMinimum) return;
   tcp_offset_ = ip_offset + ip_header;
@@ -64,8 +65,9 @@ size_t TcpSegmenter::next(MutableBytes out) {
   if (!first) tcp[kTcpFlags] &= ~kCwr;
   store_be16(tcp + kTcpChecksum, 0);
   auto tcp_length = static_cast<uint32_t>(size - tcp_offset_);
-  uint32_t sum = pseudo_header_sum(IpAddress::from_bytes(Family::ipv4, ip + kIpSource),
-                                   IpAddress::from_bytes(Family::ipv4, ip + kIpDestination), kTcp, tcp_length);
+  uint32_t sum =
+      pseudo_header_sum(IpAddress::from_bytes(Family::ipv4, ip + kIpSource),
+                        IpAddress::from_bytes(Family::ipv4, ip + kIpDestination), kTcp, tcp_length);
   store_be16(tcp + kTcpChecksum, checksum_finish(checksum_add(Bytes(tcp, tcp_length), sum)));
 
   sent_ += length;

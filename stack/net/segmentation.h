@@ -9,19 +9,20 @@
 
 namespace ustack {
 
-/// Adds what a partial checksum lacks, in place: the sum from checksum_start to the end of the frame. Does nothing
-/// when offload.partial_checksum is not set. False when the offload's positions lie outside the frame.
+/// Adds what a partial checksum lacks, in place: the sum from checksum_start to the end of the frame. Does
+/// nothing when offload.partial_checksum is not set. False when the offload's positions lie outside the
+/// frame.
 bool complete_checksum(MutableBytes frame, const Offload& offload);
 
 /// Cuts one TCP/IPv4 superframe into the frames that a link with TSO would put on the wire: each with its own
-/// IP length, identification, checksum, sequence number and TCP checksum; FIN and PSH on the last only, CWR on
-/// the first only. The superframe is one run of bytes and is left as it is.
+/// IP length, identification, checksum, sequence number and TCP checksum; FIN and PSH on the last only, CWR
+/// on the first only. The superframe is one run of bytes and is left as it is.
 ///
 ///   for (TcpSegmenter cut(frame, offload, link_header); !cut.done();) size = cut.next(out);
 class TcpSegmenter {
  public:
-  /// `ip_offset` is where the IP header begins (14 on Ethernet, 0 on a bare IP link). A frame that is not a sound
-  /// superframe of the kind its offload says yields nothing: valid() is false and done() true.
+  /// `ip_offset` is where the IP header begins (14 on Ethernet, 0 on a bare IP link). A frame that is not a
+  /// sound superframe of the kind its offload says yields nothing: valid() is false and done() true.
   TcpSegmenter(Bytes frame, const Offload& offload, uint32_t ip_offset);
 
   bool valid() const { return valid_; }
