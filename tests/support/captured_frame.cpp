@@ -3,6 +3,22 @@
 #include <ostream>
 #include <sstream>
 
+namespace ustack {
+
+void PrintTo(const IpAddress& address, std::ostream* out) {
+  LogLine line;
+  line << address;
+  *out << line.text();
+}
+
+void PrintTo(const MacAddress& mac, std::ostream* out) {
+  LogLine line;
+  line << mac;
+  *out << line.text();
+}
+
+}  // namespace ustack
+
 namespace ustack::test {
 
 namespace {

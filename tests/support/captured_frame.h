@@ -12,6 +12,12 @@
 #include "stack/net/address.h"
 #include "stack/net/frame.h"
 
+namespace ustack {
+/// For GoogleTest's messages.
+void PrintTo(const IpAddress& address, std::ostream* out);
+void PrintTo(const MacAddress& mac, std::ostream* out);
+}  // namespace ustack
+
 namespace ustack::test {
 
 struct CapturedEthernet {

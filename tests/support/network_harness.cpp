@@ -70,7 +70,8 @@ Status NetworkHarness::send(const IpAddress& remote, const ByteVector& payload, 
                             const IpOptionsOut& options) {
   Result<Route> route = network->find_route({}, remote);
   if (!route.ok()) return route.error();
-  return route->send(frame({}, payload), protocol, options);
+  auto body = payload.begin() + static_cast<ptrdiff_t>(std::min<size_t>(payload.size(), 20));
+  return route->send(frame({payload.begin(), body}, {body, payload.end()}), protocol, options);
 }
 
 TxFrame* NetworkHarness::frame(const ByteVector& header, const ByteVector& payload, size_t slice) {

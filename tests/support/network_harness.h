@@ -69,7 +69,8 @@ class NetworkHarness {
   /// Tells the cache of a neighbour, by an answer that it has asked for or not.
   void learn(const IpAddress& address, const MacAddress& mac);
 
-  /// Sends `payload` (a whole transport segment) over a route and gives the route's answer.
+  /// Sends `payload` (a whole transport segment, of which at most 20 bytes are header) over a route and gives
+  /// the route's answer.
   Status send(const IpAddress& remote, const ByteVector& payload, uint8_t protocol = 17,
               const IpOptionsOut& options = {});
   /// A frame whose header() is `header` and whose payload is `payload` in slices of `slice` bytes.
