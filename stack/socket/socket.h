@@ -10,6 +10,7 @@
 #include "stack/base/bytes.h"
 #include "stack/base/result.h"
 #include "stack/base/time.h"
+#include "stack/mem/not_on_heap.h"
 #include "stack/net/address.h"
 #include "stack/socket/wait_queue.h"
 
@@ -47,7 +48,7 @@ struct SendFlags {
 /// lock, commit_send; or view_receive, copy without the lock, consume. A reservation or view is exclusive:
 /// until it is ended others get EAGAIN from the same call, and waiters are told when it ends. What it refers to
 /// stays valid until it is ended, whatever the peer does, also when the connection is reset meanwhile.
-class Socket {
+class Socket : public NotOnHeap {
  public:
   Socket(const Socket&) = delete;
   Socket& operator=(const Socket&) = delete;
