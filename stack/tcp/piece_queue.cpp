@@ -50,8 +50,9 @@ bool PieceQueue::append_copy(const Slice& slice) {
   if (last != nullptr && last->compacted) {
     uint32_t capacity = last->slice.block->capacity();
     room = std::min(capacity - last->slice.offset - last->slice.length, slice.length);
-    // Small frames one after the other go into larger and larger blocks, in proportion to what is queued.
-    goal = std::min(2 * capacity, size_);
+    // Small frames one after the other go into larger and larger blocks (each size is some four times the one
+    // before), in proportion to what is queued.
+    goal = std::min(5 * capacity, size_);
   }
 
   // Memory first: all or nothing.

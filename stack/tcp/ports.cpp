@@ -25,7 +25,7 @@ PortSelector::Walk PortSelector::begin(const Settings& settings, const IpAddress
   // RFC 6056, 3.3.4: offset = F(..., secret_key1), index = G(..., secret_key2).
   walk.offset = static_cast<uint32_t>(siphash(offset_secret_, key) % walk.count);
   walk.slot = static_cast<uint32_t>(siphash(slot_secret_, key) % table_.size());
-  walk.counter = table_[walk.slot];
+  walk.counter = table_[walk.slot] % walk.count;
   return walk;
 }
 

@@ -29,7 +29,7 @@ class PortSelector {
     for (uint32_t i = 0; i < walk.count; ++i) {
       uint16_t port = walk.port(i);
       if (!is_free(port)) continue;
-      table_[walk.slot] = static_cast<uint16_t>(walk.counter + i + 1);
+      table_[walk.slot] = static_cast<uint16_t>((walk.counter + i + 1) % walk.count);
       return port;
     }
     return Error{EADDRNOTAVAIL};

@@ -105,6 +105,18 @@ TEST(TcpPorts, AWholeRangeCanBeUsed) {
             EADDRNOTAVAIL);
 }
 
+TEST(TcpPorts, TheNextChoiceStartsBehindTheLast) {
+  test::SeededRandom random(8);
+  PortSelector selector(random);
+  Settings settings;
+  uint16_t first = *selector.select(settings, kLocal, kRemote, any);
+  int asked = 0;
+  uint16_t far = *selector.select(settings, kLocal, kRemote, [&](uint16_t) { return ++asked == 1000; });
+  EXPECT_EQ(far, first + 1000 > 60999 ? first + 1000 - 28232 : first + 1000);
+  uint16_t next = *selector.select(settings, kLocal, kRemote, any);
+  EXPECT_EQ(next, far == 60999 ? 32768 : far + 1) << "those that were taken are not asked again";
+}
+
 TEST(TcpPorts, AnUpsideDownRangeIsItsFirstPort) {
   test::SeededRandom random(7);
   PortSelector selector(random);

@@ -22,6 +22,12 @@ class TcpReassembly : public ::testing::Test {
     std::memcpy(block->data(), text.data(), text.size());
     return Slice{std::move(block), 0, static_cast<uint32_t>(text.size())};
   }
+  /// In the smallest block that holds it, so that it is kept as it is.
+  Slice full_slice(uint32_t length, char c) {
+    BlockRef block = blocks_.allocate(length);
+    std::memset(block->data(), c, length);
+    return Slice{std::move(block), 0, length};
+  }
   Reassembly::Inserted insert(uint32_t seq, std::string_view text, bool fin = false) {
     return queue_.insert(SeqNum(seq), slice(text), fin, limits_);
   }
@@ -236,6 +242,22 @@ TEST_F(TcpReassembly, PruningTakesAFinToo) {
   insert(0, std::string(3000, 'z'));
   insert(3000, std::string(900, 'x'), true);
   EXPECT_EQ(extract(0, true).size(), 3900u);
+}
+
+TEST_F(TcpReassembly, PruningTakesOnlyWhatItMust) {
+  // One range of two pieces that ends in a FIN.
+  queue_.insert(SeqNum(3000), full_slice(1500, 'a'), false, limits_);
+  queue_.insert(SeqNum(4500), full_slice(1500, 'b'), true, limits_);
+  ASSERT_EQ(queue_.range_count(), 1u);
+  limits_.true_size = queue_.true_size();
+  Reassembly::Inserted inserted = queue_.insert(SeqNum(100), full_slice(1500, 'c'), false, limits_);
+  EXPECT_TRUE(inserted.pruned);
+  EXPECT_EQ(inserted.added, 1500u);
+  EXPECT_EQ(sacks(), (Blocks{{100, 1600}, {3000, 4500}}));
+  EXPECT_EQ(queue_.size(), 3000u);
+  limits_.true_size = 1 << 30;
+  EXPECT_EQ(insert(4500, std::string(1500, 'b'), true).added, 1501u);
+  EXPECT_EQ(extract(3000, true), std::string(1500, 'a') + std::string(1500, 'b'));
 }
 
 TEST_F(TcpReassembly, WithoutMemoryItStaysSound) {

@@ -112,6 +112,16 @@ TEST_F(TcpReceiveBuffer, SmallFramesAreCompacted) {
   EXPECT_EQ(read(1000), data);
 }
 
+TEST_F(TcpReceiveBuffer, ManySmallFramesAreFewRuns) {
+  std::string data = numbered(200000);
+  for (size_t i = 0; i < data.size(); i += 100)
+    ASSERT_TRUE(buffer_.append(frame(data.substr(i, 100), kSmall)));
+  Extents view = buffer_.view(data.size(), 0);
+  EXPECT_EQ(text(view), data.substr(0, view.bytes));
+  EXPECT_GT(view.bytes, 128000u);
+  buffer_.consume(view.bytes);
+}
+
 TEST_F(TcpReceiveBuffer, AWindowsWorthOfMemoryIsWhatItSays) {
   test::SeededRandom random(5);
   // Whatever the sizes of frames and blocks: beyond one block at the end, at most about half of it is air.
