@@ -13,12 +13,11 @@
 
 namespace ustack::test {
 
-enum class PrivateNetworkResult { passed, failed, not_permitted };
-
-/// Runs `body` in a forked child in a network namespace of its own; the expectations that fail there are
-/// printed there and fail the test here. As an ordinary user it takes a user namespace too.
+/// The whole of a TEST: runs `body` in a forked child in a network namespace of its own. Expectations that
+/// fail there are printed there and fail the test here; without the right to make a namespace, or when the
+/// body skips, the test is skipped. As an ordinary user it takes a user namespace too.
 template <typename Body>
-PrivateNetworkResult run_in_private_network(Body body) {
+void in_private_network(Body body) {
   constexpr int kNotPermitted = 77;
   std::fflush(nullptr);
   pid_t child = fork();
@@ -47,21 +46,10 @@ PrivateNetworkResult run_in_private_network(Body body) {
   int status = 0;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return PrivateNetworkResult::passed;
-  if (WIFEXITED(status) && WEXITSTATUS(status) == kNotPermitted) return PrivateNetworkResult::not_permitted;
-  if (WIFSIGNALED(status)) ADD_FAILURE() << "the test's process died of signal " << WTERMSIG(status);
-  return PrivateNetworkResult::failed;
+  if (WIFEXITED(status) && WEXITSTATUS(status) == kNotPermitted)
+    GTEST_SKIP() << "no right to make a network namespace, or what the test needs is not there";
+  if (WIFSIGNALED(status)) FAIL() << "the test's process died of signal " << WTERMSIG(status);
+  if (WEXITSTATUS(status) != 0) FAIL() << "see above";
 }
-
-// The whole of a TEST: USTACK_RUN_IN_PRIVATE_NETWORK([] { ... });
-#define USTACK_RUN_IN_PRIVATE_NETWORK(body)                                            \
-  switch (::ustack::test::run_in_private_network(body)) {                              \
-    case ::ustack::test::PrivateNetworkResult::passed:                                 \
-      break;                                                                           \
-    case ::ustack::test::PrivateNetworkResult::failed:                                 \
-      FAIL() << "see above";                                                           \
-    case ::ustack::test::PrivateNetworkResult::not_permitted:                          \
-      GTEST_SKIP() << "no right to make a network namespace here, or no /dev/net/tun"; \
-  }
 
 }  // namespace ustack::test

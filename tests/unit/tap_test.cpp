@@ -1,0 +1,333 @@
+// TAP links, and what opening one can say.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <memory>
+#include <thread>
+
+#include "io/clock.h"
+#include "io/config.h"
+#include "io/link.h"
+#include "io/netlink.h"
+#include "io/virtio_header.h"
+#include "tests/support/heap_arena.h"
+#include "tests/support/private_network.h"
+
+namespace ustack::io {
+namespace {
+
+using testing::HasSubstr;
+
+std::string message_of(const std::optional<OpenError>& problem) { return problem ? problem->message : ""; }
+
+#define ASSERT_FINE(expression) ASSERT_EQ(message_of(expression), "")
+
+/// Opens a TAP, gives its kernel's side 192.0.2.1/24 and brings it up.
+void open_ready_tap(Link* link) {
+  ASSERT_FINE(open_tun_device("tap0", true, link));
+  std::unique_ptr<Netlink> netlink;
+  ASSERT_FINE(Netlink::open(&netlink));
+  ASSERT_FINE(netlink->add_address("tap0", {IpAddress::v4(192, 0, 2, 1), 24}));
+  ASSERT_FINE(netlink->set_up("tap0"));
+  ASSERT_FINE(netlink->wait_until_up("tap0", 5000));
+}
+
+/// The next frame with this EtherType; empty after five seconds without one.
+std::vector<std::byte> next_frame(Link& link, uint16_t ether_type, Offload* offload) {
+  Instant give_up = now() + 5s;
+  std::vector<std::byte> buffer(70000);
+  while (now() < give_up) {
+    pollfd fd{link.fd(), POLLIN, 0};
+    poll(&fd, 1, 100);
+    ssize_t got = read(link.fd(), buffer.data(), buffer.size());
+    if (got < static_cast<ssize_t>(link.prefix_length()) + 14) continue;
+    auto length = static_cast<uint32_t>(got) - link.prefix_length();
+    const std::byte* frame = buffer.data() + link.prefix_length();
+    EXPECT_TRUE(link.decode(buffer.data(), length, offload));
+    if (load_be16(frame + 12) == ether_type) return {frame, frame + length};
+  }
+  return {};
+}
+
+void send_udp(const char* destination, size_t bytes) {
+  int fd = socket(AF_INET, SOCK_DGRAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(9);
+  std::memcpy(&address.sin_addr, parse_address(destination)->data(), 4);
+  std::string payload(bytes, 'u');
+  sendto(fd, payload.data(), payload.size(), 0, reinterpret_cast<sockaddr*>(&address), sizeof address);
+  close(fd);
+}
+
+TEST(Tap, ReadsAndWritesFramesOfTheKernel) {
+  test::in_private_network([] {
+    if (access("/dev/net/tun", R_OK | W_OK) != 0) GTEST_SKIP();
+    Link link;
+    open_ready_tap(&link);
+    EXPECT_EQ(link.name(), "tap0");
+    EXPECT_EQ(link.info().kind, LinkInfo::Kind::ethernet);
+    EXPECT_EQ(link.info().mtu, 1500);
+    EXPECT_TRUE(link.info().checksum_offload);
+    EXPECT_TRUE(link.info().tcp_segmentation_v4);
+    EXPECT_EQ(link.prefix_length(), Link::kVirtioHeader);
+    EXPECT_FALSE(link.is_socket());
+
+    // The kernel asks who has 192.0.2.2, we answer, and its datagram comes.
+    send_udp("192.0.2.2", 100);
+    Offload offload;
+    std::vector<std::byte> request = next_frame(link, 0x0806, &offload);
+    ASSERT_GE(request.size(), 42u);
+    EXPECT_EQ(load_be32(request.data() + 38), 0xc0000202);
+
+    test::HeapArena arena;
+    FramePool frames(arena);
+    TxFrame* reply = frames.allocate();
+    MacAddress mac = *parse_mac("02:00:00:00:00:02");
+    std::byte* arp = reply->prepend(42);
+    std::memcpy(arp, request.data() + 6, 6);
+    std::memcpy(arp + 6, mac.bytes.data(), 6);
+    std::memcpy(arp + 12, request.data() + 12, 8);
+    store_be16(arp + 20, 2);
+    std::memcpy(arp + 22, mac.bytes.data(), 6);
+    store_be32(arp + 28, 0xc0000202);
+    std::memcpy(arp + 32, request.data() + 22, 10);
+    Bytes head = link.encode(*reply);
+    ASSERT_EQ(head.size(), 52u);
+    ASSERT_EQ(write(link.fd(), head.data(), head.size()), 52);
+    frames.release(reply);
+
+    std::vector<std::byte> datagram = next_frame(link, 0x0800, &offload);
+    ASSERT_EQ(datagram.size(), 14u + 20 + 8 + 100);
+    EXPECT_EQ(std::memcmp(datagram.data(), mac.bytes.data(), 6), 0);
+    EXPECT_TRUE(offload.partial_checksum) << "checksums are left to us";
+    EXPECT_EQ(offload.checksum_start, 34);
+    EXPECT_EQ(offload.checksum_offset, 6);
+  });
+}
+
+TEST(Tap, TheKernelNamesAndTellsWhetherItWasMade) {
+  test::in_private_network([] {
+    if (access("/dev/net/tun", R_OK | W_OK) != 0) GTEST_SKIP();
+    Link first, second;
+    bool created = false;
+    ASSERT_FINE(open_link(LinkSpec{}, &first, &created));
+    EXPECT_EQ(first.name(), "ustack0");
+    EXPECT_TRUE(created);
+    ASSERT_FINE(open_link(LinkSpec{}, &second, &created));
+    EXPECT_EQ(second.name(), "ustack1");
+  });
+}
+
+TEST(Tap, ADeviceInUseIsAClearError) {
+  test::in_private_network([] {
+    if (access("/dev/net/tun", R_OK | W_OK) != 0) GTEST_SKIP();
+    Link link, second;
+    ASSERT_FINE(open_tun_device("tap0", true, &link));
+    Instant begin = now();
+    auto problem = open_tun_device("tap0", true, &second);
+    ASSERT_TRUE(problem);
+    EXPECT_EQ(problem->code, EBUSY);
+    EXPECT_THAT(problem->message, HasSubstr("tap0 is in use by another program"));
+    EXPECT_GE(now() - begin, 90ms) << "a device may be busy for a moment after its last user has gone";
+    EXPECT_EQ(second.fd(), -1);
+  });
+}
+
+TEST(Tap, ABusyDeviceIsTriedAgain) {
+  test::in_private_network([] {
+    if (access("/dev/net/tun", R_OK | W_OK) != 0) GTEST_SKIP();
+    Link link;
+    ASSERT_FINE(open_tun_device("tap0", true, &link));
+    std::thread closer([&] {
+      usleep(20'000);
+      link = Link();
+    });
+    Link second;
+    auto problem = open_tun_device("tap0", true, &second);
+    closer.join();
+    ASSERT_FINE(problem);
+  });
+}
+
+TEST(Tap, AnotherKindOfDeviceIsAClearError) {
+  test::in_private_network([] {
+    if (access("/dev/net/tun", R_OK | W_OK) != 0) GTEST_SKIP();
+    Link tun, tap;
+    ASSERT_FINE(open_tun_device("dev0", false, &tun));
+    auto problem = open_tun_device("dev0", true, &tap);
+    ASSERT_TRUE(problem);
+    EXPECT_EQ(problem->code, EINVAL);
+    EXPECT_THAT(problem->message, HasSubstr("dev0 exists but can't be used as a tap device"));
+    problem = open_tun_device("lo", true, &tap);
+    ASSERT_TRUE(problem);
+    EXPECT_THAT(problem->message, HasSubstr("lo exists but can't be used"));
+  });
+}
+
+TEST(Tap, AMissingRightIsNamedWithTheWaysToGetIt) {
+  test::in_private_network([] {
+    if (access("/dev/net/tun", R_OK | W_OK) != 0 || getuid() != 0) GTEST_SKIP();
+    // Keep /dev/net/tun accessible, whatever its mode here, but no right in this namespace.
+    if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        mount("tmpfs", "/dev/net", "tmpfs", 0, nullptr) != 0 ||
+        mknod("/dev/net/tun", S_IFCHR | 0666, 10 << 8 | 200) != 0)
+      GTEST_SKIP();
+    chmod("/dev/net/tun", 0666);
+    if (setresgid(65534, 65534, 65534) != 0 || setresuid(65534, 65534, 65534) != 0) GTEST_SKIP();
+    Link link;
+    auto problem = open_tun_device("tap0", true, &link);
+    ASSERT_TRUE(problem);
+    EXPECT_EQ(problem->code, EPERM);
+    EXPECT_THAT(problem->message, HasSubstr("CAP_NET_ADMIN is missing"));
+    EXPECT_THAT(problem->message, HasSubstr("unshare -Urn"));
+    EXPECT_THAT(problem->message, HasSubstr("ip tuntap add dev tap0 mode tap user 65534"));
+    problem = open_link(LinkSpec{}, &link);
+    ASSERT_TRUE(problem);
+    EXPECT_THAT(problem->message, HasSubstr("set USTACK_LINK=tap:tap0"));
+  });
+}
+
+TEST(Tap, AMissingOrForbiddenTunDeviceIsAClearError) {
+  test::in_private_network([] {
+    if (getuid() != 0 || access("/dev/net", F_OK) != 0) GTEST_SKIP();
+    if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        mount("tmpfs", "/dev/net", "tmpfs", 0, nullptr) != 0)
+      GTEST_SKIP();
+    Link link;
+    auto problem = open_tun_device("tap0", true, &link);
+    ASSERT_TRUE(problem);
+    EXPECT_EQ(problem->code, ENOENT);
+    EXPECT_THAT(problem->message, HasSubstr("/dev/net/tun"));
+    EXPECT_THAT(problem->message, HasSubstr("modprobe tun"));
+
+    if (mknod("/dev/net/tun", S_IFCHR | 0600, 10 << 8 | 200) != 0) GTEST_SKIP();
+    if (setresgid(65534, 65534, 65534) != 0 || setresuid(65534, 65534, 65534) != 0) GTEST_SKIP();
+    problem = open_tun_device("tap0", true, &link);
+    ASSERT_TRUE(problem);
+    EXPECT_EQ(problem->code, EACCES);
+    EXPECT_THAT(problem->message, HasSubstr("permission denied"));
+  });
+}
+
+TEST(Tap, NamesAreCheckedBeforeTheKernelCutsThem) {
+  Link link;
+  for (const char* name : {"", "0123456789abcdef", "a/b", "a b", "..", "a:b"}) {
+    auto problem = open_tun_device(name, true, &link);
+    ASSERT_TRUE(problem) << name;
+    EXPECT_EQ(problem->code, EINVAL);
+    EXPECT_THAT(problem->message, HasSubstr("can't be a device's name"));
+  }
+}
+
+// Framing, without a device.
+
+Link virtio_link() { return Link(Descriptor(), LinkInfo{}, Link::kVirtioHeader, false, "test"); }
+
+bool decode(const VirtioHeader& header, uint32_t length, Offload* out) {
+  Link link = virtio_link();
+  return link.decode(reinterpret_cast<const std::byte*>(&header), length, out);
+}
+
+TEST(Framing, DecodesWhatTheKernelSays) {
+  Offload offload;
+  VirtioHeader header{};
+  ASSERT_TRUE(decode(header, 60, &offload));
+  EXPECT_FALSE(offload.partial_checksum);
+  EXPECT_FALSE(offload.checksum_valid);
+  EXPECT_EQ(offload.segmentation, Offload::Segmentation::none);
+
+  header = {VirtioHeader::kDataValid, 0, 0, 0, 0, 0};
+  ASSERT_TRUE(decode(header, 60, &offload));
+  EXPECT_TRUE(offload.checksum_valid);
+
+  header = {VirtioHeader::kNeedsChecksum, VirtioHeader::kGsoTcpV4 | VirtioHeader::kGsoEcn, 66, 1448, 34, 16};
+  ASSERT_TRUE(decode(header, 30000, &offload));
+  EXPECT_TRUE(offload.partial_checksum);
+  EXPECT_EQ(offload.checksum_start, 34);
+  EXPECT_EQ(offload.checksum_offset, 16);
+  EXPECT_EQ(offload.segmentation, Offload::Segmentation::tcp_v4);
+  EXPECT_TRUE(offload.ecn);
+  EXPECT_EQ(offload.segment_size, 1448);
+  header.gso_type = VirtioHeader::kGsoTcpV6;
+  ASSERT_TRUE(decode(header, 30000, &offload));
+  EXPECT_EQ(offload.segmentation, Offload::Segmentation::tcp_v6);
+}
+
+TEST(Framing, RefusesWhatContradictsTheFrame) {
+  Offload offload;
+  EXPECT_TRUE(decode({VirtioHeader::kNeedsChecksum, 0, 0, 0, 34, 16}, 52, &offload));
+  EXPECT_FALSE(decode({VirtioHeader::kNeedsChecksum, 0, 0, 0, 34, 16}, 51, &offload))
+      << "checksum behind the end";
+  EXPECT_FALSE(decode({VirtioHeader::kNeedsChecksum, 0, 0, 0, 65535, 65535}, 60, &offload));
+  EXPECT_FALSE(decode({0, VirtioHeader::kGsoTcpV4, 54, 0, 0, 0}, 3000, &offload)) << "segments of no size";
+  EXPECT_FALSE(decode({0, VirtioHeader::kGsoTcpV4, 3001, 1448, 0, 0}, 3000, &offload))
+      << "headers behind the end";
+  for (int type : {2, 3, 5, 6, 0x7f})
+    EXPECT_FALSE(decode({0, static_cast<uint8_t>(type), 54, 1448, 0, 0}, 3000, &offload)) << type;
+}
+
+TEST(Framing, EncodesInFrontOfTheHeaderAndTwiceTheSame) {
+  Link link = virtio_link();
+  test::HeapArena arena;
+  FramePool frames(arena);
+  TxFrame* frame = frames.allocate();
+  std::memset(frame->prepend(54), 0xaa, 54);
+  frame->offload.partial_checksum = true;
+  frame->offload.checksum_start = 34;
+  frame->offload.checksum_offset = 16;
+  frame->offload.segmentation = Offload::Segmentation::tcp_v4;
+  frame->offload.segment_size = 1460;
+  frame->offload.header_length = 54;
+  for (int time = 0; time < 2; ++time) {
+    Bytes head = link.encode(*frame);
+    ASSERT_EQ(head.size(), 64u);
+    EXPECT_EQ(frame->header().size(), 54u) << "the frame itself stays as it is";
+    EXPECT_EQ(head.data() + 10, frame->header().data());
+    Offload back;
+    ASSERT_TRUE(link.decode(head.data(), 3000, &back));
+    EXPECT_TRUE(back.partial_checksum);
+    EXPECT_EQ(back.checksum_start, 34);
+    EXPECT_EQ(back.checksum_offset, 16);
+    EXPECT_EQ(back.segmentation, Offload::Segmentation::tcp_v4);
+    EXPECT_EQ(back.segment_size, 1460);
+    EXPECT_EQ(back.header_length, 54);
+  }
+  std::memset(frame->prepend(TxFrame::kHeaderRoom - 54 - 9), 0, 1);
+  EXPECT_TRUE(link.encode(*frame).empty()) << "no room for the prefix";
+  frames.release(frame);
+}
+
+TEST(Framing, LinksWithoutAPrefixAddNothing) {
+  Link link(Descriptor(), LinkInfo{}, 0, true, "fd:3");
+  test::HeapArena arena;
+  FramePool frames(arena);
+  TxFrame* frame = frames.allocate();
+  frame->prepend(42);
+  EXPECT_EQ(link.encode(*frame).size(), 42u);
+  Offload offload;
+  EXPECT_TRUE(link.decode(nullptr, 42, &offload));
+  frames.release(frame);
+}
+
+TEST(Framing, TheIpHeaderIsAligned) {
+  for (LinkInfo::Kind kind : {LinkInfo::Kind::ethernet, LinkInfo::Kind::ip}) {
+    for (uint32_t prefix : {0u, Link::kVirtioHeader}) {
+      LinkInfo info;
+      info.kind = kind;
+      Link link(Descriptor(), info, prefix, false, "x");
+      uint32_t ip = link.read_padding() + prefix + (kind == LinkInfo::Kind::ethernet ? 14 : 0);
+      EXPECT_EQ(ip % 4, 0u);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace ustack::io
