@@ -94,8 +94,6 @@ Ipv4Options Ipv4Options::check(Bytes header) {
     if (end - at < 2) return malformed(at);
     uint32_t length = std::to_integer<uint32_t>(header[at + 1]);
     if (length < 2 || length > end - at) return malformed(at);
-    uint32_t wrong = check_option(&header[at], length);
-    if (wrong != 0) return malformed(at + wrong - 1);
     // RFC 1122, 3.2.1.8(c): not more than one source route; Linux holds the others to that too.
     bool route = type == kLooseRoute || type == kStrictRoute;
     bool& seen = route ? source_routed : type == kRecordRoute ? recorded : stamped;
@@ -103,6 +101,8 @@ Ipv4Options Ipv4Options::check(Bytes header) {
       if (seen) return malformed(at);
       seen = true;
     }
+    uint32_t wrong = check_option(&header[at], length);
+    if (wrong != 0) return malformed(at + wrong - 1);
     at += length;
   }
   return Ipv4Options{source_routed ? Verdict::source_routed : Verdict::ok, 0};
