@@ -43,6 +43,7 @@ class SharedArena final : public Arena {
   /// pages can't be committed. `source` must stay valid, at the same address in every process that shares the
   /// region. The arena is never destroyed: the region is unmapped as a whole.
   static SharedArena* create(void* region, size_t bytes, MemorySource& source);
+  using Arena::create;
 
   void* allocate(size_t bytes, size_t align) override;
   void release(void* memory, size_t bytes) override;

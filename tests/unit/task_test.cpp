@@ -1,12 +1,16 @@
 #include "stack/fiber/task.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "stack/mem/shared_arena.h"
 #include "tests/support/heap_arena.h"
 
 namespace ustack {
@@ -307,6 +311,83 @@ TEST(TaskStacks, CarvedAtOnceAndReusedLastInFirstOut) {
   scheduler.run();
   EXPECT_EQ(first, second);
   EXPECT_EQ(arena.objects(), 3u);
+}
+
+/// All in shared memory, as in use: what one process leaves suspended, another resumes.
+class Counting final : public Task {
+ public:
+  using Task::Task;
+  Waker waker;
+  int steps = 0;
+  pid_t last = 0;
+  bool ended = false;
+
+ private:
+  void run() override {
+    Sleeper sleeper(*this);
+    sleeper.add(waker, 1);
+    int local = 0;
+    while (local < 4) {
+      sleeper.fetch(true);
+      ++local;
+      steps = local;
+      last = getpid();
+    }
+    ended = true;
+  }
+};
+
+class MappedPages final : public MemorySource {
+ public:
+  bool commit(void*, size_t) override { return true; }
+  void release(void*, size_t) override {}
+  void guard(void* memory, size_t bytes) override { EXPECT_EQ(mprotect(memory, bytes, PROT_NONE), 0); }
+  void unguard(void* memory, size_t bytes) override {
+    EXPECT_EQ(mprotect(memory, bytes, PROT_READ | PROT_WRITE), 0);
+  }
+};
+
+TEST(TaskAcrossProcesses, FiberSuspendedByOneIsResumedByTheOther) {
+  constexpr size_t kBytes = 8 << 20;
+  void* region =
+      mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  ASSERT_NE(region, MAP_FAILED);
+  MappedPages pages;
+  SharedArena* arena = SharedArena::create(region, kBytes, pages);
+  ASSERT_NE(arena, nullptr);
+  auto* scheduler = arena->create<Scheduler>(*arena, Scheduler::kDefaultStackBytes, 2u);
+  auto* task = arena->create<Counting>(*scheduler);
+  task->make_ready();
+  scheduler->run();
+  auto step = [&] {
+    task->waker.wake();
+    scheduler->run();
+  };
+  auto step_in_child = [&] {
+    pid_t child = fork();
+    if (child == 0) {
+      step();
+      _exit(task->last == getpid() ? 0 : 1);
+    }
+    int status = -1;
+    EXPECT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_EQ(status, 0);
+  };
+  step();
+  EXPECT_EQ(task->steps, 1);
+  step_in_child();
+  EXPECT_EQ(task->steps, 2);
+  step();
+  EXPECT_EQ(task->steps, 3);
+  EXPECT_EQ(task->last, getpid());
+  step_in_child();
+  EXPECT_TRUE(task->ended);
+  EXPECT_EQ(task->state(), Task::State::idle);
+  EXPECT_EQ(scheduler->stacks_in_use(), 0u);
+  arena->destroy(task);
+  arena->destroy(scheduler);
+  EXPECT_EQ(arena->in_use(), 0u);
+  munmap(region, kBytes);
 }
 
 using TaskDeathTest = TaskTest;
