@@ -54,8 +54,8 @@ class Lab:
         subprocess.run([str(self.context.script("lab")), "down", self.name], capture_output=True,
                        stdin=subprocess.DEVNULL)
 
-    def _start(self, options: list[str], assignments: dict[str, str], argv, **more) -> Process:
-        prefix = [str(self.context.script("lab")), "exec", self.name, *options, "--"]
+    def _start(self, options: list[str], assignments: dict[str, str], argv, before=(), **more) -> Process:
+        prefix = [str(self.context.script("lab")), "exec", self.name, *options, "--", *before]
         if assignments:
             prefix += ["env", *(f"{name}={value}" for name, value in assignments.items())]
         argv = [str(argument) for argument in argv]
@@ -65,10 +65,11 @@ class Lab:
         """Starts a program on the kernel's side, with the kernel's sockets."""
         return self._start([], env or {}, argv, **more)
 
-    def host(self, *argv, n: int = 1, env: dict[str, str] | None = None, **more) -> Process:
+    def host(self, *argv, n: int = 1, env: dict[str, str] | None = None, before=(), **more) -> Process:
         """Starts a program as host n: under the library, or in --kernel mode on a kernel of its own.
 
-        `env` may hold USTACK_ variables, which override the laboratory's.
+        `env` may hold USTACK_ variables, which override the laboratory's. `before`: a command that runs the program
+        and is itself not under the library (setpriv, prlimit, strace).
         """
         assignments = dict(env or {})
         if not self.context.kernel_mode:
@@ -78,7 +79,7 @@ class Lab:
                 assignments.setdefault(name, value)
         else:
             assignments = {name: value for name, value in assignments.items() if not name.startswith("USTACK_")}
-        return self._start(["--host", str(n)], assignments, argv, **more)
+        return self._start(["--host", str(n)], assignments, argv, before=before, **more)
 
     def in_host_namespace(self, *argv, n: int = 1, **more) -> Process:
         """A helper beside a host that must not be under the library (sysctl, ip)."""

@@ -1,0 +1,92 @@
+"""Programs that open no internet socket must not notice that the library is there."""
+
+import collections
+import os
+import re
+import statistics
+import time
+
+from harness import Context, case, check, equal
+
+_PROGRAMS = {"ls": ["/bin/ls", "/"], "bash": ["/bin/bash", "-c", "true"]}
+
+
+def _system_calls(context: Context, argv: list[str], preload: bool) -> collections.Counter:
+    """The system calls of the program and its children, without those of loading libraries."""
+    output = context.directory / f"strace-{preload}"
+    command = ["strace", "-f", "-qq", "-o", str(output), "-E", f"LD_PRELOAD={context.library if preload else ''}"]
+    context.start([*command, *argv], label="strace").ok()
+    names = re.findall(r"^\d+ +(\w+)\(", output.read_text(), re.MULTILINE)
+    return collections.Counter(names)
+
+
+@case("inert.system_calls", kernel=False)
+def system_calls(context: Context):
+    """ls and bash under the library: no thread, process, socket, ring, device, memory file or open descriptor more."""
+    loading = {"openat", "read", "pread64", "fstat", "newfstatat", "mmap", "mprotect", "close", "munmap", "brk"}
+    for name, argv in _PROGRAMS.items():
+        without, under = _system_calls(context, argv, False), _system_calls(context, argv, True)
+        more = under - without
+        strange = {call: count for call, count in more.items() if call not in loading}
+        context.note(f"{name}: {sum(without.values())} system calls without, {sum(under.values())} with the library")
+        # Start-up may look at a few things of its process, once.
+        check(sum(strange.values()) <= 8, f"{name}: system calls beyond loading: {strange}")
+        for call in ("clone", "clone3", "fork", "vfork", "socket", "socketpair", "io_uring_setup", "memfd_create",
+                     "eventfd2", "epoll_create1", "timerfd_create", "ioctl", "unshare", "setns", "dup", "dup2", "fcntl"):
+            equal(under[call], without[call], f"{name}: calls of {call}")
+        trace = (context.directory / "strace-True").read_text()
+        check("/dev/net/tun" not in trace, f"{name} opened the tun device")
+
+
+@case("inert.process", kernel=False)
+def process(context: Context):
+    """A sleeping program under the library has one thread, the same descriptors, and no shared mapping of an arena."""
+    seen = {}
+    for preload in (False, True):
+        env = {"LD_PRELOAD": str(context.library)} if preload else {}
+        sleeper = context.start(["/bin/sleep", "30"], env=env)
+        deadline = time.monotonic() + 5
+        while "sleep" not in open(f"/proc/{sleeper.pid}/comm").read() or \
+                "nanosleep" not in open(f"/proc/{sleeper.pid}/wchan").read():
+            check(time.monotonic() < deadline, "it never slept")
+            time.sleep(0.01)
+        base = f"/proc/{sleeper.pid}"
+        size = int(re.search(r"VmSize:\s+(\d+)", open(f"{base}/status").read()).group(1))
+        maps = open(f"{base}/maps").read()
+        seen[preload] = (len(os.listdir(f"{base}/task")), sorted(os.listdir(f"{base}/fd")), size,
+                         len(re.findall(r" rw-s ", maps)), "libustack" in maps)
+        children = open(f"{base}/task/{sleeper.pid}/children").read()
+        equal(children, "", "children")
+        sleeper.end()
+    equal(seen[True][0], 1, "threads")
+    equal(seen[True][1], seen[False][1], "descriptors")
+    equal(seen[True][3], seen[False][3], "shared writable mappings")
+    check(seen[True][4] and not seen[False][4], "the library was not loaded where it should have been")
+    grown = seen[True][2] - seen[False][2]
+    context.note(f"address space: {grown} KiB more")
+    # The library and what it is linked with, not an arena.
+    check(grown < 32 * 1024, f"the address space is {grown} KiB larger")
+
+
+def _seconds(argv: list[str], env: dict[str, str]) -> float:
+    started = time.perf_counter()
+    pid = os.posix_spawn(argv[0], argv, env, file_actions=[(os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0)])
+    os.waitpid(pid, 0)
+    return time.perf_counter() - started
+
+
+@case("inert.start_time", kernel=False)
+def start_time(context: Context):
+    """300 starts each, in turns, with and without the library: the medians differ by what loading a file takes."""
+    plain = {"PATH": "/usr/bin:/bin"}
+    under = plain | {"LD_PRELOAD": str(context.library)}
+    for name, argv in _PROGRAMS.items():
+        times = {"without": [], "with": []}
+        for _ in range(300):
+            times["without"].append(_seconds(argv, plain))
+            times["with"].append(_seconds(argv, under))
+        without, with_library = (statistics.median(times[key]) for key in ("without", "with"))
+        context.note(f"{name}: {without * 1e3:.2f} ms without, {with_library * 1e3:.2f} ms with the library "
+                     f"(median of 300; {with_library / without:.2f} x)")
+        # Other cases run beside this one; what must not happen is a host being made.
+        check(with_library < without * 2 + 0.002, f"{name} starts in {with_library / without:.2f} x the time")
