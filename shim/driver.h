@@ -48,12 +48,9 @@ struct PendingWake;  // tag: waiters that get their wake-up when the lock is dro
 struct Waiter : ListHook<>, ListHook<PendingWake> {
   /// 0 asleep or about to; 1 woken. Set under the lock or by a signal handler; also a futex word.
   std::atomic<uint32_t> word{0};
-  /// How to end the sleep: by the futex on the word, by an eventfd of its process's own (or older than the
-  /// last fork), or by one of those that all relatives have.
-  enum class Kind : uint8_t { word, own_event, shared_event };
-  Kind kind = Kind::word;
-  /// The eventfd (own_event) or its index (shared_event).
-  int event = -1;
+  /// How to end the sleep: by an event (events.h), or by the futex on the word.
+  static constexpr int kNoEvent = -1;
+  int event = kNoEvent;
   /// Something that its thread waits for has come since sleep() last said so.
   bool notified = false;
   /// Its thread sleeps or has made up its mind to: who sets the word must end the sleep.
@@ -71,6 +68,10 @@ Waiter* this_waiter();
 /// giving EAGAIN, then look once more.
 void look_at_link(HostLock& lock);
 
+/// A descriptor that was (or may have been) the kernel_fd of a wait is about to be closed: its number may come
+/// back for something else.
+void kernel_fd_closes();
+
 /// What a blocking call waits for besides its time-out and signals.
 struct WaitRequest {
   Instant deadline = kNever;
@@ -78,6 +79,8 @@ struct WaitRequest {
   int kernel_fd = -1;
   /// ppoll, pselect, epoll_pwait: the signal mask that is in force while waiting; nullptr: as it is.
   const sigset_t* signal_mask = nullptr;
+  /// Ends as `notified` whenever frames were processed, whomever they were for: an exiting program's.
+  bool any_frame = false;
 };
 
 enum class WaitOutcome : uint8_t {
@@ -115,8 +118,12 @@ class Wait {
   WaitOutcome sleep(HostLock& lock, const WaitRequest& request);
 
  private:
-  struct Impl;
-  Impl* impl_ = nullptr;
+  struct Registration;
+  Registration* at(uint32_t index);
+
+  Waiter* waiter_ = nullptr;
+  /// Registrations made; the first `cursor_` of them were asked for again since the last sleep().
+  uint32_t count_ = 0, cursor_ = 0;
 };
 
 }  // namespace ustack::shim

@@ -1,18 +1,22 @@
 // Which of this process's descriptors are ours. Each is also a real kernel descriptor of the same number (a
-// duplicate of one placeholder socket), so that numbers never collide.
+// duplicate of one placeholder socket, or an epoll set of the kernel's), so that numbers never collide.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 
 #include "shim/open_file.h"
+#include "shim/process_lock.h"
 #include "stack/base/result.h"
+#include "stack/mem/arena.h"
 
 namespace ustack::shim {
 
-/// One per process, in the arena. look() is free of locks and made for the hooks' first line; everything else
-/// is under the host's lock. An entry is cleared before the kernel's close of the number, and every hook that
-/// returns a fresh number clears that number's stale entry first.
+/// One per process, in the arena, so that it outlives its process. look() is free of locks and made for the
+/// hooks' first line; everything else is under the host's lock. An entry is cleared before the kernel's close
+/// of the number, and every hook that returns a fresh number clears that number's stale entry first
+/// (forget_stale).
 class FdTable {
  public:
   /// Largest descriptor number that can be ours, exclusive.
@@ -22,27 +26,76 @@ class FdTable {
   /// one. The pointer may be compared but not followed unless the host's lock is held.
   static OpenFile* look(int fd) {
     FdTable* table = current_;
-    if (table == nullptr || static_cast<unsigned>(fd) >= static_cast<unsigned>(kLimit)) return nullptr;
-    return table->entries_[fd].load(std::memory_order_acquire);
+    auto number = static_cast<unsigned>(fd);
+    if (table == nullptr || number >= static_cast<unsigned>(kLimit)) [[likely]]
+      return nullptr;
+    Chunk* chunk = table->chunks_[number / kChunk].load(std::memory_order_acquire);
+    return chunk->entries[number % kChunk].load(std::memory_order_acquire);
   }
   /// This process's table, nullptr until it has a host.
   static FdTable* current() { return current_; }
+  static void set_current(FdTable* table) { current_ = table; }
+  /// The kernel gave out `fd` for something that isn't ours: what the table still says of the number is about
+  /// a descriptor that was closed behind the library's back (by libc itself, by a bare system call). Takes
+  /// the lock. Returns `fd`.
+  static int forget_stale(int fd) {
+    if (look(fd) != nullptr) [[unlikely]]
+      forget(fd);
+    return fd;
+  }
+  static void forget(int fd);
 
-  /// Makes `fd` refer to `file`, taking over one reference; what it referred to before is released.
-  void set(int fd, OpenFile* file);
+  /// An empty table; nullptr: no memory.
+  static FdTable* create(Arena& arena);
+  /// A table that refers to the same files, for a child. nullptr: no memory.
+  FdTable* copy();
+  /// Releases all that it refers to, and the table.
+  static void destroy(FdTable* table);
+
+  /// Makes `fd` refer to `file`, taking over one reference; what it referred to before is released. ENOMEM,
+  /// and EMFILE for a number from kLimit on; the reference then stays the caller's.
+  Status set(int fd, OpenFile* file);
   /// The number no longer refers to anything of ours; its reference is released. False if it did not.
   bool clear(int fd);
   /// Another number for what `fd` refers to: F_DUPFD (lowest free number, at least `lowest`). EBADF if `fd`
   /// is not ours, EMFILE, EINVAL.
   Result<int> duplicate(int fd, bool cloexec, int lowest = 0);
   /// Reserves a number in the kernel's table (lowest free, at least `lowest`) by duplicating the placeholder,
-  /// and makes it refer to `file`. EMFILE, ENFILE. `cloexec` is O_CLOEXEC of the kernel's descriptor.
+  /// and makes it refer to `file`, taking over one reference if that succeeds. EMFILE, ENFILE, ENOMEM.
+  /// `cloexec` is O_CLOEXEC of the kernel's descriptor.
   Result<int> install(OpenFile* file, bool cloexec, int lowest = 0);
+  /// The smallest number >= `fd` that refers to something of ours; -1: none.
+  int next(int fd) const;
+  /// Calls `visit(fd, file)` for each, ascending; `visit` may clear the entry.
+  template <typename Visit>
+  void each(Visit&& visit) {
+    for (int fd = next(0); fd >= 0; fd = next(fd + 1)) visit(fd, look_in(fd));
+  }
+
+  /// Held across what changes both an entry and the kernel's table, so that a fork in another thread sees
+  /// either both or none: the child inherits both tables. Of the process; taken under the host's lock, and
+  /// the host's lock is never taken under it.
+  static ProcessLock& lock() { return lock_; }
 
  private:
-  friend class Process;
+  static constexpr unsigned kChunk = 1024;
+  struct Chunk {
+    std::array<std::atomic<OpenFile*>, kChunk> entries{};
+  };
+  friend class ustack::Arena;
+  explicit FdTable(Arena& arena);
+  ~FdTable() = default;
+  OpenFile* look_in(int fd) const;
+  /// nullptr: no memory.
+  std::atomic<OpenFile*>* entry(int fd);
+
   static inline FdTable* current_ = nullptr;
-  std::atomic<OpenFile*>* entries_ = nullptr;  // kLimit of them, sparse
+  static inline ProcessLock lock_;
+  /// What chunks point to that don't exist yet; the library's, at the same address in all relatives.
+  static Chunk empty_;
+
+  Arena& arena_;
+  std::array<std::atomic<Chunk*>, kLimit / kChunk> chunks_;
 };
 
 }  // namespace ustack::shim

@@ -10,6 +10,7 @@
 
 namespace ustack::shim {
 
+class HostLock;
 struct EpollMember;
 struct OfFile;  // tag: all registrations of one file, whatever set they are in
 
@@ -33,6 +34,9 @@ class OpenFile {
   virtual int kernel_half() const { return -1; }
   /// Where the file is registered with epoll (not counted as references, epoll(7) Q6).
   IntrusiveList<EpollMember, OfFile> registrations;
+
+  /// close(2) of the last number: waits as SO_LINGER says. Lock held, dropped while it waits.
+  virtual void linger(HostLock&) {}
 
   void reference() { ++references_; }
   uint32_t references() const { return references_; }

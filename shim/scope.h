@@ -12,6 +12,7 @@ class Engine;
 
 namespace ustack::shim {
 
+struct Attachment;
 struct Waiter;
 
 /// What the library knows of a thread. Initial-exec TLS: reading it never allocates. Never touched on a
@@ -31,6 +32,10 @@ struct ThreadState {
   /// The eventfd that ends this thread's sleep, -1 when it sleeps on its waiter's word or not at all. Written
   /// by the trampoline when it puts a handler off.
   std::atomic<int> wake_fd{-1};
+  /// kernel_fd_closes() as of this thread's last wait.
+  uint32_t kernel_epoch = 0;
+  /// gettid(2), 0 until asked for.
+  int32_t id = 0;
   /// The mask to go back to when the Scope closes (signal_deferred), in the kernel's form.
   uint64_t mask_before = 0;
   /// ppoll's and its like's mask, in force while this thread waits; handlers put off run under it.
@@ -38,10 +43,18 @@ struct ThreadState {
   bool has_wait_mask = false;
   /// A handler was put off while wait_mask was in force.
   bool deferred_in_wait = false;
+  /// What this thread has made for the child that it is forking.
+  Attachment* forked = nullptr;
 };
 
 /// The calling thread's state.
 ThreadState& this_thread();
+/// gettid(2), remembered.
+int32_t this_thread_id();
+
+/// A Scope's two ends, for what can't be one object. leave() may not come back.
+void enter_library();
+void leave_library();
 
 /// Opened by every hook that turns out to concern us, before it touches the host. Saves errno and puts it
 /// back when it closes (a failing hook sets errno after that: `return scope.fail(EAGAIN)`), and runs the

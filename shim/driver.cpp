@@ -1,0 +1,286 @@
+// How a thread waits. Everything here happens in Wait::sleep(), in turns: under the lock look at the
+// conditions, then either drive for one turn or sleep until somebody else who drives says so, then look
+// again.
+//
+// That no wake-up is lost rests on four rules:
+//   - conditions change and are looked at under the lock; a waiter says `asleep` before it drops the lock,
+//   and
+//     who changes its condition sets its word and, if it is asleep, ends its sleep after dropping the lock;
+//   - the word is cleared before `asleep` is set, and the sleep (futex on the word, poll on an eventfd)
+//   returns at
+//     once when the wake-up came first;
+//   - a signal handler that is put off does the same from within the thread (signals.cpp); whether one was is
+//     looked at after the thread has said how it can be woken (word cleared, wake_fd set);
+//   - whoever leaves sleep() and finds nobody driving rouses the longest sleeper, which then drives or, if it
+//     leaves too, rouses the next.
+#include "shim/driver.h"
+
+#include <linux/futex.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "io/clock.h"
+#include "io/engine.h"
+#include "io/syscalls.h"
+#include "shim/events.h"
+#include "shim/host_lock.h"
+#include "shim/process.h"
+#include "shim/scope.h"
+#include "shim/shared_host.h"
+#include "shim/thread.h"
+
+namespace ustack::shim {
+
+namespace {
+
+namespace sys = io::sys;
+
+/// Where several processes share a host, a sleeper looks that often whether the driver has died.
+constexpr Duration kDriverCheck = 500ms;
+/// A sleeper that could get no event (descriptors exhausted) looks that often.
+constexpr Duration kTick = 5ms;
+constexpr Instant kLook = Instant::min();
+
+/// Counts closed kernel_fds: an engine may still watch what had the number before.
+std::atomic<uint32_t> kernel_epoch{0};
+
+__kernel_timespec to_timespec(Duration duration) {
+  return {duration.count() / 1'000'000'000, duration.count() % 1'000'000'000};
+}
+
+/// ppoll's mask, where the trampoline finds it.
+class MaskInForce {
+ public:
+  MaskInForce(ThreadState& thread, const sigset_t* mask) : thread_(thread) {
+    if (mask == nullptr) return;
+    std::memcpy(&thread.wait_mask, mask, sizeof thread.wait_mask);
+    thread.has_wait_mask = true;
+  }
+  ~MaskInForce() { thread_.has_wait_mask = false; }
+  MaskInForce(const MaskInForce&) = delete;
+  MaskInForce& operator=(const MaskInForce&) = delete;
+
+ private:
+  ThreadState& thread_;
+};
+
+/// One sleep() of one thread.
+class Sleep {
+ public:
+  Sleep(ThreadState& thread, Waiter& waiter, const WaitRequest& request)
+      : shared_(*shared_host), thread_(thread), waiter_(waiter), request_(request) {}
+  /// Leaves the role, and sees to it that somebody has it if anybody needs it. Lock held.
+  ~Sleep();
+  Sleep(const Sleep&) = delete;
+  Sleep& operator=(const Sleep&) = delete;
+
+  /// True: this thread drives from now on.
+  bool take_role();
+  /// Sends, waits for the link, takes in what has come. Lock held before and after.
+  void drive();
+  /// Sleeps until the driver or a signal says otherwise. Lock held before and after.
+  void rest();
+
+  /// kernel_fd was readable in the last turn.
+  bool kernel = false;
+  /// drive() took in frames in the last turn.
+  bool frames = false;
+
+ private:
+  io::Engine* engine();
+  bool signalled() const { return thread_.signal_deferred.load(std::memory_order_seq_cst); }
+  void sleep_on_word(Instant until);
+  void sleep_in_poll(Instant until, int fd);
+
+  SharedHost& shared_;
+  ThreadState& thread_;
+  Waiter& waiter_;
+  const WaitRequest& request_;
+  bool driving_ = false;
+};
+
+bool Sleep::take_role() {
+  if (driving_) return true;
+  int result = pthread_mutex_trylock(&shared_.role);
+  if (result == EOWNERDEAD) {
+    pthread_mutex_consistent(&shared_.role);
+    shared_.host->log()(LogLevel::warning, [&](LogLine& line) {
+      line << "the driver, thread " << shared_.driver_tid << " of process " << shared_.driver_pid
+           << ", has died; another takes over";
+    });
+  } else if (result != 0) {
+    return false;
+  }
+  driving_ = true;
+  shared_.driver = &waiter_;
+  shared_.driver_pid = Process::id();
+  shared_.driver_tid = this_thread_id();
+  ++shared_.driver_generation;
+  return true;
+}
+
+Sleep::~Sleep() {
+  if (driving_) {
+    shared_.driver = nullptr;
+    shared_.asleep_until = SharedHost::kAwake;
+    pthread_mutex_unlock(&shared_.role);
+  }
+  if (shared_.driver == nullptr)
+    if (Waiter* next = shared_.sleepers.front()) rouse(shared_, *next);
+}
+
+/// The thread's own, made when it first drives; nullptr: no memory.
+io::Engine* Sleep::engine() {
+  if (thread_.engine != nullptr && thread_.engine->stale()) {
+    io::Engine::abandon(thread_.engine);
+    thread_.engine = nullptr;
+  }
+  if (thread_.engine == nullptr) {
+    const io::Config& config = Process::config();
+    thread_.engine = io::Engine::create(config.io, Process::link(), *shared_.host, config.spin);
+  }
+  return thread_.engine;
+}
+
+void Sleep::drive() {
+  kernel = frames = false;
+  io::Engine* engine = this->engine();
+  if (engine == nullptr) {
+    // Memory is out: at least time goes on.
+    Instant until = std::min({request_.deadline, shared_.host->next_deadline(), io::now() + kTick});
+    settle(shared_);
+    drop(shared_);
+    sleep_in_poll(until, -1);
+    acquire(shared_);
+    shared_.host->run(io::now());
+    return;
+  }
+
+  if (uint32_t epoch = kernel_epoch.load(std::memory_order_relaxed); thread_.kernel_epoch != epoch) {
+    thread_.kernel_epoch = epoch;
+    engine->forget(request_.kernel_fd);
+  }
+  engine->transmit();
+  io::WaitRequest wait;
+  wait.deadline = std::min(request_.deadline, shared_.host->next_deadline());
+  wait.wake_fd = events::descriptor(events::kDriver);
+  wait.kernel_fd = request_.kernel_fd;
+  wait.signal_mask = request_.signal_mask;
+
+  waiter_.event = events::kDriver;
+  waiter_.word.store(0, std::memory_order_seq_cst);
+  waiter_.asleep = true;
+  shared_.asleep_until = wait.deadline;
+  thread_.wake_fd.store(wait.wake_fd, std::memory_order_seq_cst);
+  if (signalled()) wait.deadline = kLook;
+  drop(shared_);
+
+  io::WaitResult result = engine->wait(wait);
+
+  thread_.wake_fd.store(-1, std::memory_order_relaxed);
+  acquire(shared_);
+  waiter_.asleep = false;
+  shared_.asleep_until = SharedHost::kAwake;
+  Instant now = io::now();
+  engine->deliver(now);
+  shared_.host->run(now);
+  kernel = result.kernel;
+  frames = result.frames;
+  if (result.link_lost)
+    shared_.host->log()(LogLevel::error, [](LogLine& line) { line << "the link is gone"; });
+}
+
+void Sleep::sleep_on_word(Instant until) {
+  if (Duration spin = Process::config().spin; spin > Duration(0)) {
+    for (Instant end = std::min(until, io::now() + spin); io::now() < end;)
+      if (waiter_.word.load(std::memory_order_acquire) != 0) return;
+  }
+  if (until == kLook) return;
+  __kernel_timespec time = to_timespec(until.time_since_epoch());
+  sys::call(SYS_futex, sys::arg(&waiter_.word), FUTEX_WAIT_BITSET, 0, until == kNever ? 0 : sys::arg(&time),
+            0, FUTEX_BITSET_MATCH_ANY);
+}
+
+void Sleep::sleep_in_poll(Instant until, int fd) {
+  pollfd fds[2] = {{request_.kernel_fd, POLLIN, 0}, {fd, POLLIN, 0}};
+  Duration left = until == kLook ? Duration(0) : std::max(Duration(0), until - io::now());
+  __kernel_timespec time = to_timespec(left);
+  sys::ppoll(fds, 2, until == kNever ? nullptr : &time, request_.signal_mask);
+  kernel = request_.kernel_fd >= 0 && fds[0].revents != 0;
+}
+
+void Sleep::rest() {
+  kernel = frames = false;
+  bool in_poll = request_.kernel_fd >= 0 || request_.signal_mask != nullptr;
+  waiter_.event = in_poll ? events::take() : Waiter::kNoEvent;
+  int fd = events::descriptor(waiter_.event);
+  Instant until = request_.deadline;
+  if (in_poll && fd < 0) until = std::min(until, io::now() + kTick);
+  if (shared_.attached_count > 1) until = std::min(until, io::now() + kDriverCheck);
+
+  waiter_.word.store(0, std::memory_order_seq_cst);
+  waiter_.asleep = true;
+  shared_.sleepers.push_back(waiter_);
+  thread_.wake_fd.store(fd, std::memory_order_seq_cst);
+  if (signalled()) until = kLook;
+  settle(shared_);
+  drop(shared_);
+
+  if (in_poll)
+    sleep_in_poll(until, fd);
+  else
+    sleep_on_word(until);
+
+  thread_.wake_fd.store(-1, std::memory_order_relaxed);
+  acquire(shared_);
+  waiter_.asleep = false;
+  static_cast<ListHook<>&>(waiter_).unlink();
+  static_cast<ListHook<PendingWake>&>(waiter_).unlink();
+  if (waiter_.event != Waiter::kNoEvent) {
+    events::clear(waiter_.event);
+    events::give_back(waiter_.event);
+    waiter_.event = Waiter::kNoEvent;
+  }
+  shared_.host->run(io::now());
+}
+
+}  // namespace
+
+WaitOutcome Wait::sleep(HostLock&, const WaitRequest& request) {
+  ThreadState& thread = this_thread();
+  Waiter* waiter = this_waiter();
+  if (waiter == nullptr) return WaitOutcome::interrupted;
+  cursor_ = 0;
+  SharedHost& shared = *shared_host;
+  MaskInForce mask(thread, request.signal_mask);
+  Sleep sleep(thread, *waiter, request);
+  for (bool looked = false;; looked = true) {
+    if (!shared.host->scheduler().idle()) shared.host->run(shared.host->now());
+    if (waiter->notified || (request.any_frame && sleep.frames)) {
+      waiter->notified = false;
+      return WaitOutcome::notified;
+    }
+    if (sleep.kernel) return WaitOutcome::kernel;
+    if (thread.signal_deferred.load(std::memory_order_seq_cst)) return WaitOutcome::interrupted;
+    if (looked && shared.host->now() >= request.deadline) return WaitOutcome::timed_out;
+    if (sleep.take_role())
+      sleep.drive();
+    else
+      sleep.rest();
+  }
+}
+
+void look_at_link(HostLock&) {
+  Waiter* waiter = this_waiter();
+  if (waiter == nullptr) return;
+  WaitRequest request{.deadline = kLook};
+  Sleep sleep(this_thread(), *waiter, request);
+  // Who drives looks all the time: there is nothing to be found that it hasn't.
+  if (sleep.take_role()) sleep.drive();
+}
+
+void kernel_fd_closes() { kernel_epoch.fetch_add(1, std::memory_order_relaxed); }
+
+}  // namespace ustack::shim

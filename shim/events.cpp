@@ -1,0 +1,111 @@
+#include "shim/events.h"
+
+#include <sys/eventfd.h>
+
+#include <atomic>
+#include <bit>
+
+#include "io/descriptor.h"
+#include "io/own_descriptors.h"
+#include "io/syscalls.h"
+#include "shim/shared_host.h"
+
+namespace ustack::shim::events {
+
+namespace {
+
+/// One more than the descriptor, so that the array begins as zeros. Never closed: a waker may be about to
+/// write to what it has just looked up.
+std::atomic<int> descriptors[kMost];
+/// A bit for each event of this process's own that is in use.
+uint64_t own_in_use[kMost / 64];
+
+bool make(int event) {
+  if (descriptors[event].load(std::memory_order_relaxed) != 0) return true;
+  long made = io::sys::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  if (made < 0) return false;
+  io::Descriptor fd(static_cast<int>(made));
+  if (!io::move_high(fd).ok()) return false;
+  descriptors[event].store(fd.release() + 1, std::memory_order_release);
+  return true;
+}
+
+}  // namespace
+
+bool make_driver_event() { return make(kDriver); }
+
+void make_shared_events() {
+  for (int event = 1; event < kShared; ++event)
+    if (!make(event)) return;
+}
+
+int take() {
+  SharedHost& shared = *shared_host;
+  if (shared.attached_count > 1) {
+    for (int event = 1; event < kShared; ++event) {
+      uint32_t mine = uint32_t{1} << event;
+      if ((shared.shared_events & mine) != 0 || descriptor(event) < 0) continue;
+      shared.shared_events |= mine;
+      return event;
+    }
+    return -1;
+  }
+  for (int event = kShared; event < kMost; ++event) {
+    uint64_t& word = own_in_use[event / 64];
+    uint64_t mine = uint64_t{1} << (event % 64);
+    if ((word & mine) != 0) continue;
+    if (!make(event)) return -1;
+    word |= mine;
+    return event;
+  }
+  return -1;
+}
+
+void give_back(int event) {
+  if (event <= kDriver) return;
+  if (event < kShared)
+    shared_host->shared_events &= ~(uint32_t{1} << event);
+  else
+    own_in_use[event / 64] &= ~(uint64_t{1} << (event % 64));
+}
+
+void after_fork_in_child() {
+  for (int event = kShared; event < kMost; ++event)
+    if (descriptor(event) >= 0) own_in_use[event / 64] |= uint64_t{1} << (event % 64);
+}
+
+int descriptor(int event) {
+  if (event < 0) return -1;
+  return descriptors[event].load(std::memory_order_acquire) - 1;
+}
+
+bool is_event(int fd) {
+  for (auto& place : descriptors)
+    if (place.load(std::memory_order_relaxed) == fd + 1) return true;
+  return false;
+}
+
+bool move(int fd, int to) {
+  for (auto& place : descriptors) {
+    if (place.load(std::memory_order_relaxed) != fd + 1) continue;
+    io::add_own_descriptor(to);
+    place.store(to + 1, std::memory_order_release);
+    io::remove_own_descriptor(fd);
+    return true;
+  }
+  return false;
+}
+
+void set(int event) {
+  int fd = descriptor(event);
+  uint64_t one = 1;
+  if (fd >= 0) io::sys::write(fd, &one, sizeof one);
+}
+
+void clear(int event) {
+  int fd = descriptor(event);
+  uint64_t value;
+  if (fd >= 0) io::sys::read(fd, &value, sizeof value);
+}
+
+}  // namespace ustack::shim::events

@@ -1,0 +1,130 @@
+#include "shim/fd_table.h"
+
+#include <fcntl.h>
+
+#include <cerrno>
+#include <mutex>
+
+#include "io/syscalls.h"
+#include "shim/driver.h"
+#include "shim/process.h"
+#include "shim/scope.h"
+
+namespace ustack::shim {
+
+constinit FdTable::Chunk FdTable::empty_{};
+
+FdTable::FdTable(Arena& arena) : arena_(arena) {
+  for (auto& chunk : chunks_) chunk.store(&empty_, std::memory_order_relaxed);
+}
+
+FdTable* FdTable::create(Arena& arena) { return arena.create<FdTable>(arena); }
+
+FdTable* FdTable::copy() {
+  FdTable* table = create(arena_);
+  if (table == nullptr) return nullptr;
+  for (int fd = next(0); fd >= 0; fd = next(fd + 1)) {
+    OpenFile* file = look_in(fd);
+    file->reference();
+    if (table->set(fd, file).ok()) continue;
+    file->release();
+    destroy(table);
+    return nullptr;
+  }
+  return table;
+}
+
+void FdTable::destroy(FdTable* table) {
+  if (table == nullptr) return;
+  for (int fd = table->next(0); fd >= 0; fd = table->next(fd + 1)) table->clear(fd);
+  for (auto& chunk : table->chunks_)
+    if (Chunk* made = chunk.load(std::memory_order_relaxed); made != &empty_) table->arena_.destroy(made);
+  Arena& arena = table->arena_;
+  arena.destroy(table);
+}
+
+OpenFile* FdTable::look_in(int fd) const {
+  auto number = static_cast<unsigned>(fd);
+  return chunks_[number / kChunk]
+      .load(std::memory_order_relaxed)
+      ->entries[number % kChunk]
+      .load(std::memory_order_relaxed);
+}
+
+std::atomic<OpenFile*>* FdTable::entry(int fd) {
+  auto number = static_cast<unsigned>(fd);
+  std::atomic<Chunk*>& place = chunks_[number / kChunk];
+  Chunk* chunk = place.load(std::memory_order_relaxed);
+  if (chunk == &empty_) {
+    chunk = arena_.create<Chunk>();
+    if (chunk == nullptr) return nullptr;
+    place.store(chunk, std::memory_order_release);
+  }
+  return &chunk->entries[number % kChunk];
+}
+
+Status FdTable::set(int fd, OpenFile* file) {
+  if (fd < 0 || fd >= kLimit) return Error{EMFILE};
+  std::atomic<OpenFile*>* at = entry(fd);
+  if (at == nullptr) return Error{ENOMEM};
+  OpenFile* before = at->exchange(file, std::memory_order_acq_rel);
+  if (before != nullptr) before->release();
+  return {};
+}
+
+bool FdTable::clear(int fd) {
+  if (fd < 0 || fd >= kLimit || look_in(fd) == nullptr) return false;
+  OpenFile* before = entry(fd)->exchange(nullptr, std::memory_order_acq_rel);
+  if (before == nullptr) return false;
+  before->release();
+  return true;
+}
+
+Result<int> FdTable::install(OpenFile* file, bool cloexec, int lowest) {
+  std::lock_guard held(lock_);
+  long fd = io::sys::fcntl(Process::placeholder(), cloexec ? F_DUPFD_CLOEXEC : F_DUPFD, lowest);
+  if (fd < 0) return Error{static_cast<int>(-fd)};
+  if (Status status = set(static_cast<int>(fd), file); !status.ok()) {
+    io::sys::close(static_cast<int>(fd));
+    return status.error();
+  }
+  return static_cast<int>(fd);
+}
+
+Result<int> FdTable::duplicate(int fd, bool cloexec, int lowest) {
+  OpenFile* file = look(fd);
+  if (file == nullptr) return Error{EBADF};
+  std::lock_guard held(lock_);
+  long made = io::sys::fcntl(fd, cloexec ? F_DUPFD_CLOEXEC : F_DUPFD, lowest);
+  if (made < 0) return Error{static_cast<int>(-made)};
+  file->reference();
+  if (Status status = set(static_cast<int>(made), file); !status.ok()) {
+    file->release();
+    io::sys::close(static_cast<int>(made));
+    return status.error();
+  }
+  return static_cast<int>(made);
+}
+
+int FdTable::next(int fd) const {
+  for (auto number = static_cast<unsigned>(fd); number < static_cast<unsigned>(kLimit);) {
+    const Chunk* chunk = chunks_[number / kChunk].load(std::memory_order_relaxed);
+    if (chunk == &empty_) {
+      number = (number / kChunk + 1) * kChunk;
+      continue;
+    }
+    if (chunk->entries[number % kChunk].load(std::memory_order_relaxed) != nullptr)
+      return static_cast<int>(number);
+    ++number;
+  }
+  return -1;
+}
+
+void FdTable::forget(int fd) {
+  if (Scope::inside()) return;
+  Scope scope;
+  HostLock lock;
+  if (current_ != nullptr) current_->clear(fd);
+}
+
+}  // namespace ustack::shim

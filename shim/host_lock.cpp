@@ -1,0 +1,113 @@
+#include "shim/host_lock.h"
+
+#include <linux/futex.h>
+
+#include <cerrno>
+
+#include "io/clock.h"
+#include "io/syscalls.h"
+#include "shim/driver.h"
+#include "shim/events.h"
+#include "shim/process.h"
+
+namespace ustack::shim {
+
+namespace {
+
+/// What is left to do for a waiter when the lock is dropped. Both stay valid whatever becomes of the waiter:
+/// the arena stays mapped and events are never closed; at worst somebody looks once more than needed.
+struct Ending {
+  std::atomic<uint32_t>* word;
+  int event;
+
+  void operator()() const {
+    if (event != Waiter::kNoEvent)
+      events::set(event);
+    else
+      io::sys::call(SYS_futex, io::sys::arg(word), FUTEX_WAKE, 1);
+  }
+};
+
+/// Wake-ups made after the lock was dropped; more are made under it.
+constexpr int kEndings = 32;
+
+void make_robust(pthread_mutex_t& mutex) {
+  pthread_mutexattr_t attributes;
+  pthread_mutexattr_init(&attributes);
+  pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+  pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+  pthread_mutex_init(&mutex, &attributes);
+  pthread_mutexattr_destroy(&attributes);
+}
+
+}  // namespace
+
+SharedHost* shared_host = nullptr;
+
+void SharedHost::initialise_locks() {
+  make_robust(lock);
+  make_robust(role);
+}
+
+void acquire(SharedHost& shared) {
+  if (pthread_mutex_lock(&shared.lock) != EOWNERDEAD) [[likely]]
+    return;
+  pthread_mutex_consistent(&shared.lock);
+  // A process was killed in the middle of a change. What it was changing may be half done; the others go on,
+  // and whoever reads the log knows why a connection behaves oddly.
+  shared.suspect = true;
+  shared.host->log()(LogLevel::error, [](LogLine& line) {
+    line << "a process died while it held the host's lock; the host's state may be inconsistent";
+  });
+}
+
+void drop(SharedHost& shared) {
+  Ending endings[kEndings];
+  int count = 0;
+  while (Waiter* waiter = shared.wakes.pop_front()) {
+    Ending ending{&waiter->word, waiter->event};
+    if (count < kEndings)
+      endings[count++] = ending;
+    else
+      ending();
+  }
+  pthread_mutex_unlock(&shared.lock);
+  for (int i = 0; i < count; ++i) endings[i]();
+}
+
+void rouse(SharedHost& shared, Waiter& waiter) {
+  if (waiter.asleep && waiter.word.exchange(1) == 0) shared.wakes.push_back(waiter);
+}
+
+void settle(SharedHost& shared) {
+  Host& host = *shared.host;
+  if (!host.scheduler().idle()) host.run(host.now());
+  bool full = !host.transmit_queue().empty() && !io::transmit(host, Process::link());
+  if (shared.driver != nullptr && shared.asleep_until != SharedHost::kAwake &&
+      (full || host.next_deadline() < shared.asleep_until)) {
+    shared.asleep_until = SharedHost::kAwake;
+    rouse(shared, *shared.driver);
+  }
+}
+
+HostLock::HostLock() { lock(); }
+
+HostLock::~HostLock() {
+  if (held_) unlock();
+}
+
+Host& HostLock::host() const { return *shared_host->host; }
+
+void HostLock::lock() {
+  acquire(*shared_host);
+  held_ = true;
+  shared_host->host->run(io::now());
+}
+
+void HostLock::unlock() {
+  settle(*shared_host);
+  held_ = false;
+  drop(*shared_host);
+}
+
+}  // namespace ustack::shim

@@ -1,0 +1,193 @@
+#include "shim/process.h"
+
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <mutex>
+#include <new>
+#include <string>
+#include <string_view>
+
+#include "io/bring_up.h"
+#include "io/capture.h"
+#include "io/clock.h"
+#include "io/log_sink.h"
+#include "io/own_descriptors.h"
+#include "io/random.h"
+#include "shim/events.h"
+#include "shim/fd_table.h"
+#include "shim/process_state.h"
+#include "shim/scope.h"
+#include "shim/shared_host.h"
+#include "shim/signals.h"
+#include "shim/thread.h"
+
+namespace ustack::shim {
+
+namespace {
+
+/// Never destroyed: other threads and other libraries' destructors still use sockets while the program ends.
+alignas(ProcessState) std::byte storage[sizeof(ProcessState)];
+std::atomic<bool> started{false};
+
+void print(std::string_view text) {
+  std::string line = "ustack: " + std::string(text) + "\n";
+  io::sys::write(STDERR_FILENO, line.data(), line.size());
+}
+
+/// What a host that could not be made leaves behind.
+struct Unfinished {
+  io::SharedRegion* region = nullptr;
+  ~Unfinished() {
+    if (region == nullptr) return;
+    ProcessState& state = process_state();
+    io::SharedRegion::unmap(region);
+    state.link = io::Link();
+    state.placeholder.reset();
+    if (state.capture != nullptr) io::Capture::close(state.capture);
+    state.capture = nullptr;
+  }
+};
+
+std::optional<io::OpenError> make_descriptors(ProcessState& state) {
+  state.placeholder =
+      io::Descriptor(static_cast<int>(io::sys::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)));
+  if (!state.placeholder || !io::move_high(state.placeholder).ok() || !events::make_driver_event())
+    return io::OpenError{EMFILE,
+                         "no descriptors left for the host's own use: raise RLIMIT_NOFILE (ulimit -n)"};
+  if (!state.config.log_file.empty())
+    if (auto error = io::FdLogSink::open(state.config.log_file, &state.log_sink)) return error;
+  if (!state.config.capture_file.empty()) {
+    if (auto error = io::Capture::open(state.config.capture_file, state.link.info(), &state.capture))
+      return error;
+    state.link.capture = state.capture;
+  }
+  return std::nullopt;
+}
+
+const io::OpenError kNoMemory{ENOMEM, "no memory for the host"};
+
+std::optional<io::OpenError> make_host(ProcessState& state) {
+  io::BroughtUp up;
+  if (auto error = io::bring_up(state.config, state.random, &up)) return error;
+  state.link = std::move(up.link);
+
+  Unfinished unfinished;
+  io::SharedRegion* region;
+  if (auto error = io::SharedRegion::reserve(&region)) return error;
+  unfinished.region = region;
+  if (auto error = make_descriptors(state)) return error;
+  if (!make_thread_key().ok()) return kNoMemory;
+
+  void* head = region->take_head(sizeof(SharedHost));
+  if (head == nullptr) return kNoMemory;
+  auto* shared = new (head) SharedHost;
+  shared->initialise_locks();
+  shared->region = region;
+  shared->arena = SharedArena::create(region->base(), region->size(), *region);
+  if (shared->arena == nullptr) return kNoMemory;
+
+  HostConfig config;
+  config.network = up.network;
+  config.settings = state.config.settings;
+  config.log = Log(state.config.log_level, &state.log_sink);
+  shared->host = Host::create(*shared->arena, state.random, config, io::now());
+  FdTable* table = FdTable::create(*shared->arena);
+  auto* attachment = shared->arena->create<Attachment>();
+  if (shared->host == nullptr || table == nullptr || attachment == nullptr) return kNoMemory;
+  attachment->table = table;
+  attachment->pid.store(Process::id());
+  attachment->pid_namespace = this_pid_namespace();
+  shared->attached.push_back(*attachment);
+  shared->attached_count = 1;
+  state.attachment = attachment;
+
+  unfinished.region = nullptr;
+  shared_host = shared;
+  signals::take_over();
+  {
+    HostLock lock;
+    lock.host().log()(LogLevel::info, [&](LogLine& line) { line << std::string_view(up.summary); });
+    lock.host().network().start();
+  }
+  FdTable::set_current(table);
+  return std::nullopt;
+}
+
+}  // namespace
+
+ProcessState& process_state() { return *std::launder(reinterpret_cast<ProcessState*>(storage)); }
+
+uint64_t this_pid_namespace() {
+  struct stat status {};
+  long result =
+      io::sys::call(SYS_newfstatat, AT_FDCWD, io::sys::arg("/proc/self/ns/pid"), io::sys::arg(&status), 0);
+  return result == 0 ? status.st_ino : 0;
+}
+
+void Process::start() {
+  if (started.exchange(true)) return;
+  auto* state = new (storage) ProcessState;
+  if (auto error = io::Config::parse(environ, &state->config)) {
+    // Half-configured would be worse than not at all.
+    std::string_view text = *error;
+    while (!text.empty()) {
+      size_t end = text.find('\n');
+      print(text.substr(0, end));
+      text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+    }
+    io::sys::call(SYS_exit_group, kConfigurationError);
+  }
+}
+
+Status Process::ensure_host() {
+  if (shared_host != nullptr) [[likely]]
+    return {};
+  start();
+  ProcessState& state = process_state();
+  std::lock_guard held(state.start_lock);
+  if (shared_host != nullptr) return {};
+  std::optional<io::OpenError> error = make_host(state);
+  if (!error) return {};
+  if (!state.failure_told) print(error->message);
+  state.failure_told = true;
+  return Error{error->code};
+}
+
+bool Process::has_host() { return shared_host != nullptr; }
+const io::Config& Process::config() { return process_state().config; }
+io::Link& Process::link() { return process_state().link; }
+int Process::placeholder() { return process_state().placeholder.get(); }
+
+int32_t Process::id() {
+  std::atomic<int32_t>& pid = process_state().pid;
+  int32_t known = pid.load(std::memory_order_relaxed);
+  if (known == 0) {
+    known = static_cast<int32_t>(io::sys::getpid());
+    pid.store(known, std::memory_order_relaxed);
+  }
+  return known;
+}
+
+bool Process::move_own(int fd) {
+  ProcessState& state = process_state();
+  io::Descriptor* const holders[] = {&state.link.descriptor(), &state.placeholder,
+                                     &state.log_sink.descriptor(),
+                                     state.capture != nullptr ? &state.capture->descriptor() : nullptr};
+  long moved = io::sys::fcntl(fd, F_DUPFD_CLOEXEC, fd + 1);
+  if (moved < 0) return false;
+  for (io::Descriptor* holder : holders) {
+    if (holder == nullptr || holder->get() != fd) continue;
+    holder->release();
+    *holder = io::Descriptor(static_cast<int>(moved));
+    io::add_own_descriptor(holder->get());
+    io::remove_own_descriptor(fd);
+    return true;
+  }
+  if (events::move(fd, static_cast<int>(moved))) return true;
+  io::sys::close(static_cast<int>(moved));
+  return false;
+}
+
+}  // namespace ustack::shim

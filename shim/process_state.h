@@ -1,0 +1,44 @@
+// What a process with the library in it owns itself. Not in the arena: fork copies it. Internal to
+// process.cpp, fork.cpp and linger.cpp.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "io/config.h"
+#include "io/descriptor.h"
+#include "io/link.h"
+#include "io/log_sink.h"
+#include "io/random.h"
+#include "shim/process_lock.h"
+
+namespace ustack::io {
+class Capture;
+}
+
+namespace ustack::shim {
+
+struct Attachment;
+
+struct ProcessState {
+  io::Config config;
+  io::GetrandomSource random;
+  io::FdLogSink log_sink;
+  io::Link link;
+  io::Descriptor placeholder;
+  io::Capture* capture = nullptr;
+  Attachment* attachment = nullptr;
+  std::atomic<int32_t> pid{0};
+  /// Held while the host is made.
+  ProcessLock start_lock;
+  bool failure_told = false;
+  bool handlers_registered = false;
+  std::atomic<bool> lingered{false};
+};
+
+/// Valid from Process::start() on.
+ProcessState& process_state();
+/// The inode of /proc/self/ns/pid: process numbers mean the same where it is the same. 0: not known.
+uint64_t this_pid_namespace();
+
+}  // namespace ustack::shim

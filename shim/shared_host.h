@@ -1,0 +1,76 @@
+// What the processes of one host share beside the host itself: the lock, the role of the driver, who sleeps
+// and who is attached. At the head of the arena's region.
+//
+//   region: | SharedRegion | SharedHost | SharedArena: Host, endpoints, tables, waiters ... |
+#pragma once
+
+#include <pthread.h>
+
+#include <atomic>
+#include <cstdint>
+
+#include "io/shared_region.h"
+#include "shim/driver.h"
+#include "stack/base/intrusive_list.h"
+#include "stack/host.h"
+#include "stack/mem/shared_arena.h"
+
+namespace ustack::shim {
+
+class FdTable;
+
+/// A process that uses the host.
+struct Attachment : ListHook<> {
+  /// 0 until a child that was just forked has taken it over.
+  std::atomic<int32_t> pid{0};
+  /// Where `pid` is a process's number; 0: not known.
+  std::atomic<uint64_t> pid_namespace{0};
+  FdTable* table = nullptr;
+};
+
+/// Lock: its own `lock`, but for what is said to be read without.
+struct SharedHost {
+  /// Robust and process-shared: its owner may die.
+  pthread_mutex_t lock;
+  /// Held by the thread that drives, for as long as it does. A robust mutex and not a mere word, so that the
+  /// death of its owner frees the role.
+  pthread_mutex_t role;
+
+  io::SharedRegion* region = nullptr;
+  Arena* arena = nullptr;
+  Host* host = nullptr;
+
+  /// Who drives, for people and for wake(); the thread that has `role`.
+  Waiter* driver = nullptr;
+  int32_t driver_pid = 0, driver_tid = 0;
+  /// How often the role was taken.
+  uint64_t driver_generation = 0;
+  /// "Asleep until T": when the driver will look at the host again by itself; kAwake while it is about to
+  /// anyway. Others that move the next deadline before it wake the driver.
+  static constexpr Instant kAwake = Instant::min();
+  Instant asleep_until = kAwake;
+
+  /// Threads that wait while another one drives, longest first; a driver that leaves wakes the first.
+  IntrusiveList<Waiter> sleepers;
+  /// Waiters whose word was set, to be woken when the lock is dropped.
+  IntrusiveList<Waiter, PendingWake> wakes;
+
+  IntrusiveList<Attachment> attached;
+  uint32_t attached_count = 0;
+  /// A bit for each shared event (own_events.h) in use.
+  uint32_t shared_events = 0;
+
+  /// An owner of `lock` has died in the middle of a change. Logged; what it left may be inconsistent.
+  bool suspect = false;
+
+  /// Releases what processes refer to that have died without a word (kill -9), as far as their numbers tell:
+  /// not while they are zombies. Lock held.
+  void reap_dead();
+  /// Makes the locks. The memory is zeroed.
+  void initialise_locks();
+};
+
+/// This process's host; nullptr before it has one.
+extern SharedHost* shared_host;
+
+}  // namespace ustack::shim

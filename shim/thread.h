@@ -1,0 +1,19 @@
+// What a thread leaves behind when it ends.
+#pragma once
+
+#include "shim/driver.h"
+#include "shim/scope.h"
+
+namespace ustack::shim {
+
+/// Sees to it that the calling thread's waiter and engine are freed when it ends. False: no memory (ENOMEM).
+bool expect_thread_end();
+/// Once, when the process gets a host: the key whose destructor runs at a thread's end.
+Status make_thread_key();
+/// In the child of a fork, in its only thread: the waiter and the engine are the parent's.
+void after_fork_in_child(ThreadState& thread);
+
+/// Lock: the host's.
+void destroy_waiter(Waiter* waiter);
+
+}  // namespace ustack::shim

@@ -1,0 +1,121 @@
+// What a thread waits for: its waiter and its entries in wait queues. How it waits is in driver.cpp.
+#include <algorithm>
+#include <new>
+
+#include "shim/driver.h"
+#include "shim/shared_host.h"
+#include "shim/thread.h"
+
+namespace ustack::shim {
+
+/// One entry, in the arena: a driver in another process follows it.
+struct Wait::Registration {
+  Registration(Waiter& waiter, WaitQueue& to)
+      : entry([](WaitEntry& e, uint32_t) { return wake(*static_cast<Waiter*>(e.context())); }, &waiter),
+        queue(&to) {}
+  WaitEntry entry;
+  WaitQueue* queue;
+};
+
+namespace {
+
+constexpr uint32_t kFirst = 4;
+constexpr uint32_t kPerChunk = 60;
+/// How many of the entries are searched when a queue isn't asked for in the order of last time.
+constexpr uint32_t kSearched = 16;
+
+constexpr size_t kRegistrationBytes = 80;
+
+struct Chunk {
+  Chunk* next = nullptr;
+  alignas(16) std::byte room[kPerChunk][kRegistrationBytes];
+};
+
+/// A thread's waiter with room for the few entries that nearly every call needs.
+struct ThreadWaiter : Waiter {
+  alignas(16) std::byte first[kFirst][kRegistrationBytes];
+  Chunk* chunks = nullptr;
+};
+
+/// The place for registration `index`, in a chunk that is made where it doesn't exist; nullptr: no memory.
+void* place(ThreadWaiter& waiter, uint32_t index) {
+  if (index < kFirst) return waiter.first[index];
+  index -= kFirst;
+  Chunk** chunk = &waiter.chunks;
+  for (;;) {
+    if (*chunk == nullptr) *chunk = shared_host->arena->create<Chunk>();
+    if (*chunk == nullptr) return nullptr;
+    if (index < kPerChunk) return (*chunk)->room[index];
+    index -= kPerChunk;
+    chunk = &(*chunk)->next;
+  }
+}
+
+void release_chunks(ThreadWaiter& waiter) {
+  while (Chunk* chunk = waiter.chunks) {
+    waiter.chunks = chunk->next;
+    shared_host->arena->destroy(chunk);
+  }
+}
+
+}  // namespace
+
+bool wake(Waiter& waiter) {
+  if (waiter.notified) return false;
+  waiter.notified = true;
+  if (waiter.asleep && waiter.word.exchange(1) == 0) shared_host->wakes.push_back(waiter);
+  return true;
+}
+
+Waiter* this_waiter() {
+  ThreadState& thread = this_thread();
+  if (thread.waiter == nullptr && expect_thread_end())
+    thread.waiter = shared_host->arena->create<ThreadWaiter>();
+  return thread.waiter;
+}
+
+void destroy_waiter(Waiter* waiter) { shared_host->arena->destroy(static_cast<ThreadWaiter*>(waiter)); }
+
+Wait::Wait() = default;
+
+Wait::~Wait() {
+  if (waiter_ == nullptr) return;
+  while (count_ > 0) at(--count_)->~Registration();
+  release_chunks(*static_cast<ThreadWaiter*>(waiter_));
+  waiter_->notified = false;
+}
+
+Wait::Registration* Wait::at(uint32_t index) {
+  // Made before, so that its place is there.
+  return std::launder(static_cast<Registration*>(place(*static_cast<ThreadWaiter*>(waiter_), index)));
+}
+
+Status Wait::on(WaitQueue& queue, uint32_t events, bool exclusive) {
+  static_assert(sizeof(Registration) <= kRegistrationBytes);
+  if (waiter_ == nullptr) {
+    waiter_ = this_waiter();
+    if (waiter_ == nullptr) return Error{ENOMEM};
+  }
+  Registration* found = nullptr;
+  if (cursor_ < count_ && at(cursor_)->queue == &queue) {
+    found = at(cursor_++);
+  } else {
+    for (uint32_t i = 0; i < std::min(count_, kSearched) && found == nullptr; ++i)
+      if (at(i)->queue == &queue) found = at(i);
+  }
+  if (found != nullptr) {
+    found->entry.interest = events;
+    return {};
+  }
+  void* room = place(*static_cast<ThreadWaiter*>(waiter_), count_);
+  if (room == nullptr) return Error{ENOMEM};
+  auto* made = new (room) Registration(*waiter_, queue);
+  made->entry.interest = events;
+  made->entry.exclusive = exclusive;
+  queue.add(made->entry);
+  ++count_;
+  cursor_ = count_;
+  return {};
+}
+
+}  // namespace ustack::shim
