@@ -28,4 +28,11 @@ Status Blocker::wait(WaitQueue& queue, uint32_t events, bool exclusive, int kern
   return {};
 }
 
+Status Blocker::wait_turn(WaitQueue& queue) {
+  if (Status s = wait_.on(queue, ready::kIn); !s.ok()) return s;
+  if (wait_.sleep(lock_, {}) == WaitOutcome::interrupted)
+    return Error{limit_ > Duration(0) ? EINTR : kRestart};
+  return {};
+}
+
 }  // namespace ustack::shim

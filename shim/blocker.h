@@ -28,8 +28,9 @@ class Blocker {
   /// Success: look again. EAGAIN (would block, or the time is over), EINTR, kRestart, ENOMEM. The wait also
   /// ends when kernel_fd (unless -1) becomes readable.
   Status wait(WaitQueue& queue, uint32_t events, bool exclusive = false, int kernel_fd = -1);
-  /// It would block: a call that must not wait, or whose time is over.
-  bool exhausted() const { return ends_with_ == EAGAIN; }
+  /// Waits until `queue` is notified, also in a non-blocking call and without a time limit: for what another
+  /// thread is about to finish. EINTR, kRestart, ENOMEM.
+  Status wait_turn(WaitQueue& queue);
 
  private:
   HostLock& lock_;

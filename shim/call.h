@@ -18,17 +18,6 @@ inline constexpr int kGoReal = 1024;
 /// The first line of every hook: whether the descriptor may be ours and we are not inside the library.
 inline bool concerns_us(int fd) { return FdTable::look(fd) != nullptr && !Scope::inside(); }
 
-/// Passes on what a real function has returned that makes a descriptor: nothing of ours is left on the
-/// number.
-inline int fresh(int fd) {
-  if (fd >= 0 && concerns_us(fd)) [[unlikely]] {
-    Scope scope;
-    HostLock lock;
-    FdTable::current()->clear(fd);
-  }
-  return fd;
-}
-
 /// Runs something that touches the program's memory, without the lock.
 template <typename Copy>
 auto unlocked(HostLock& lock, Copy&& copy) {

@@ -59,7 +59,7 @@ int control_descriptor(int fd, int command, unsigned long argument, Real&& go_re
   switch (command) {
     case F_DUPFD:
     case F_DUPFD_CLOEXEC: {
-      if (!concerns_us(fd)) return fresh(go_real());
+      if (!concerns_us(fd)) return FdTable::forget_stale(go_real());
       Scope scope;
       HostLock lock;
       Result<int> number =

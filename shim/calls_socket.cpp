@@ -85,7 +85,7 @@ int accept_with(int fd, sockaddr* address, socklen_t* length, int flags) {
         if ((flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != 0) return Error{EINVAL};
         return accept_socket(lock, file, address, length, flags);
       },
-      [&] { return fresh(real::accept4(fd, address, length, flags)); });
+      [&] { return FdTable::forget_stale(real::accept4(fd, address, length, flags)); });
 }
 
 }  // namespace
@@ -94,7 +94,7 @@ namespace hook {
 
 int socket(int domain, int type, int protocol) {
   if (!stack_has(domain, type, protocol) || Scope::inside()) {
-    return fresh(real::socket(domain, type, protocol));
+    return FdTable::forget_stale(real::socket(domain, type, protocol));
   }
   Scope scope;
   if (Status s = Process::ensure_host(); !s.ok()) return scope.fail(s.code());
@@ -119,12 +119,12 @@ int listen(int fd, int backlog) {
 }
 
 int accept(int fd, sockaddr* address, socklen_t* length) {
-  if (!concerns_us(fd)) return fresh(real::accept(fd, address, length));
+  if (!concerns_us(fd)) return FdTable::forget_stale(real::accept(fd, address, length));
   return accept_with(fd, address, length, 0);
 }
 
 int accept4(int fd, sockaddr* address, socklen_t* length, int flags) {
-  if (!concerns_us(fd)) return fresh(real::accept4(fd, address, length, flags));
+  if (!concerns_us(fd)) return FdTable::forget_stale(real::accept4(fd, address, length, flags));
   return accept_with(fd, address, length, flags);
 }
 

@@ -76,7 +76,7 @@ void EpollSet::attach_half(const EpollMember& member, int half) {
   event.events = member.events;
   event.data.u64 = member.data;
   if (io::sys::call(SYS_epoll_ctl, fd_, EPOLL_CTL_ADD, half, io::sys::arg(&event)) == 0)
-    kernel_members = true;
+    expect_kernel_members();
 }
 
 void EpollSet::erase(EpollMember& member) { arena_.destroy(&member); }
@@ -115,7 +115,36 @@ uint32_t EpollSet::readiness() {
   return 0;
 }
 
-size_t EpollSet::collect(uint64_t wait, std::span<const epoll_event> reported, std::span<epoll_event> out) {
+void EpollSet::expect_kernel_members() {
+  if (kernel_members_) return;
+  kernel_members_ = true;
+  waiters_.notify(kReadable);
+}
+
+bool EpollSet::has_halves() const {
+  for (EpollMember& member : const_cast<EpollSet*>(this)->ready_)
+    if (member.file.kernel_half() >= 0) return true;
+  return false;
+}
+
+bool EpollSet::Skip::operator()(const EpollMember& member) const {
+  if (member.file.kernel_half() < 0) return false;
+  return halves || std::any_of(reported.begin(), reported.end(),
+                               [&](const epoll_event& event) { return event.data.u64 == member.data; });
+}
+
+size_t EpollSet::collect_whole(uint64_t wait, std::span<epoll_event> out) {
+  Skip skip{.halves = true, .reported = {}};
+  return collect_if(wait, out, &skip);
+}
+
+size_t EpollSet::collect_after(uint64_t wait, std::span<epoll_event> out,
+                               std::span<const epoll_event> reported) {
+  Skip skip{.halves = false, .reported = reported};
+  return collect_if(wait, out, &skip);
+}
+
+size_t EpollSet::collect_if(uint64_t wait, std::span<epoll_event> out, const Skip* skip) {
   size_t count = 0;
   // Those that stay ready go to the end of the queue: the last one that is there now ends the round.
   EpollMember* last = ready_.back();
@@ -123,11 +152,7 @@ size_t EpollSet::collect(uint64_t wait, std::span<const epoll_event> reported, s
   while (next != nullptr && count < out.size()) {
     EpollMember& member = *next;
     next = &member == last ? nullptr : ready_.next(member);
-    if (member.reported_in == wait) continue;
-    if (member.file.kernel_half() >= 0 &&
-        std::any_of(reported.begin(), reported.end(),
-                    [&](const epoll_event& event) { return event.data.u64 == member.data; }))
-      continue;
+    if (member.reported_in == wait || (skip != nullptr && (*skip)(member))) continue;
     ready_.remove(member);
     uint32_t events = pending(member);
     if (events == 0) continue;

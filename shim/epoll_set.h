@@ -57,20 +57,29 @@ class EpollSet final : public OpenFile {
   /// The registration of that number for that file, nullptr if there is none.
   EpollMember* find(OpenFile& file, int fd);
 
+  bool empty() const { return const_cast<EpollSet*>(this)->members_.empty(); }
+
   /// A number for one epoll_wait: members reported under it are not reported again.
   uint64_t begin_wait() { return ++waits_; }
   /// Reports up to out.size() members that are ready now, the longest waiting first, as epoll_wait does
-  /// (level- triggered ones go to the end of the queue, one-shot ones are disabled). A member with a kernel
-  /// half whose data is among `reported` (what the kernel has just told for this wait) waits for the next
-  /// time.
-  size_t collect(uint64_t wait, std::span<const epoll_event> reported, std::span<epoll_event> out);
+  /// (level- triggered ones go to the end of the queue, one-shot ones are disabled).
+  size_t collect(uint64_t wait, std::span<epoll_event> out) { return collect_if(wait, out, nullptr); }
+  /// The same of members without a half in the kernel only.
+  size_t collect_whole(uint64_t wait, std::span<epoll_event> out);
+  /// The same after the kernel was asked: a member with a kernel half whose data is among `reported`, what
+  /// the kernel has just told for this wait, waits for the next time.
+  size_t collect_after(uint64_t wait, std::span<epoll_event> out, std::span<const epoll_event> reported);
   /// Something was left over: wakes the next thread in epoll_wait.
   void pass_on();
   /// Whether collect() may have something.
   bool may_be_ready() const { return !const_cast<EpollSet*>(this)->ready_.empty(); }
 
-  /// The kernel's set has members too, so that it has to be asked and waited for.
-  bool kernel_members = false;
+  /// The kernel's set has (or may have) members too, so that it is asked and waited for. Who sleeps without
+  /// it looks again when the first comes.
+  bool has_kernel_members() const { return kernel_members_; }
+  void expect_kernel_members();
+  /// Some member of ours has a half in the kernel.
+  bool has_halves() const;
   /// Whose turn it is to fill the caller's array first: the kernel's members or ours.
   bool kernel_first = false;
 
@@ -91,6 +100,12 @@ class EpollSet final : public OpenFile {
   static bool on_event(WaitEntry& entry, uint32_t events);
   void erase(EpollMember& member);
   void make_ready(EpollMember& member);
+  struct Skip {
+    bool halves;
+    std::span<const epoll_event> reported;
+    bool operator()(const EpollMember& member) const;
+  };
+  size_t collect_if(uint64_t wait, std::span<epoll_event> out, const Skip* skip);
   /// What of its interest is true now.
   static uint32_t pending(EpollMember& member);
 
@@ -100,6 +115,7 @@ class EpollSet final : public OpenFile {
   WaitQueue waiters_;
   uint64_t waits_ = 0;
   int fd_;
+  bool kernel_members_ = false;
 
   friend struct EpollMember;
 };

@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 
+#include <mutex>
+
 #include "io/descriptor.h"
 #include "io/syscalls.h"
 #include "shim/call.h"
@@ -33,11 +35,8 @@ Status set_up(int kernel, SocketFile& file) {
   return {};
 }
 
-/// How far duplicates are looked for. Looking fills the table's memory in, so that the whole of it is not
-/// walked.
-constexpr int kEndOfSearch = 1 << 16;
-
 void put_on(int kernel, int fd) {
+  std::lock_guard held(FdTable::lock());
   long flags = io::sys::fcntl(fd, F_GETFD);
   FdTable::current()->clear(fd);
   // One step: the number is never free in between.
@@ -53,7 +52,7 @@ Status become_kernel_socket(SocketFile& file, int fd) {
 
   put_on(kernel.get(), fd);
   // The caller's hold is the last reference, unless there are duplicates or relatives.
-  for (int other = 0; other < kEndOfSearch && file.references() > 1; ++other)
+  for (int other = 0; file.references() > 1 && (other = FdTable::current()->next(other)) >= 0; ++other)
     if (FdTable::look(other) == &file) put_on(kernel.get(), other);
   for (EpollMember& member : file.registrations) {
     epoll_event event{};
@@ -61,7 +60,7 @@ Status become_kernel_socket(SocketFile& file, int fd) {
     event.data.u64 = member.data;
     if (io::sys::call(SYS_epoll_ctl, member.set.kernel_half(), EPOLL_CTL_ADD, member.fd,
                       io::sys::arg(&event)) == 0)
-      member.set.kernel_members = true;
+      member.set.expect_kernel_members();
   }
   EpollSet::forget(file);
   file.mark_replaced();

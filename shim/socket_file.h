@@ -13,6 +13,8 @@
 
 namespace ustack::shim {
 
+class Blocker;
+
 /// An option that was set on a socket of which it is not yet known whether it is ours or the kernel's.
 struct SetOption : ListHook<> {
   /// More than any option of a stream socket has.
@@ -98,8 +100,7 @@ class SocketFile final : public OpenFile {
     bool taken = false;
     WaitQueue queue;
   };
-  /// kRestart, or EINTR for a call with a time limit.
-  static Status take_turn(HostLock& lock, Turn& turn, Duration limit);
+  static Status take_turn(Blocker& blocker, Turn& turn);
   static void end_turn(Turn& turn);
   /// Up to `total` bytes that `fill(room)` puts there without the lock; it says how many, and an errno if
   /// those are less than there was room for.

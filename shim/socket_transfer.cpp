@@ -18,14 +18,10 @@ constexpr uint32_t kBroken = ready::kErr | ready::kHup;
 
 }  // namespace
 
-Status SocketFile::take_turn(HostLock& lock, Turn& turn, Duration limit) {
-  // Also without O_NONBLOCK's leave: whoever has the turn is copying and doesn't wait for anything.
-  while (turn.taken) {
-    Wait wait;
-    if (Status s = wait.on(turn.queue, ready::kIn, true); !s.ok()) return s;
-    if (wait.sleep(lock, {}) == WaitOutcome::interrupted)
-      return Error{limit > Duration(0) ? EINTR : kRestart};
-  }
+Status SocketFile::take_turn(Blocker& blocker, Turn& turn) {
+  // Whoever has the turn is copying and doesn't wait for anything: this is no reason for EAGAIN.
+  while (turn.taken)
+    if (Status s = blocker.wait_turn(turn.queue); !s.ok()) return s;
   turn.taken = true;
   return {};
 }
@@ -37,12 +33,10 @@ void SocketFile::end_turn(Turn& turn) {
 
 template <typename Fill>
 Result<size_t> SocketFile::send_from(HostLock& lock, size_t total, int flags, Fill fill) {
-  Duration limit = socket_.send_timeout();
-  Blocker blocker(lock, nonblocking() || (flags & MSG_DONTWAIT) != 0, limit);
+  Blocker blocker(lock, nonblocking() || (flags & MSG_DONTWAIT) != 0, socket_.send_timeout());
   size_t sent = 0;
   for (;;) {
-    if (Status s = take_turn(lock, sending_, limit); !s.ok())
-      return sent > 0 ? Result<size_t>(sent) : s.error();
+    if (Status s = take_turn(blocker, sending_); !s.ok()) return sent > 0 ? Result<size_t>(sent) : s.error();
     Result<Extents> room = socket_.reserve_send(total - sent);
     if (!room.ok()) {
       end_turn(sending_);
@@ -149,11 +143,10 @@ Result<size_t> SocketFile::receive(HostLock& lock, UserBytes& to, int flags, int
   // sock_rcvlowat
   const size_t low_water = std::min<size_t>(socket_.receive_low_water(), want);
   const size_t target = std::max<size_t>((flags & MSG_WAITALL) != 0 ? want : low_water, 1);
-  Duration limit = socket_.receive_timeout();
-  Blocker blocker(lock, nonblocking() || (flags & MSG_DONTWAIT) != 0, limit);
+  Blocker blocker(lock, nonblocking() || (flags & MSG_DONTWAIT) != 0, socket_.receive_timeout());
   size_t copied = 0;
   for (;;) {
-    if (Status s = take_turn(lock, receiving_, limit); !s.ok())
+    if (Status s = take_turn(blocker, receiving_); !s.ok())
       return copied > 0 ? Result<size_t>(copied) : s.error();
     const size_t asked = std::max<size_t>(want - copied, 1);
     Result<Extents> view = socket_.view_receive(asked, peek ? copied : 0);
