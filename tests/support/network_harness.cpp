@@ -40,7 +40,7 @@ NetworkHarness::NetworkHarness(const Options& options) : random(options.seed) {
 }
 
 NetworkHarness::~NetworkHarness() {
-  take();
+  if (network) take();
   network.reset();
 }
 
