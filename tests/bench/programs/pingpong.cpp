@@ -1,77 +1,116 @@
-// Request and answer, one at a time, over blocking sockets.
+// Requests and answers of one size over one connection; the client tells how long they take.
 //
-//   pingpong serve ADDRESS PORT SIZE
-//   pingpong ask ADDRESS PORT SIZE REQUESTS    prints p50, p99 and mean in nanoseconds
-#include <algorithm>
-#include <vector>
+//   pingpong server ADDRESS PORT [--size 64] [--epoll]
+//   pingpong client ADDRESS PORT [--size 64] [--epoll] [--count 20000] [--warm-up 1000] [--seconds 0]
+//
+// The server serves one connection and ends. --epoll: non-blocking sockets behind epoll_wait, as servers with
+// many connections do. --seconds: the client stops then, however many of `count` it has done.
+#include <sys/epoll.h>
 
-#include "tests/bench/programs/socket_program.h"
+#include <algorithm>
+
+#include "plain_socket.h"
 
 namespace {
 
-bool receive_all(int fd, char* data, size_t size) {
-  for (size_t got = 0; got < size;) {
-    ssize_t n = recv(fd, data + got, size - got, 0);
-    if (n == 0) return false;
-    if (n < 0) fail("recv");
-    got += static_cast<size_t>(n);
+/// Moves whole messages over one descriptor, blocking or behind an epoll set.
+class Peer {
+ public:
+  Peer(int fd, bool with_epoll) : fd_(fd) {
+    plain::no_delay(fd);
+    if (!with_epoll) return;
+    set_ = epoll_create1(0);
+    epoll_event event{};
+    event.events = EPOLLIN;
+    if (set_ < 0 || epoll_ctl(set_, EPOLL_CTL_ADD, fd, &event) < 0) plain::die("epoll");
   }
-  return true;
-}
 
-void send_all(int fd, const char* data, size_t size) {
-  for (size_t sent = 0; sent < size;) {
-    ssize_t n = send(fd, data + sent, size - sent, 0);
-    if (n < 0) fail("send");
-    sent += static_cast<size_t>(n);
+  /// False at the end of the stream.
+  bool receive(char* data, size_t size) {
+    for (size_t have = 0; have < size;) {
+      if (set_ >= 0) {
+        epoll_event event{};
+        if (epoll_wait(set_, &event, 1, -1) < 0) plain::die("epoll_wait");
+      }
+      ssize_t count = recv(fd_, data + have, size - have, set_ >= 0 ? MSG_DONTWAIT : 0);
+      if (count == 0) return false;
+      if (count < 0 && errno != EAGAIN) plain::die("recv");
+      if (count > 0) have += static_cast<size_t>(count);
+    }
+    return true;
   }
-}
 
-int serve(const char* address, const char* port, size_t size) {
-  std::vector<char> buffer(size);
-  int fd = accept_one(address, port);
-  no_delay(fd);
-  while (receive_all(fd, buffer.data(), size)) send_all(fd, buffer.data(), size);
+  void send(const char* data, size_t size) { plain::write_all(fd_, data, size); }
+
+ private:
+  int fd_;
+  int set_ = -1;
+};
+
+int serve(const plain::Arguments& arguments) {
+  int listener = plain::listen_on(arguments.at(1), arguments.at(2), 1);
+  int fd = accept(listener, nullptr, nullptr);
+  if (fd < 0) plain::die("accept");
+  Peer peer(fd, arguments.has("epoll"));
+  std::vector<char> message(static_cast<size_t>(arguments.number("size", 64)));
+  while (peer.receive(message.data(), message.size())) peer.send(message.data(), message.size());
   close(fd);
+  close(listener);
   return 0;
 }
 
-int ask(const char* address, const char* port, size_t size, size_t requests) {
-  std::vector<char> question(size, 'q'), answer(size);
-  int fd = connect_to(address, port);
-  no_delay(fd);
-  std::vector<int64_t> times;
-  times.reserve(requests);
-  // The first tenth warms up.
-  for (size_t i = 0; i < requests + requests / 10; ++i) {
-    auto started = Clock::now();
-    send_all(fd, question.data(), size);
-    if (!receive_all(fd, answer.data(), size)) {
-      std::fputs("the server closed\n", stderr);
+int ask(const plain::Arguments& arguments) {
+  const auto count = static_cast<size_t>(arguments.number("count", 20000));
+  const auto warm_up = static_cast<size_t>(arguments.number("warm-up", 1000));
+  const auto limit = static_cast<int64_t>(arguments.number("seconds", 0) * 1e9);
+  std::vector<char> message(static_cast<size_t>(arguments.number("size", 64)), 'x');
+  int fd = plain::connect_to(arguments.at(1), arguments.at(2));
+  Peer peer(fd, arguments.has("epoll"));
+  std::vector<int64_t> took;
+  took.reserve(count);
+  plain::CpuSeconds before = plain::cpu_seconds();
+  int64_t started = plain::now_ns();
+  for (size_t i = 0; i < warm_up + count; ++i) {
+    if (i == warm_up) {
+      before = plain::cpu_seconds();
+      started = plain::now_ns();
+    }
+    int64_t sent = plain::now_ns();
+    peer.send(message.data(), message.size());
+    if (!peer.receive(message.data(), message.size())) {
+      std::fprintf(stderr, "the server ended early\n");
       return 1;
     }
-    if (i >= requests / 10) times.push_back((Clock::now() - started).count());
+    int64_t now = plain::now_ns();
+    if (i < warm_up) continue;
+    took.push_back(now - sent);
+    if (limit > 0 && now - started > limit) break;
   }
+  double seconds = static_cast<double>(plain::now_ns() - started) / 1e9;
+  plain::CpuSeconds after = plain::cpu_seconds();
   close(fd);
-  if (answer != question) {
-    std::fputs("the answer is not the question\n", stderr);
-    return 1;
-  }
-  int64_t sum = 0;
-  for (int64_t time : times) sum += time;
-  std::sort(times.begin(), times.end());
-  std::printf("%ld %ld %ld\n", times[times.size() / 2], times[times.size() * 99 / 100],
-              sum / static_cast<int64_t>(times.size()));
+  if (took.empty()) return 1;
+  std::sort(took.begin(), took.end());
+  auto at = [&](double part) {
+    return static_cast<double>(took[static_cast<size_t>(part * static_cast<double>(took.size() - 1))]) / 1e3;
+  };
+  double sum = 0;
+  for (int64_t each : took) sum += static_cast<double>(each) / 1e3;
+  std::printf(
+      "{\"requests\": %zu, \"seconds\": %.3f, \"p50_us\": %.2f, \"p99_us\": %.2f, \"mean_us\": %.2f, "
+      "\"user_us\": %.2f, \"system_us\": %.2f}\n",
+      took.size(), seconds, at(0.5), at(0.99), sum / static_cast<double>(took.size()),
+      (after.user - before.user) * 1e6 / static_cast<double>(took.size()),
+      (after.system - before.system) * 1e6 / static_cast<double>(took.size()));
   return 0;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc == 5 && std::strcmp(argv[1], "serve") == 0)
-    return serve(argv[2], argv[3], std::strtoul(argv[4], nullptr, 10));
-  if (argc == 6 && std::strcmp(argv[1], "ask") == 0)
-    return ask(argv[2], argv[3], std::strtoul(argv[4], nullptr, 10), std::strtoul(argv[5], nullptr, 10));
-  std::fputs("usage: pingpong serve ADDRESS PORT SIZE | ask ADDRESS PORT SIZE REQUESTS\n", stderr);
+  plain::Arguments arguments(argc, argv);
+  if (arguments.count() == 3 && !std::strcmp(arguments.at(0), "server")) return serve(arguments);
+  if (arguments.count() == 3 && !std::strcmp(arguments.at(0), "client")) return ask(arguments);
+  std::fprintf(stderr, "usage: pingpong server|client ADDRESS PORT [options]; see the source\n");
   return 2;
 }

@@ -1,0 +1,108 @@
+// One-way streams, as fast as they go; the receiver counts.
+//
+//   bulk receive ADDRESS PORT [--streams 1] [--read 262144]
+//   bulk send ADDRESS PORT [--streams 1] [--seconds 2] [--write 131072]
+//
+// The receiver takes that many connections, reads until all have ended and tells the rate from the first byte
+// to the last. Both tell the processor time that their process took. One stream: blocking calls; several:
+// epoll.
+#include <fcntl.h>
+#include <sys/epoll.h>
+
+#include "plain_socket.h"
+
+namespace {
+
+void report(uint64_t bytes, double seconds, const plain::CpuSeconds& before) {
+  plain::CpuSeconds after = plain::cpu_seconds();
+  std::printf("{\"bytes\": %llu, \"seconds\": %.3f, \"gbits\": %.3f, \"user_s\": %.3f, \"system_s\": %.3f}\n",
+              static_cast<unsigned long long>(bytes), seconds,
+              seconds > 0 ? static_cast<double>(bytes) * 8 / seconds / 1e9 : 0.0, after.user - before.user,
+              after.system - before.system);
+}
+
+/// An epoll set with all of `fds`, which become non-blocking.
+int watch(const std::vector<int>& fds, uint32_t events) {
+  int set = epoll_create1(0);
+  if (set < 0) plain::die("epoll_create1");
+  for (int fd : fds) {
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    epoll_event event{};
+    event.events = events;
+    event.data.fd = fd;
+    if (epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) < 0) plain::die("epoll_ctl");
+  }
+  return set;
+}
+
+int receive(const plain::Arguments& arguments) {
+  const auto streams = static_cast<size_t>(arguments.number("streams", 1));
+  std::vector<char> buffer(static_cast<size_t>(arguments.number("read", 262144)));
+  int listener = plain::listen_on(arguments.at(1), arguments.at(2), 128);
+  std::vector<int> fds;
+  while (fds.size() < streams) {
+    int fd = accept(listener, nullptr, nullptr);
+    if (fd < 0) plain::die("accept");
+    fds.push_back(fd);
+  }
+  plain::CpuSeconds before = plain::cpu_seconds();
+  int64_t first = 0;
+  uint64_t bytes = 0;
+  int set = streams > 1 ? watch(fds, EPOLLIN) : -1;
+  for (size_t open = streams; open > 0;) {
+    epoll_event events[64];
+    int ready = 1;
+    events[0].data.fd = fds[0];
+    if (set >= 0 && (ready = epoll_wait(set, events, 64, -1)) < 0) plain::die("epoll_wait");
+    for (int i = 0; i < ready; ++i) {
+      ssize_t count = read(events[i].data.fd, buffer.data(), buffer.size());
+      if (count < 0 && errno != EAGAIN) plain::die("read");
+      if (count == 0) {
+        close(events[i].data.fd);
+        --open;
+      }
+      if (count > 0) {
+        if (first == 0) first = plain::now_ns();
+        bytes += static_cast<uint64_t>(count);
+      }
+    }
+  }
+  report(bytes, static_cast<double>(plain::now_ns() - first) / 1e9, before);
+  return 0;
+}
+
+int send(const plain::Arguments& arguments) {
+  const auto streams = static_cast<size_t>(arguments.number("streams", 1));
+  const auto limit = static_cast<int64_t>(arguments.number("seconds", 2) * 1e9);
+  std::vector<char> buffer(static_cast<size_t>(arguments.number("write", 131072)), 'x');
+  std::vector<int> fds;
+  while (fds.size() < streams) fds.push_back(plain::connect_to(arguments.at(1), arguments.at(2)));
+  int set = streams > 1 ? watch(fds, EPOLLOUT) : -1;
+  plain::CpuSeconds before = plain::cpu_seconds();
+  uint64_t bytes = 0;
+  int64_t started = plain::now_ns();
+  while (plain::now_ns() - started < limit) {
+    epoll_event events[64];
+    int ready = 1;
+    events[0].data.fd = fds[0];
+    if (set >= 0 && (ready = epoll_wait(set, events, 64, 1000)) < 0) plain::die("epoll_wait");
+    for (int i = 0; i < ready; ++i) {
+      ssize_t count = write(events[i].data.fd, buffer.data(), buffer.size());
+      if (count < 0 && errno != EAGAIN) plain::die("write");
+      if (count > 0) bytes += static_cast<uint64_t>(count);
+    }
+  }
+  report(bytes, static_cast<double>(plain::now_ns() - started) / 1e9, before);
+  for (int fd : fds) close(fd);
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  plain::Arguments arguments(argc, argv);
+  if (arguments.count() == 3 && !std::strcmp(arguments.at(0), "receive")) return receive(arguments);
+  if (arguments.count() == 3 && !std::strcmp(arguments.at(0), "send")) return send(arguments);
+  std::fprintf(stderr, "usage: bulk receive|send ADDRESS PORT [options]; see the source\n");
+  return 2;
+}
