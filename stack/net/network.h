@@ -39,7 +39,7 @@ struct NetworkConfig {
 ///
 /// and what goes out Route::send -> IPv4 -> NeighbourCache -> Ethernet -> the transmit queue.
 /// IPv6 has its place in all types, and its packets are counted RxNotForUs for now. Lock: the host's.
-class Network : private NeighbourPort {
+class Network final : private NeighbourPort {
  public:
   /// `transmit` is where frames for the link are put, in order. Needs no memory of the arena yet.
   Network(const HostContext& context, const NetworkConfig& config, FrameQueue& transmit);
