@@ -47,18 +47,24 @@ void LinkReader::prepare() {
   }
 }
 
-LinkReader::Outcome LinkReader::judge(long result, bool hung_up) {
-  if (result > 0 || (result == 0 && !hung_up)) return Outcome::frame;
-  if (result == -EAGAIN || result == -EINTR || result == -ECANCELED || is_transient(result))
+LinkReader::Outcome LinkReader::judge(long result) {
+  if (result > 0) return Outcome::frame;
+  if (result == 0) {  // an empty message, or the end
+    pollfd link{link_.fd(), POLLIN, 0};
+    __kernel_timespec at_once{};
+    sys::ppoll(&link, 1, &at_once, nullptr);
+    if ((link.revents & (POLLHUP | POLLERR)) == 0) return Outcome::frame;
+  } else if (result == -EAGAIN || result == -EINTR || result == -ECANCELED || is_transient(result)) {
     return Outcome::nothing;
+  }
   lost_ = true;
   return Outcome::lost;
 }
 
-bool LinkReader::read(bool all, Instant arrived, bool hung_up) {
+bool LinkReader::read(bool all, Instant arrived) {
   bool any = false;
   backlog_ = false;
-  for (;;) {
+  while (!lost_) {
     std::byte scrap[64];
     std::byte* buffer = scrap;
     size_t bytes = sizeof scrap;
@@ -73,7 +79,7 @@ bool LinkReader::read(bool all, Instant arrived, bool hung_up) {
       bytes = buffer_bytes();
     }
     long result = sys::read(link_.fd(), buffer, bytes);
-    switch (judge(result, hung_up)) {
+    switch (judge(result)) {
       case Outcome::nothing:
         return any;
       case Outcome::lost:
@@ -95,6 +101,7 @@ bool LinkReader::read(bool all, Instant arrived, bool hung_up) {
     }
     if (!all) return true;
   }
+  return any;
 }
 
 BlockRef LinkReader::take_block() {
@@ -102,8 +109,8 @@ BlockRef LinkReader::take_block() {
   return std::move(slots_[--ready_].block);
 }
 
-bool LinkReader::took(BlockRef& block, long result, Instant arrived, bool hung_up) {
-  switch (judge(result, hung_up)) {
+bool LinkReader::took(BlockRef& block, long result, Instant arrived) {
+  switch (judge(result)) {
     case Outcome::nothing:
       return false;
     case Outcome::lost:

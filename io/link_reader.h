@@ -31,9 +31,9 @@ class LinkReader {
   uint32_t filled() const { return filled_; }
 
   /// No lock: reads one frame, or with `all` as many as there are and fit, stamped `arrived`. Without a block
-  /// the frames are dropped, as a card without descriptors would. True if a frame came or the link was lost.
-  /// `hung_up`: poll saw POLLHUP, so that "nothing" means the end and not an empty message.
-  bool read(bool all, Instant arrived, bool hung_up);
+  /// the frames are dropped, as a card without descriptors would. True if a frame came or the link was lost
+  /// by this.
+  bool read(bool all, Instant arrived);
   /// Whether all slots were filled last time, so that more is likely to be there.
   bool backlog() const { return backlog_; }
   bool wants_all() const { return wanted_ > 1; }
@@ -45,7 +45,7 @@ class LinkReader {
   BlockRef take_block();
   uint32_t buffer_bytes() const;
   /// What that read brought. The block stays with the caller if it brought nothing. True as read().
-  bool took(BlockRef& block, long result, Instant arrived, bool hung_up);
+  bool took(BlockRef& block, long result, Instant arrived);
 
  private:
   struct Slot {
@@ -54,7 +54,7 @@ class LinkReader {
     Instant arrived{};
   };
   enum class Outcome : uint8_t { frame, nothing, lost };
-  Outcome judge(long result, bool hung_up);
+  Outcome judge(long result);
   void deliver_one(Slot& slot, Instant now);
 
   Link& link_;

@@ -19,7 +19,8 @@ namespace ustack::io {
   X(nl_socket_free)                                                                                        \
   X(nl_connect)                                                                                            \
   X(nl_geterror)                                                                                           \
-  X(nl_addr_build) X(nl_addr_put) X(nl_addr_set_prefixlen) X(nl_addr_get_prefixlen) X(nl_addr_get_family)  \
+  X(nl_addr_build)                                                                                         \
+  X(nl_addr_put) X(nl_addr_set_prefixlen) X(nl_addr_get_prefixlen) X(nl_addr_get_family)                   \
       X(nl_addr_get_binary_addr) X(nl_addr_get_len) X(nl_cache_free) X(nl_cache_get_first)                 \
           X(nl_cache_get_next) X(rtnl_link_get_kernel) X(rtnl_link_alloc) X(rtnl_link_put)                 \
               X(rtnl_link_change) X(rtnl_link_set_flags) X(rtnl_link_unset_flags) X(rtnl_link_get_flags)   \

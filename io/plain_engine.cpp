@@ -23,18 +23,25 @@ void PlainEngine::transmit() {
 WaitResult PlainEngine::wait(const WaitRequest& request) {
   if (reader_.backlog() && unpolled_ < kUnpolledTurns) {
     ++unpolled_;
-    if (reader_.read(true, now(), false)) return {.frames = reader_.filled() > 0};
+    if (WaitResult result; reader_.read(true, now())) {
+      report_link(result);
+      return result;
+    }
   }
   unpolled_ = 0;
 
   PollOutcome polled = poll_once(reader_.lost() ? -1 : link_.fd(), blocked_, request, spin_);
   if (polled.link_readable) {
     if (!polled.slept) reader_.expect_more();
-    reader_.read(!polled.slept || reader_.wants_all(), polled.at, polled.link_hung_up);
-    polled.result.frames = reader_.filled() > 0;
-    if (reader_.lost() && !loss_reported_) polled.result.link_lost = loss_reported_ = true;
+    reader_.read(reader_.wants_all(), polled.at);
+    report_link(polled.result);
   }
   return polled.result;
+}
+
+void PlainEngine::report_link(WaitResult& result) {
+  result.frames = reader_.filled() > 0;
+  if (reader_.lost() && !loss_reported_) result.link_lost = loss_reported_ = true;
 }
 
 void PlainEngine::deliver(Instant now) { reader_.deliver(now); }

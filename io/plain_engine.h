@@ -19,6 +19,7 @@ class PlainEngine final : public Engine {
 
  private:
   void tear_down(bool owner) override;
+  void report_link(WaitResult& result);
 
   Link& link_;
   Host& host_;

@@ -47,7 +47,6 @@ PollOutcome poll_once(int link_fd, bool link_full, const WaitRequest& request, D
   outcome.result.timed_out = outcome.at >= request.deadline;
   if (ready <= 0) return outcome;
   outcome.link_readable = (fds[0].revents & ~POLLOUT) != 0;
-  outcome.link_hung_up = (fds[0].revents & POLLHUP) != 0;
   outcome.result.kernel = fds[2].revents != 0;
   if (fds[1].revents != 0) {
     uint64_t value;

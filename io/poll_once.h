@@ -10,7 +10,6 @@ namespace ustack::io {
 struct PollOutcome {
   WaitResult result;
   bool link_readable = false;
-  bool link_hung_up = false;
   /// When ppoll came back.
   Instant at{};
   /// It came back at once: whatever was readable had been waiting for us.

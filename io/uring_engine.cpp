@@ -69,15 +69,9 @@ void UringEngine::stage(TxFrame* frame) {
     return;
   }
   t.frame = frame;
+  t.result = -ECANCELED;
   io_uring_sqe* sqe = entry();
-  if (link_.is_socket()) {
-    t.message = msghdr{};
-    t.message.msg_iov = t.parts.data();
-    t.message.msg_iovlen = count;
-    io_uring_prep_sendmsg(sqe, kLinkFile, &t.message, MSG_NOSIGNAL);
-  } else {
-    io_uring_prep_writev(sqe, kLinkFile, t.parts.data(), count, 0);
-  }
+  io_uring_prep_writev(sqe, kLinkFile, t.parts.data(), count, 0);
   sqe->flags |= IOSQE_FIXED_FILE;
   tag(sqe, kTransmission, staged_);
   ++staged_;
@@ -93,7 +87,8 @@ void UringEngine::transmit() {
   uint32_t count = 0;
   for (TxFrame* frame = queue.front(); frame != nullptr; frame = queue.next(*frame)) ++count;
   blocked_ = false;
-  if (count < kRingFrom || staged_ > 0) {
+  // A socket may be full in the middle of a batch: written one by one, its frames keep their order.
+  if (count < kRingFrom || staged_ > 0 || link_.is_socket()) {
     blocked_ = !io::transmit(host_, link_);
   } else {
     if (count > kTransmitSlots) blocked_ = !io::transmit(host_, link_, count - kTransmitSlots);
@@ -114,13 +109,14 @@ void UringEngine::transmit() {
 /// Gives finished frames back, in order; those that found the link full are queued again, in order too.
 void UringEngine::finish_transmissions() {
   if (staged_ == 0 || written_ < staged_) return;
+  auto again = [](const Transmission& t) { return t.result == -EAGAIN || t.result == -ECANCELED; };
   for (uint32_t i = 0; i < staged_; ++i) {
     Transmission& t = transmissions_[i];
-    if (t.result != -EAGAIN) finish_transmission(host_, link_, t.frame, t.result);
+    if (!again(t)) finish_transmission(host_, link_, t.frame, t.result);
   }
   for (uint32_t i = staged_; i-- > 0;) {
     Transmission& t = transmissions_[i];
-    if (t.result == -EAGAIN) finish_transmission(host_, link_, t.frame, t.result);
+    if (again(t)) finish_transmission(host_, link_, t.frame, t.result);
   }
   staged_ = written_ = 0;
 }
@@ -188,19 +184,12 @@ void UringEngine::complete(const io_uring_cqe& cqe, Instant at, Harvest& harvest
     case kLinkPoll:
       if (read_armed_) break;  // it failed, and so will the read behind it
       link_armed_ = false;
-      harvest.link |= reader_.read(false, at, cqe.res >= 0 && (cqe.res & POLLHUP) != 0);
+      harvest.link |= reader_.read(false, at);
       break;
-    case kLinkRead: {
+    case kLinkRead:
       link_armed_ = read_armed_ = false;
-      bool hung_up = false;
-      if (cqe.res == 0) {  // an empty message, or the end
-        pollfd link{link_.fd(), POLLIN, 0};
-        __kernel_timespec at_once{};
-        hung_up = sys::ppoll(&link, 1, &at_once, nullptr) == 1 && (link.revents & POLLHUP) != 0;
-      }
-      harvest.link |= reader_.took(read_block_, cqe.res, at, hung_up);
+      harvest.link |= reader_.took(read_block_, cqe.res, at);
       break;
-    }
     case kLinkRoom:
       room_armed_ = false;
       break;
@@ -236,13 +225,18 @@ UringEngine::Harvest UringEngine::reap(Instant at, WaitResult& result) {
 
 // Waiting
 
+void UringEngine::report_link(WaitResult& result) {
+  result.frames = reader_.filled() > 0;
+  if (reader_.lost() && !loss_reported_) result.link_lost = loss_reported_ = true;
+}
+
 bool UringEngine::spin(const WaitRequest& request, Instant begin, WaitResult& result) {
   WaitRequest look = request;
   look.deadline = std::min(request.deadline, begin + spin_);
   PollOutcome polled = poll_once(reader_.lost() ? -1 : link_.fd(), blocked_, look, spin_);
-  if (polled.link_readable) reader_.read(true, polled.at, polled.link_hung_up);
+  if (polled.link_readable) reader_.read(true, polled.at);
   result = polled.result;
-  result.frames = reader_.filled() > 0;
+  report_link(result);
   result.timed_out = polled.at >= request.deadline;
   return polled.link_readable || result.woken || result.kernel || result.interrupted || result.timed_out;
 }
@@ -254,7 +248,10 @@ WaitResult UringEngine::wait(const WaitRequest& request) {
   if (staged_ == 0 && !early) {
     if (reader_.backlog() && unpolled_ < kUnpolledTurns) {
       ++unpolled_;
-      if (reader_.read(true, begin, false)) return {.frames = reader_.filled() > 0};
+      if (reader_.read(true, begin)) {
+        report_link(result);
+        return result;
+      }
     }
     if (spin_ > Duration(0) && spin(request, begin, result)) return result;
   }
@@ -275,10 +272,9 @@ WaitResult UringEngine::wait(const WaitRequest& request) {
   Harvest harvest = reap(at, result);
   if (harvest.link && !reader_.lost() && (!slept || reader_.wants_all())) {
     if (!slept) reader_.expect_more();
-    reader_.read(true, at, false);
+    reader_.read(true, at);
   }
-  result.frames = reader_.filled() > 0;
-  if (reader_.lost() && !loss_reported_) result.link_lost = loss_reported_ = true;
+  report_link(result);
   result.timed_out = at >= request.deadline;
   // A signal that ends the sleep of a call that has also submitted something is reported by neither the
   // kernel nor liburing. It is the only cause left when nothing came and the time isn't up.
@@ -318,6 +314,7 @@ void UringEngine::tear_down(bool owner) {
       io_uring_submit_and_wait_timeout(&ring_, &cqe, 1, &timeout, nullptr);
       reap(now(), early_);
     }
+    written_ = staged_;
     finish_transmissions();
     reader_.deliver(host_.now());
     io_uring_queue_exit(&ring_);

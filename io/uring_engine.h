@@ -41,7 +41,6 @@ class UringEngine final : public Engine {
     TxFrame* frame;
     long result;
     bool done;
-    msghdr message;
     std::array<iovec, kMaxFrameParts> parts;
   };
   /// A one-shot poll of another descriptor that stays armed from wait to wait.
@@ -67,6 +66,7 @@ class UringEngine final : public Engine {
   void complete(const io_uring_cqe& cqe, Instant at, Harvest& harvest, WaitResult& result);
   /// Takes all completions that are there.
   Harvest reap(Instant at, WaitResult& result);
+  void report_link(WaitResult& result);
   io_uring_sqe* entry();
   static void tag(io_uring_sqe* sqe, Tag which, uint64_t detail = 0);
   void cancel(Tag tag, uint64_t detail = 0);
