@@ -41,6 +41,7 @@ namespace ustack {
   X(tcp_challenge_ack_limit, "net.ipv4.tcp_challenge_ack_limit", 1000, 0, 1 << 30)                    \
   X(tcp_invalid_ratelimit, "net.ipv4.tcp_invalid_ratelimit", 500, 0, 1 << 30)                         \
   X(tcp_max_tw_buckets, "net.ipv4.tcp_max_tw_buckets", 262144, 0, 1 << 30)                            \
+  X(tcp_tw_reuse, "net.ipv4.tcp_tw_reuse", 2, 0, 2)                                                   \
   X(tcp_rfc1337, "net.ipv4.tcp_rfc1337", 0, 0, 1)                                                     \
   X(tcp_moderate_rcvbuf, "net.ipv4.tcp_moderate_rcvbuf", 1, 0, 1)                                     \
   X(neigh_retrans_time_ms, "net.ipv4.neigh.default.retrans_time_ms", 1000, 1, 3600000)                \

@@ -53,7 +53,8 @@ void ConnectionTable::remove(Connection& connection) {
 
 bool ConnectionTable::grow() {
   uint32_t count = bucket_count_ == 0 ? kFirstBuckets : bucket_count_ * 2;
-  auto** buckets = static_cast<Connection**>(arena_.allocate(count * sizeof(Connection*), alignof(Connection*)));
+  auto** buckets =
+      static_cast<Connection**>(arena_.allocate(count * sizeof(Connection*), alignof(Connection*)));
   if (buckets == nullptr) return false;
   for (uint32_t i = 0; i < count; ++i) buckets[i] = nullptr;
   for (uint32_t i = 0; i < bucket_count_; ++i) {

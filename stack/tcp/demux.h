@@ -39,8 +39,8 @@ class Connection {
   bool in_table_ = false;
 };
 
-/// Connections by four-tuple; a keyed hash, so that peers can't aim at one bucket. Grows by doubling. Lock: the
-/// host's.
+/// Connections by four-tuple; a keyed hash, so that peers can't aim at one bucket. Grows by doubling. Lock:
+/// the host's.
 class ConnectionTable {
  public:
   ConnectionTable(Arena& arena, RandomSource& random) : arena_(arena), key_(SipKey::random(random)) {}
@@ -49,7 +49,8 @@ class ConnectionTable {
   ~ConnectionTable();
 
   Connection* find(const ConnectionId& id) const;
-  /// Puts `connection` in as `id`. EADDRNOTAVAIL: the four-tuple is taken; ENOBUFS: no memory for the first table.
+  /// Puts `connection` in as `id`. EADDRNOTAVAIL: the four-tuple is taken; ENOBUFS: no memory for the first
+  /// table.
   Status insert(Connection& connection, const ConnectionId& id);
   /// Takes it out, if it is in.
   void remove(Connection& connection);
@@ -69,8 +70,8 @@ class ConnectionTable {
 
 struct PortBucket;
 
-/// A claim on a local port: of a bound or listening socket, a connection, or a TIME-WAIT. Its owner releases it
-/// before it is destroyed.
+/// A claim on a local port: of a bound or listening socket, a connection, or a TIME-WAIT. Its owner releases
+/// it before it is destroyed.
 class PortHolder : public ListHook<PortHolder> {
  public:
   PortHolder() = default;
@@ -107,9 +108,9 @@ class PortTable {
  public:
   explicit PortTable(Arena& arena) : buckets_(arena) {}
 
-  /// Whether bind(2) of `holder` to (address, port) is possible, as Linux decides: two sockets may share a port
-  /// if their addresses differ and neither is the wildcard, if both have SO_REUSEADDR and neither listens, or if
-  /// both have SO_REUSEPORT. An unspecified address is the wildcard.
+  /// Whether bind(2) of `holder` to (address, port) is possible, as Linux decides: two sockets may share a
+  /// port if their addresses differ and neither is the wildcard, if both have SO_REUSEADDR and neither
+  /// listens, or if both have SO_REUSEPORT. An unspecified address is the wildcard.
   bool conflicts(const PortHolder& holder, const IpAddress& address, uint16_t port) const;
   /// Nobody holds the port at all, or only what connect(2) has put there.
   bool free_for_bind(uint16_t port) const { return find(port) == nullptr; }

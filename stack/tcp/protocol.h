@@ -51,8 +51,8 @@ class Protocol final : public TransportProtocol {
   /// Nothing is left to deliver and no FIN to exchange; TIME-WAIT, listeners and connections that nobody has
   /// closed don't count.
   bool drained() const { return closing_ == 0; }
-  uint64_t endpoints() const { return endpoints_.live(); }
-  uint64_t time_waits() const { return time_waits_.live(); }
+  uint64_t endpoint_count() const { return endpoints_.live(); }
+  uint64_t time_wait_count() const { return time_waits_.live(); }
   /// Calls visit(Endpoint&) for each endpoint; it must not destroy one.
   template <typename Visit>
   void for_each_endpoint(Visit&& visit) {
@@ -83,10 +83,13 @@ class Protocol final : public TransportProtocol {
   void destroy_endpoint(Endpoint& endpoint);
   void add_listener(Endpoint& endpoint);
   void remove_listener(Endpoint& endpoint);
+  /// Somebody listens for what this segment's SYN asks for.
+  bool has_listener(const ConnectionId& id) const;
 
   /// bind(2) to a port, 0 for an ephemeral one; yields the port. EADDRINUSE, ENOBUFS.
   Result<uint16_t> bind_port(PortHolder& holder, const IpAddress& address, uint16_t port);
-  /// An ephemeral port for a connection, and claims it for `holder`. EADDRNOTAVAIL: all are in use with this peer.
+  /// An ephemeral port for a connection, and claims it for `holder`. EADDRNOTAVAIL: all are in use with this
+  /// peer.
   Result<uint16_t> ephemeral_port(PortHolder& holder, const IpAddress& local, const SocketAddress& remote);
   /// Whether an active open may use this four-tuple: it is free, or in a TIME-WAIT that tcp_tw_reuse gives up
   /// (which it is then, and `resume_at` is the sequence number to start from).
@@ -110,6 +113,7 @@ class Protocol final : public TransportProtocol {
 
  private:
   Endpoint* find_listener(const ConnectionId& id) const;
+  bool reusable(Connection& owner, bool loopback) const;
 
   Host& host_;
   HostContext context_;
@@ -117,8 +121,6 @@ class Protocol final : public TransportProtocol {
   SegmentPool segments_;
   PiecePool pieces_;
   Slab<SentSegment> sent_segments_;
-  Slab<Endpoint> endpoints_;
-  Slab<TimeWait> time_waits_;
   ConnectionTable connections_;
   PortTable ports_;
   static constexpr uint32_t kListenerChains = 256;
@@ -129,6 +131,9 @@ class Protocol final : public TransportProtocol {
   uint32_t challenge_acks_ = 0;
   Instant challenge_period_{};
   bool ending_ = false;
+  // Last, so that they go first: they use all of the above.
+  Slab<TimeWait> time_waits_;
+  Slab<Endpoint> endpoints_;
 };
 
 }  // namespace ustack::tcp

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "stack/base/intrusive_list.h"
 #include "stack/base/log.h"
@@ -43,6 +44,9 @@ class Segment : public ListHook<> {
   uint8_t tos = 0;
   /// When it came from the link.
   Instant arrived{};
+  /// Of a SYN that reopens a connection out of TIME-WAIT: our new ISS must be at least this (RFC 6191, RFC 9293
+  /// 3.6.1).
+  std::optional<SeqNum> iss_floor;
 
   /// Fills all fields from the packet. EINVAL: malformed; EBADMSG: the checksum is wrong (RFC 9293, 3.1), not
   /// looked at when the packet's is trusted. The packet is taken only on success. Counting is the caller's.

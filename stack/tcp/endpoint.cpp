@@ -1,0 +1,341 @@
+// The endpoint's fiber: main loop, arrivals, and what a verdict means.
+#include "stack/tcp/endpoint.h"
+
+#include <algorithm>
+
+#include "stack/host.h"
+#include "stack/tcp/handshake.h"
+#include "stack/tcp/listener.h"
+
+namespace ustack::tcp {
+
+Endpoint::Endpoint(Protocol& protocol, Family family)
+    : Socket(protocol.host()),
+      Task(protocol.context().scheduler),
+      Connection(Kind::endpoint),
+      protocol_(protocol),
+      family_(family),
+      tcb_(protocol.context().blocks, protocol.pieces(), protocol.sent_segments()),
+      local_{IpAddress::any(family), 0},
+      bound_address_(IpAddress::any(family)),
+      idle_(*this) {
+  tcb_.rcv.limit = static_cast<uint32_t>(protocol.settings().tcp_rmem[1]);
+  options_.send_limit = static_cast<uint32_t>(protocol.settings().tcp_wmem[1]);
+  idle_.add(notification_, kNotification);
+  idle_.add(new_segment_, kNewSegment);
+  idle_.add(resend_, kResend);
+  idle_.add(ack_, kAck);
+  idle_.add(persist_, kPersist);
+  idle_.add(keepalive_, kKeepalive);
+  idle_.add(fin_wait_, kFinWait);
+}
+
+Endpoint::~Endpoint() {
+  if (listener_ != nullptr) {
+    protocol_.remove_listener(*this);
+    protocol_.context().arena.destroy(std::exchange(listener_, nullptr));
+  }
+  drop_queue();
+  protocol_.connections().remove(*this);
+  protocol_.ports().release(port_);
+  if (counted_closing_) protocol_.count_closing(-1);
+}
+
+void Endpoint::run() {
+  if (handshake_pending_) run_handshake();
+  main_loop();
+}
+
+void Endpoint::run_handshake() {
+  handshake_pending_ = false;
+  Status status;
+  if ((notifications_ & kNotifyClose) != 0) {
+    notifications_ = 0;
+    status = Error{ECONNABORTED};
+  } else {
+    Handshake handshake(*this);
+    if (passive_) {
+      SeqNum iss = iss_floor_ ? *iss_floor_ : protocol_.iss().iss(id(), protocol_.now());
+      handshake.reset_to_syn_rcvd(iss, peer_iss_, peer_syn_, peer_window_);
+    } else {
+      handshake.reset_state();
+    }
+    status = handshake.execute();
+  }
+  idle_.add(notification_, kNotification);
+  idle_.add(new_segment_, kNewSegment);
+  handshake_done(status, passive_);
+}
+
+/// protocolMainLoop: handles what has happened and returns when nothing is left; the next wake-up starts it
+/// anew.
+void Endpoint::main_loop() {
+  for (int waker = idle_.fetch(false); waker != -1; waker = idle_.fetch(false)) {
+    bool more = false;
+    switch (waker) {
+      case kNotification: {
+        uint32_t what = fetch_notifications();
+        if ((what & kNotifyDrain) != 0) {
+          while (listener_ != nullptr ? handle_listen_segments() : handle_segments()) {
+          }
+          settle();
+          park();
+        }
+        // Closed while the handshake was just being completed.
+        if ((what & kNotifyClose) != 0 && released_) orphan();
+        break;
+      }
+      case kNewSegment:
+        more = listener_ != nullptr ? handle_listen_segments() : handle_segments();
+        break;
+      case kResend:
+        on_resend();
+        break;
+      case kAck:
+        if (tcb_.rcv.ack_deadline <= protocol_.now()) {
+          ++protocol_.counters().TcpExtDelayedACKs;
+          tcb_.rcv.on_ack_timer(protocol_.now());
+        }
+        break;
+      case kPersist:
+        on_persist();
+        break;
+      case kKeepalive:
+        on_keepalive();
+        break;
+      case kFinWait:
+        on_fin_wait();
+        break;
+    }
+    settle();
+    if (more) {
+      // The rest has to wait until others have had their turn.
+      new_segment_.wake();
+      return;
+    }
+  }
+}
+
+/// Sends what may be sent and brings the timers up to date; the end of everything that changes the Tcb.
+void Endpoint::settle() {
+  if (!is_synchronized(tcb_.state) || drained_) return;
+  output();
+  if (tcb_.rcv.ack_due()) send_ack();
+  sync_timers();
+}
+
+void Endpoint::park() {
+  drained_ = true;
+  Sleeper sleeper(*this);
+  sleeper.add(undrain_, 0);
+  sleeper.fetch(true);
+  drained_ = false;
+}
+
+void Endpoint::undrain() { undrain_.wake(); }
+
+void Endpoint::notify(uint32_t what) {
+  notifications_ |= what;
+  notification_.wake();
+}
+
+uint32_t Endpoint::fetch_notifications() { return std::exchange(notifications_, 0); }
+
+void Endpoint::on_host_ending() {
+  notify(kNotifyClose);
+  undrain_.wake();
+}
+
+void Endpoint::enqueue(Segment* segment) {
+  // What waits is not yet in the receive buffer, but it is memory (Linux's limit of the backlog).
+  uint32_t cost = segment->payload_size() + static_cast<uint32_t>(sizeof(Segment));
+  uint32_t limit = tcb_.rcv.limit + options_.send_limit + 64 * 1024;
+  if (listener_ != nullptr)
+    limit = std::max(limit, listener_->backlog * static_cast<uint32_t>(sizeof(Segment)));
+  if (queue_bytes_ + cost > limit) {
+    ++protocol_.counters().TcpExtTCPBacklogDrop;
+    protocol_.segments().release(segment);
+    return;
+  }
+  queue_bytes_ += cost;
+  queue_.push_back(*segment);
+  new_segment_.wake();
+}
+
+Segment* Endpoint::dequeue() {
+  Segment* segment = queue_.pop_front();
+  if (segment != nullptr) queue_bytes_ -= segment->payload_size() + static_cast<uint32_t>(sizeof(Segment));
+  return segment;
+}
+
+void Endpoint::requeue_front(Segment* segment) {
+  queue_bytes_ += segment->payload_size() + static_cast<uint32_t>(sizeof(Segment));
+  queue_.push_front(*segment);
+  new_segment_.wake();
+}
+
+void Endpoint::drop_queue() {
+  while (Segment* segment = dequeue()) protocol_.segments().release(segment);
+}
+
+/// Handles at most kMaxSegmentsPerWake; true if more are waiting.
+bool Endpoint::handle_segments() {
+  for (int i = 0; i < kMaxSegmentsPerWake; ++i) {
+    Segment* segment = dequeue();
+    if (segment == nullptr) return false;
+    // The connection has ended before this one's turn: TIME-WAIT answers, or nobody.
+    if (!is_synchronized(tcb_.state)) {
+      protocol_.dispatch(segment);
+      continue;
+    }
+    handle_segment(*segment);
+    protocol_.segments().release(segment);
+  }
+  return !queue_.empty();
+}
+
+void Endpoint::handle_segment(Segment& segment) {
+  protocol_.context().log(LogLevel::trace,
+                          [&](LogLine& line) { line << name_of(tcb_.state) << " received " << segment; });
+  State before = tcb_.state;
+  bool could_write = can_write();
+  ArrivalRules rules{.invalid_rate_limit =
+                         std::chrono::milliseconds(protocol_.settings().tcp_invalid_ratelimit)};
+  Verdict verdict = segment_arrives(tcb_, segment, rules, protocol_.now());
+  log_verdict(verdict, segment);
+  apply(verdict, segment, before);
+  if (verdict.acknowledged && may_send(tcb_.state)) {
+    grow_send_buffer();
+    if (!could_write && can_write()) wake(ready::kOut | ready::kWrNorm);
+  }
+}
+
+void Endpoint::apply(const Verdict& verdict, const Segment& segment, State before) {
+  Counters& counters = protocol_.counters();
+  switch (verdict.cause) {
+    case Verdict::Cause::old_timestamp:
+      ++counters.TcpExtPAWSEstab;
+      break;
+    case Verdict::Cause::syn_in_window:
+      ++counters.TcpExtTCPSYNChallenge;
+      break;
+    case Verdict::Cause::data_after_close:
+      ++counters.TcpExtTCPAbortOnData;
+      break;
+    default:
+      break;
+  }
+  if (verdict.ack.advanced > 0) {
+    keepalive_probes_ = 0;
+    soft_error_ = 0;
+    route_.confirm_reachable();
+    if (segment.payload_size() == 0) ++counters.TcpExtTCPPureAcks;
+  }
+  if (verdict.text.out_of_order) ++counters.TcpExtTCPOFOQueue;
+  if (verdict.text.pruned) ++counters.TcpExtTCPOFODrop;
+  if (verdict.text.dropped) ++counters.TcpExtTCPRcvQDrop;
+
+  switch (verdict.reply) {
+    case Verdict::Reply::none:
+      break;
+    case Verdict::Reply::acknowledge:
+      send_ack();
+      break;
+    case Verdict::Reply::challenge:
+      send_challenge_ack();
+      break;
+    case Verdict::Reply::reset:
+      answer_with_reset(segment);
+      break;
+  }
+  if (verdict.ended) {
+    on_state_change(before);
+    done(verdict.error);
+    return;
+  }
+  if (tcb_.state != before) on_state_change(before);
+  if (verdict.fin) {
+    receive_ended_ = true;
+    wake(ready::kIn | ready::kRdNorm | ready::kRdHup);
+  } else if (verdict.readable && tcb_.rcv.buffer.size() >= tcb_.rcv.low_water) {
+    wake(ready::kIn | ready::kRdNorm);
+  }
+  if (verdict.urgent) wake(ready::kPri | ready::kRdBand);
+  if (verdict.time_wait) {
+    send_ack();
+    enter_time_wait();
+    return;
+  }
+  if (verdict.fin_acknowledged) {
+    // Whoever lingers in close(2) has nothing to wait for any more.
+    wake(ready::kOut | ready::kHup);
+    if (tcb_.state == State::fin_wait_2 && tcb_.orphaned) {
+      if (options_.fin_wait_2 < Duration(0)) {
+        ++counters.TcpExtTCPAbortOnLinger;
+        send_reset();
+        done(0);
+        return;
+      }
+      start_fin_wait(options_.fin_wait_2);
+    }
+  }
+  // An ACK that is due may ride on data.
+  if (tcb_.rcv.ack_due() && verdict.may_transmit) output();
+  if (tcb_.rcv.ack_due()) send_ack();
+}
+
+void Endpoint::log_verdict(const Verdict& verdict, const Segment& segment) const {
+  if (verdict.cause == Verdict::Cause::none && !verdict.ack.entered_recovery) [[likely]]
+    return;
+  protocol_.context().log(LogLevel::debug, [&](LogLine& line) {
+    if (verdict.ack.entered_recovery) {
+      line << id() << ": loss, fast recovery: " << tcb_.snd;
+      return;
+    }
+    constexpr std::string_view kWhy[] = {"",
+                                         "out of window",
+                                         "old timestamp (PAWS)",
+                                         "reset by the peer",
+                                         "SYN in an open connection",
+                                         "RST with an inexact number",
+                                         "unacceptable ACK",
+                                         "data after close"};
+    line << id() << ": " << kWhy[static_cast<size_t>(verdict.cause)] << " in " << name_of(tcb_.state) << ": "
+         << segment;
+  });
+}
+
+void Endpoint::on_state_change(State before) {
+  State now = tcb_.state;
+  Counters& counters = protocol_.counters();
+  if (now == State::established) {
+    ++counters.TcpCurrEstab;
+    established_at_ = protocol_.now();
+  }
+  if (before == State::established) --counters.TcpCurrEstab;
+  if (now == State::closed && (before == State::established || before == State::close_wait))
+    ++counters.TcpEstabResets;
+  protocol_.context().log(LogLevel::debug, [&](LogLine& line) {
+    if (connected())
+      line << id();
+    else
+      line << local_;
+    line << ": " << name_of(before) << " -> " << name_of(now);
+  });
+  update_closing();
+}
+
+/// Host::drained() waits for connections that nobody holds any more and that have something to say yet.
+void Endpoint::update_closing() {
+  bool closing = released_ && tcb_.state != State::closed && tcb_.state != State::listen;
+  if (closing != counted_closing_) {
+    counted_closing_ = closing;
+    protocol_.count_closing(closing ? 1 : -1);
+  }
+}
+
+bool Endpoint::can_write() const { return tcb_.snd.writable(options_.send_limit); }
+
+int Endpoint::take_error() { return std::exchange(error_, 0); }
+
+}  // namespace ustack::tcp

@@ -1,0 +1,254 @@
+// A TCP socket: the imperative shell around the Tcb.
+//
+//   connect() --> fiber: Handshake::execute() --> main_loop() --> closed
+//   SYN       --> fiber: Handshake::execute() --> accept queue, main_loop() --> closed
+//
+// What comes from the network or from timers is handled on the endpoint's fiber: main_loop() waits for wakers
+// and takes at most kMaxSegmentsPerWake segments a turn. The main loop keeps nothing in locals over an idle
+// wait, so an idle connection has no fiber. What the program does (send, read, shutdown, close) is done
+// directly in the caller, which saves a switch: the main loop never stops in the middle of something, so the
+// two can't meet. Only a handshake does; it is told by notifications.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "stack/fiber/task.h"
+#include "stack/net/route.h"
+#include "stack/socket/socket.h"
+#include "stack/tcp/demux.h"
+#include "stack/tcp/output.h"
+#include "stack/tcp/protocol.h"
+#include "stack/tcp/segment_arrives.h"
+#include "stack/tcp/socket_options.h"
+#include "stack/tcp/tcb.h"
+#include "stack/time/timer.h"
+
+namespace ustack::tcp {
+
+struct Listener;
+struct AcceptTag;  // tag: a listener's half-open or waiting connections
+
+/// Lock: the host's. Lives in Protocol's slab; frees itself when it was released and the protocol has ended.
+class Endpoint final : public Socket,
+                       public Task,
+                       public Connection,
+                       public ListHook<ListenerTag>,
+                       public ListHook<AcceptTag> {
+ public:
+  using State = tcp::State;  // not Task's
+
+  /// Segments that are handled in one turn of the main loop.
+  static constexpr int kMaxSegmentsPerWake = 100;
+  /// What a notification says (the seed's notifyClose, notifyDrain).
+  static constexpr uint32_t kNotifyClose = 1;  ///< end a handshake that is under way
+  static constexpr uint32_t kNotifyDrain = 2;  ///< handle what is queued, then pause until undrain()
+  static constexpr uint32_t kNotifyError = 4;  ///< a hard ICMP error came during the handshake
+
+  Endpoint(Protocol& protocol, Family family);
+  ~Endpoint() override;
+
+  // --- Socket ---
+  int protocol() const override { return kProtocolNumber; }
+  Status bind(const SocketAddress& local) override;
+  Status connect(const SocketAddress& remote) override;
+  Status connect_result() override;
+  Status listen(int backlog) override;
+  Result<Socket*> accept() override;
+  Status shutdown(ShutdownHow how) override;
+  void release() override;
+  bool lingering_done() const override;
+  Result<Extents> reserve_send(size_t want) override;
+  void commit_send(size_t n, SendFlags flags) override;
+  Result<Extents> view_receive(size_t want, size_t offset) override;
+  void consume(size_t n) override;
+  Result<std::byte> receive_urgent(bool peek) override;
+  uint32_t readiness() const override;
+  Result<SocketAddress> local_address() const override;
+  Result<SocketAddress> remote_address() const override;
+  Status set_option(int level, int name, Bytes value) override;
+  Result<size_t> get_option(int level, int name, MutableBytes out) override;
+  Result<int> ioctl_value(unsigned long request) override;
+  uint32_t receive_low_water() const override { return tcb_.rcv.low_water; }
+  Duration receive_timeout() const override { return options_.receive_timeout; }
+  Duration send_timeout() const override { return options_.send_timeout; }
+
+  // --- for Protocol ---
+  /// A segment came for it. Takes it over; drops it when the queue is full.
+  void enqueue(Segment* segment);
+  /// A validated ICMP error came: `error` is its errno, `hard` as Linux's icmp_err_convert says.
+  void on_icmp_error(int error, bool hard);
+  /// "Fragmentation needed": the path's MTU may be less than we thought.
+  void on_path_mtu(uint32_t mtu);
+  /// The host is being taken down: lets go of the fiber.
+  void on_host_ending();
+
+  // --- for the handshake, listeners and tests ---
+  Protocol& tcp() { return protocol_; }
+  Tcb& tcb() { return tcb_; }
+  const Tcb& tcb() const { return tcb_; }
+  State tcp_state() const { return tcb_.state; }
+  Family family() const { return family_; }
+  Route& route() { return route_; }
+  SocketOptions& options() { return options_; }
+  const PortHolder& port() const { return port_; }
+  Listener* listener() { return listener_; }
+  /// The listener whose queue it is in, until it is accepted.
+  Endpoint* parent() { return parent_; }
+  uint32_t accept_queue_length() const;
+  uint32_t accept_queue_limit() const;
+  IpOptionsOut ip_options() const;
+  bool released() const { return released_; }
+  /// Asks the fiber for something: a set of kNotify bits.
+  void notify(uint32_t what);
+  /// Asks it to handle what is queued and then to pause: drained() says when. For handing an endpoint over
+  /// while nothing moves. undrain() lets it go on.
+  void drain() { notify(kNotifyDrain); }
+  bool drained() const { return drained_; }
+  void undrain();
+
+ private:
+  friend class Handshake;
+  friend class Protocol;
+  friend struct Listener;
+  friend struct OptionTable;
+  /// Where connect(2) stands.
+  enum class Connecting : uint8_t { idle, under_way, established, connected, failed };
+  enum WakerId { kNotification, kNewSegment, kResend, kAck, kPersist, kKeepalive, kFinWait };
+  struct PassiveOpen;
+
+  // endpoint.cpp: the fiber
+  void run() override;
+  void after_run() override { try_free(); }
+  void run_handshake();
+  void main_loop();
+  void park();
+  void settle();
+  bool handle_segments();
+  void handle_segment(Segment& segment);
+  void apply(const Verdict& verdict, const Segment& segment, State before);
+  void log_verdict(const Verdict& verdict, const Segment& segment) const;
+  void on_state_change(State before);
+  void update_closing();
+  uint32_t fetch_notifications();
+  Segment* dequeue();
+  void requeue_front(Segment* segment);
+  void drop_queue();
+
+  // endpoint_timers.cpp
+  void sync_timers();
+  void arm(Timer& timer, Instant deadline);
+  void on_resend();
+  void on_persist();
+  void on_keepalive();
+  void on_fin_wait();
+  bool retransmission_timed_out() const;
+  bool probing_timed_out() const;
+  uint32_t orphan_retries(bool alive) const;
+  void start_keepalive();
+  void start_fin_wait(Duration time);
+  Duration keepalive_idle() const;
+  Duration keepalive_interval() const;
+  uint32_t keepalive_count() const;
+
+  // endpoint_output.cpp
+  void output();
+  bool transmit(const Transmission& transmission);
+  void send_ack();
+  void send_challenge_ack();
+  void send_probe();
+  void send_reset();
+  void answer_with_reset(const Segment& segment);
+  Status send(TxFrame* frame, SegmentOut& segment, bool with_sacks);
+  SendLimits send_limits() const;
+  uint32_t path_payload() const;
+  void grow_send_buffer();
+
+  // endpoint_connect.cpp
+  Status open_active(const SocketAddress& remote);
+  bool start_passive(Endpoint& listener, const Segment& syn);
+  void handshake_done(Status status, bool passive);
+  void reset_tcb();
+  void disconnect();
+
+  // endpoint_close.cpp
+  void close_send();
+  void done(int error);
+  void abort(int error);
+  void enter_time_wait();
+  void orphan();
+  /// Destroys *this if nothing holds it any more.
+  void try_free();
+
+  // listener.cpp
+  bool handle_listen_segments();
+  void handle_listen_segment(Segment* segment);
+  void close_listener();
+
+  bool handshaking() const { return tcb_.state == State::syn_sent || tcb_.state == State::syn_received; }
+  bool can_write() const;
+  SeqNum next_to_read() const;
+  int take_error();
+  void wake(uint32_t events) { waiters.notify(events); }
+
+  Protocol& protocol_;
+  const Family family_;
+  Tcb tcb_;
+  Route route_;
+  PortHolder port_;
+  SocketAddress local_;
+  /// The address of bind(2), or the wildcard.
+  IpAddress bound_address_;
+  bool port_chosen_by_user_ = false;
+  SocketOptions options_;
+
+  // Arrivals.
+  SegmentQueue queue_;
+  uint32_t queue_bytes_ = 0;
+
+  // Passive open.
+  Listener* listener_ = nullptr;
+  Endpoint* parent_ = nullptr;
+
+  // Active open.
+  Connecting connecting_ = Connecting::idle;
+  bool handshake_pending_ = false;
+  bool passive_ = false;
+  /// For the handshake: what the SYN of a passive open said; what an active open must start above.
+  SynOptions peer_syn_;
+  SeqNum peer_iss_;
+  uint32_t peer_window_ = 0;
+  std::optional<SeqNum> iss_floor_;
+
+  // Linux's sk_err, sk_err_soft, sk_shutdown.
+  int error_ = 0;
+  int soft_error_ = 0;
+  bool send_shut_ = false;
+  bool receive_ended_ = false;
+  bool released_ = false;
+  /// accept(2) may ask for the peer's address even if the connection is gone already.
+  mutable bool just_accepted_ = false;
+  bool counted_closing_ = false;
+  bool send_contended_ = false;
+  bool view_contended_ = false;
+
+  // Notifications.
+  uint32_t notifications_ = 0;
+  int notified_error_ = 0;
+  bool drained_ = false;
+
+  uint32_t keepalive_probes_ = 0;
+  Instant keepalive_deadline_ = kNever;
+  Instant fin_wait_deadline_ = kNever;
+  Instant established_at_{};
+  /// MSS of the peer's SYN, and what of it we use: both without options.
+  uint32_t peer_mss_ = 536;
+  uint32_t path_mss_ = 536;
+
+  Waker notification_, new_segment_, resend_, ack_, persist_, keepalive_, fin_wait_, undrain_;
+  Timer resend_timer_{resend_}, ack_timer_{ack_}, persist_timer_{persist_}, keepalive_timer_{keepalive_},
+      fin_wait_timer_{fin_wait_};
+  Sleeper idle_;
+};
+
+}  // namespace ustack::tcp

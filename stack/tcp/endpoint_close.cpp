@@ -1,0 +1,151 @@
+// How connections end: shutdown, close, reset, time-out, TIME-WAIT.
+#include "stack/host.h"
+#include "stack/tcp/endpoint.h"
+#include "stack/tcp/listener.h"
+
+namespace ustack::tcp {
+
+Status Endpoint::shutdown(ShutdownHow how) {
+  bool reading = how != ShutdownHow::write;
+  bool writing = how != ShutdownHow::read;
+  switch (tcb_.state) {
+    case State::closed:
+      return Error{ENOTCONN};
+    case State::listen:
+      if (reading) {
+        close_listener();
+        wake(ready::kIn | ready::kHup);
+      }
+      return {};
+    case State::syn_sent:
+    case State::syn_received:
+      // As Linux: the attempt is given up, and the socket can be used again.
+      disconnect();
+      return {};
+    default:
+      break;
+  }
+  if (reading) tcb_.receive_shut = true;
+  if (writing) {
+    close_send();
+    settle();
+  }
+  uint32_t events = ready::kIn | ready::kRdNorm | ready::kRdHup;
+  if (writing) events |= ready::kOut | ready::kWrNorm;
+  if (reading && writing) events |= ready::kHup;
+  wake(events);
+  return {};
+}
+
+/// RFC 9293, 3.10.4: CLOSE: "queue this until all preceding SENDs have been segmentized, then form a FIN
+/// segment and send it."
+void Endpoint::close_send() {
+  State before = tcb_.state;
+  if (before == State::established)
+    tcb_.state = State::fin_wait_1;
+  else if (before == State::close_wait)
+    tcb_.state = State::last_ack;
+  else
+    return;
+  send_shut_ = true;
+  tcb_.snd.close();
+  on_state_change(before);
+}
+
+void Endpoint::release() {
+  released_ = true;
+  if (listener_ != nullptr)
+    close_listener();
+  else if (handshaking())
+    notify(kNotifyClose);
+  else if (is_synchronized(tcb_.state))
+    orphan();
+  try_free();
+}
+
+/// close(2) of a connection (Linux's __tcp_close).
+void Endpoint::orphan() {
+  Counters& counters = protocol_.counters();
+  tcb_.orphaned = tcb_.receive_shut = true;
+  receive_ended_ = true;
+  update_closing();
+  // RFC 2525, 2.17: the peer has to know that what it sent was never read.
+  if (!tcb_.rcv.buffer.empty()) {
+    ++counters.TcpExtTCPAbortOnClose;
+    send_reset();
+    done(0);
+    return;
+  }
+  // SO_LINGER with no time: an abort, RFC 9293, 3.10.5.
+  if (options_.linger && options_.linger_seconds == 0) {
+    ++counters.TcpExtTCPAbortOnData;
+    if (tcb_.state != State::closing && tcb_.state != State::last_ack) send_reset();
+    done(0);
+    return;
+  }
+  close_send();
+  if (tcb_.state == State::fin_wait_2) {
+    if (options_.fin_wait_2 < Duration(0)) {
+      ++counters.TcpExtTCPAbortOnLinger;
+      send_reset();
+      done(0);
+      return;
+    }
+    start_fin_wait(options_.fin_wait_2);
+  }
+  settle();
+}
+
+bool Endpoint::lingering_done() const {
+  if (!options_.linger || options_.linger_seconds == 0 || !is_synchronized(tcb_.state)) return true;
+  // Unread data makes close(2) a reset, which waits for nothing.
+  if (!tcb_.rcv.buffer.empty()) return true;
+  return !tcb_.snd.busy();
+}
+
+/// The connection is gone (Linux's tcp_done): nothing is sent or received any more. What was received can
+/// still be read.
+void Endpoint::done(int error) {
+  State before = tcb_.state;
+  if (before != State::closed) {
+    tcb_.state = State::closed;
+    on_state_change(before);
+  }
+  update_closing();
+  if (connected()) {
+    protocol_.context().log(LogLevel::info, [&](LogLine& line) {
+      line << id() << ": closed";
+      if (error != 0) line << ", errno " << error;
+    });
+  }
+  protocol_.connections().remove(*this);
+  if (!port_chosen_by_user_) protocol_.ports().release(port_);
+  keepalive_deadline_ = fin_wait_deadline_ = kNever;
+  tcb_.snd.clear();
+  tcb_.rcv.ack_deadline = kNever;
+  tcb_.rcv.reassembly().clear();
+  sync_timers();
+  if (released_) tcb_.rcv.clear();
+  if (error != 0 && !released_) error_ = error;
+  send_shut_ = receive_ended_ = true;
+  uint32_t events = ready::kIn | ready::kRdNorm | ready::kRdHup | ready::kOut | ready::kWrNorm | ready::kHup;
+  if (error_ != 0) events |= ready::kErr;
+  wake(events);
+}
+
+/// Gave up on the peer.
+void Endpoint::abort(int error) { done(error); }
+
+void Endpoint::enter_time_wait() {
+  protocol_.enter_time_wait(*this);
+  done(0);
+}
+
+void Endpoint::try_free() {
+  if (!released_ || tcb_.state != State::closed || handshake_pending_) return;
+  if (tcb_.snd.buffer.reserved() || tcb_.rcv.buffer.viewed()) return;
+  if (state() != Task::State::idle && state() != Task::State::ready) return;
+  protocol_.destroy_endpoint(*this);
+}
+
+}  // namespace ustack::tcp

@@ -1,0 +1,213 @@
+// bind, connect and what the handshake came to.
+#include <algorithm>
+#include <new>
+
+#include "stack/host.h"
+#include "stack/tcp/endpoint.h"
+#include "stack/tcp/listener.h"
+
+namespace ustack::tcp {
+
+Status Endpoint::bind(const SocketAddress& local) {
+  if (local.address.family() != family_) return Error{EAFNOSUPPORT};
+  if (tcb_.state != State::closed || port_.bound()) return Error{EINVAL};
+  if (!local.address.is_unspecified() && !protocol_.network().is_own_address(local.address))
+    return Error{EADDRNOTAVAIL};
+  // IP_BIND_ADDRESS_NO_PORT: the port is chosen by connect(2), which knows more.
+  if (local.port == 0 && options_.bind_address_no_port) {
+    bound_address_ = local.address;
+    local_ = local;
+    return {};
+  }
+  port_.reuse_address = options_.reuse_address;
+  port_.reuse_port = options_.reuse_port;
+  port_.by_connect = false;
+  Result<uint16_t> port = protocol_.bind_port(port_, local.address, local.port);
+  if (!port.ok()) return port.error();
+  bound_address_ = local.address;
+  local_ = {local.address, *port};
+  port_chosen_by_user_ = true;
+  return {};
+}
+
+Status Endpoint::connect(const SocketAddress& remote) {
+  if (remote.address.family() == Family::unspecified) {
+    disconnect();
+    return {};
+  }
+  if (remote.address.family() != family_) return Error{EAFNOSUPPORT};
+  switch (connecting_) {
+    case Connecting::under_way:
+      return Error{EALREADY};
+    case Connecting::established:
+      connecting_ = Connecting::connected;
+      return {};
+    case Connecting::connected:
+      return Error{EISCONN};
+    case Connecting::failed: {
+      // Linux's inet_stream_connect: the failure is told once, then the socket is as new.
+      connecting_ = Connecting::idle;
+      int error = take_error();
+      return Error{error != 0 ? error : ECONNABORTED};
+    }
+    case Connecting::idle:
+      break;
+  }
+  if (tcb_.state != State::closed) return Error{EISCONN};
+  return open_active(remote);
+}
+
+/// RFC 9293, 3.10.1: an active OPEN.
+Status Endpoint::open_active(const SocketAddress& remote) {
+  if (tcb_.snd.buffer.reserved() || tcb_.rcv.buffer.viewed()) return Error{EALREADY};
+  Result<Route> route = protocol_.network().find_route(bound_address_, remote.address);
+  // TCP has no broadcast, whatever SO_BROADCAST says.
+  if (!route.ok()) return route.code() == EACCES ? Error{ENETUNREACH} : route.error();
+  reset_tcb();
+  route_ = *route;
+  ConnectionId id{{route_.local(), local_.port}, {route_.remote(), remote.port}};
+  iss_floor_.reset();
+  if (!port_.bound()) {
+    Result<uint16_t> port = protocol_.ephemeral_port(port_, id.local.address, id.remote);
+    if (!port.ok()) return port.error();
+    id.local.port = *port;
+  }
+  auto give_port_back = [&] {
+    if (!port_chosen_by_user_) protocol_.ports().release(port_);
+  };
+  if (!protocol_.acquire_tuple(id, route_.is_local(), iss_floor_)) {
+    give_port_back();
+    return Error{EADDRNOTAVAIL};
+  }
+  if (Status status = protocol_.connections().insert(*this, id); !status.ok()) {
+    give_port_back();
+    return status;
+  }
+  local_ = id.local;
+  connecting_ = Connecting::under_way;
+  error_ = soft_error_ = 0;
+  send_shut_ = receive_ended_ = false;
+  passive_ = false;
+  handshake_pending_ = true;
+  ++protocol_.counters().TcpActiveOpens;
+  State before = tcb_.state;
+  tcb_.state = State::syn_sent;
+  on_state_change(before);
+  make_ready();
+  return Error{EINPROGRESS};
+}
+
+Status Endpoint::connect_result() {
+  switch (connecting_) {
+    case Connecting::under_way:
+      return Error{EINPROGRESS};
+    case Connecting::established:
+      connecting_ = Connecting::connected;
+      return {};
+    case Connecting::failed: {
+      connecting_ = Connecting::idle;
+      int error = take_error();
+      return Error{error != 0 ? error : ECONNABORTED};
+    }
+    case Connecting::connected:
+      return {};
+    case Connecting::idle:
+      break;
+  }
+  return Error{ENOTCONN};
+}
+
+/// On the fiber, after Handshake::execute().
+void Endpoint::handshake_done(Status status, bool passive) {
+  Counters& counters = protocol_.counters();
+  if (!status.ok()) {
+    ++counters.TcpAttemptFails;
+    protocol_.context().log(LogLevel::info, [&](LogLine& line) {
+      line << id() << ": " << (passive ? "passive" : "active") << " open failed, errno " << status.code();
+    });
+    if (passive) {
+      if (parent_ != nullptr) {
+        Listener& listener = *std::exchange(parent_, nullptr)->listener_;
+        listener.half_open.remove(*this);
+        --listener.half_open_count;
+      }
+      released_ = true;
+      done(0);
+      return;
+    }
+    // disconnect() has asked for it: then there is nothing to tell.
+    bool wanted = connecting_ == Connecting::under_way;
+    if (wanted) connecting_ = Connecting::failed;
+    done(wanted ? status.code() : 0);
+    if (!wanted) send_shut_ = receive_ended_ = false;
+    return;
+  }
+
+  protocol_.context().log(LogLevel::info, [&](LogLine& line) {
+    line << id() << ": " << (passive ? "accepted" : "connected") << ", mss " << tcb_.snd.mss() << " wscale "
+         << tcb_.snd.snd_wscale << '/' << tcb_.rcv.rcv_wscale << (tcb_.timestamps ? " timestamps" : "")
+         << (tcb_.sack ? " sack" : "");
+  });
+  if (passive) ++counters.TcpPassiveOpens;
+  if (passive && parent_ == nullptr) {
+    // The listener was closed meanwhile.
+    send_reset();
+    done(ECONNABORTED);
+    return;
+  }
+  tcb_.snd.congestion->set_clamp(std::max(static_cast<uint32_t>(protocol_.settings().tcp_wmem[2]), 65535u));
+  grow_send_buffer();
+  start_keepalive();
+  if (passive) {
+    connecting_ = Connecting::connected;
+    Listener& listener = *parent_->listener_;
+    listener.half_open.remove(*this);
+    --listener.half_open_count;
+    listener.ready.push_back(*this);
+    ++listener.ready_count;
+    parent_->wake(ready::kIn | ready::kRdNorm);
+  } else {
+    connecting_ = Connecting::established;
+    wake(ready::kOut | ready::kWrNorm);
+  }
+  settle();
+}
+
+/// A socket whose connection has ended, or that never had one, gets a fresh Tcb; what the program has set
+/// stays.
+void Endpoint::reset_tcb() {
+  struct Kept {
+    bool nodelay, cork;
+    uint32_t notsent_lowat, limit, low_water;
+    bool limit_locked;
+    std::string_view congestion;
+  } kept{tcb_.snd.nodelay,   tcb_.snd.cork,         tcb_.snd.notsent_lowat,     tcb_.rcv.limit,
+         tcb_.rcv.low_water, tcb_.rcv.limit_locked, tcb_.snd.congestion->name()};
+  tcb_.~Tcb();
+  new (&tcb_) Tcb(protocol_.context().blocks, protocol_.pieces(), protocol_.sent_segments());
+  tcb_.snd.nodelay = kept.nodelay;
+  tcb_.snd.cork = kept.cork;
+  tcb_.snd.notsent_lowat = kept.notsent_lowat;
+  tcb_.rcv.limit = kept.limit;
+  tcb_.rcv.limit_locked = kept.limit_locked;
+  tcb_.rcv.low_water = kept.low_water;
+  (void)tcb_.snd.congestion.select(kept.congestion);
+  keepalive_probes_ = 0;
+}
+
+/// connect(2) with AF_UNSPEC: the connection is reset, and the socket can be used again (tcp_disconnect).
+void Endpoint::disconnect() {
+  if (listener_ != nullptr) {
+    close_listener();
+  } else if (handshaking()) {
+    connecting_ = Connecting::idle;
+    notify(kNotifyClose);
+  } else if (is_synchronized(tcb_.state)) {
+    send_reset();
+    done(0);
+  }
+  error_ = 0;
+  if (!handshaking()) connecting_ = Connecting::idle;
+}
+
+}  // namespace ustack::tcp

@@ -1,0 +1,448 @@
+// setsockopt and getsockopt: one table of options, with the checks, bounds and errnos of Linux. What is not
+// in it is refused, so that no option is accepted and ignored.
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+
+#include <algorithm>
+#include <climits>
+#include <cstring>
+
+#include "stack/host.h"
+#include "stack/tcp/endpoint.h"
+#include "stack/tcp/listener.h"
+#include "stack/tcp/tcp_info.h"
+
+namespace ustack::tcp {
+
+namespace {
+
+// Linux's floors: SOCK_MIN_SNDBUF and SOCK_MIN_RCVBUF.
+constexpr int kLeastSendBuffer = 4608, kLeastReceiveBuffer = 2304;
+
+/// TCP_DEFER_ACCEPT in seconds as SYN-ACK time-outs that start at 1 s and double, and back (secs_to_retrans).
+uint8_t seconds_to_timeouts(int seconds) {
+  if (seconds <= 0) return 0;
+  int timeout = 1, period = 1, count = 1;
+  while (seconds > period && count < 255) {
+    ++count;
+    timeout = std::min(timeout * 2, 120);
+    period += timeout;
+  }
+  return static_cast<uint8_t>(count);
+}
+int timeouts_to_seconds(uint8_t count) {
+  int timeout = 1, period = count > 0 ? 1 : 0;
+  for (int i = 1; i < count; ++i) {
+    timeout = std::min(timeout * 2, 120);
+    period += timeout;
+  }
+  return period;
+}
+
+Result<size_t> write_out(const void* value, size_t size, MutableBytes out) {
+  size_t n = std::min(size, out.size());
+  std::memcpy(out.data(), value, n);
+  return n;
+}
+
+Result<Duration> read_timeout(Bytes value) {
+  timeval tv;
+  if (value.size() < sizeof tv) return Error{EINVAL};
+  std::memcpy(&tv, value.data(), sizeof tv);
+  if (tv.tv_usec < 0 || tv.tv_usec >= 1000000) return Error{EDOM};
+  // sock_set_timeout: a negative time has passed already; zero means for ever.
+  if (tv.tv_sec < 0) return Duration(1);
+  constexpr int64_t kLongest = 100 * 365 * 86400LL;
+  return Duration(std::chrono::seconds(std::min<int64_t>(tv.tv_sec, kLongest))) +
+         std::chrono::microseconds(tv.tv_usec);
+}
+
+Result<size_t> write_timeout(Duration timeout, MutableBytes out) {
+  timeval tv{};
+  tv.tv_sec = timeout / 1s;
+  tv.tv_usec = (timeout % 1s) / 1us;
+  return write_out(&tv, sizeof tv, out);
+}
+
+int seconds(Duration d) { return static_cast<int>(d / 1s); }
+
+}  // namespace
+
+/// The rows; a struct of its own so that they may look into Endpoint.
+struct OptionTable {
+  using Set = Status (*)(Endpoint& ep, Bytes value);
+  using SetInt = Status (*)(Endpoint& ep, int value);
+  using Get = Result<size_t> (*)(Endpoint& ep, MutableBytes out);
+  using GetInt = Result<int> (*)(Endpoint& ep);
+  struct Row {
+    int level, name;
+    SetInt set_int = nullptr;
+    GetInt get_int = nullptr;
+    Set set = nullptr;
+    Get get = nullptr;
+  };
+
+  template <bool SocketOptions::*Field>
+  static constexpr Row flag(int level, int name) {
+    return {.level = level,
+            .name = name,
+            .set_int =
+                [](Endpoint& ep, int value) {
+                  ep.options_.*Field = value != 0;
+                  return Status();
+                },
+            .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.*Field ? 1 : 0; }};
+  }
+
+  static Status set_send_buffer(Endpoint& ep, int value, int most) {
+    // Doubled, since the accounting is by true size (socket(7)).
+    int limit = std::max(std::min(value, std::min(most, INT_MAX / 2)) * 2, kLeastSendBuffer);
+    ep.options_.send_limit = static_cast<uint32_t>(limit);
+    ep.options_.send_limit_locked = true;
+    if (may_send(ep.tcb_.state) && ep.can_write()) ep.wake(ready::kOut | ready::kWrNorm);
+    return {};
+  }
+  static Status set_receive_buffer(Endpoint& ep, int value, int most) {
+    int limit = std::max(std::min(value, std::min(most, INT_MAX / 2)) * 2, kLeastReceiveBuffer);
+    ep.tcb_.rcv.limit = static_cast<uint32_t>(limit);
+    ep.tcb_.rcv.limit_locked = true;
+    return {};
+  }
+
+  static Status set_low_water(Endpoint& ep, int value) {
+    Receiver& rcv = ep.tcb_.rcv;
+    auto wanted = static_cast<uint32_t>(value < 0 ? INT_MAX : value);
+    // tcp_set_rcvlowat: never more than the window can hold; and the buffer grows with it.
+    uint32_t most =
+        rcv.limit_locked ? rcv.limit / 2 : static_cast<uint32_t>(ep.protocol_.settings().tcp_rmem[2]) / 2;
+    rcv.low_water = std::max(std::min(wanted, most), 1u);
+    if (!rcv.limit_locked && space_from_window(rcv.low_water) > rcv.limit)
+      rcv.limit = space_from_window(rcv.low_water);
+    if (rcv.buffer.size() >= rcv.low_water) ep.wake(ready::kIn | ready::kRdNorm);
+    return {};
+  }
+
+  static Status set_linger(Endpoint& ep, Bytes value) {
+    linger l;
+    if (value.size() < sizeof l) return Error{EINVAL};
+    std::memcpy(&l, value.data(), sizeof l);
+    ep.options_.linger = l.l_onoff != 0;
+    if (l.l_onoff != 0) ep.options_.linger_seconds = l.l_linger < 0 ? INT_MAX : l.l_linger;
+    return {};
+  }
+  static Result<size_t> get_linger(Endpoint& ep, MutableBytes out) {
+    linger l{ep.options_.linger ? 1 : 0, ep.options_.linger_seconds};
+    return write_out(&l, sizeof l, out);
+  }
+
+  static Status set_nodelay(Endpoint& ep, int value) {
+    ep.tcb_.snd.nodelay = value != 0;
+    if (value != 0) ep.settle();
+    return {};
+  }
+  static Status set_cork(Endpoint& ep, int value) {
+    ep.tcb_.snd.cork = value != 0;
+    if (value == 0) {
+      ep.tcb_.snd.more = false;
+      ep.settle();
+    }
+    return {};
+  }
+
+  static Status set_max_segment(Endpoint& ep, int value) {
+    if (value != 0 && (value < 88 || value > 32767)) return Error{EINVAL};
+    ep.options_.max_segment = static_cast<uint16_t>(value);
+    return {};
+  }
+  static Result<int> get_max_segment(Endpoint& ep) {
+    State state = ep.tcb_.state;
+    if (ep.options_.max_segment != 0 && (state == State::closed || state == State::listen))
+      return int{ep.options_.max_segment};
+    return static_cast<int>(ep.tcb_.snd.mss());
+  }
+
+  static Status set_window_clamp(Endpoint& ep, int value) {
+    if (value == 0) {
+      if (ep.tcb_.state != State::closed) return Error{EINVAL};
+      ep.options_.window_clamp = 0;
+      return {};
+    }
+    ep.options_.window_clamp = static_cast<uint32_t>(std::max(value, kLeastReceiveBuffer / 2));
+    if (is_synchronized(ep.tcb_.state))
+      ep.tcb_.rcv.window_clamp =
+          std::min(ep.options_.window_clamp, kMaxUnscaledWindow << ep.tcb_.rcv.rcv_wscale);
+    return {};
+  }
+
+  static Status set_quick_ack(Endpoint& ep, int value) {
+    ep.tcb_.rcv.set_quick_ack(value != 0);
+    ep.settle();
+    return {};
+  }
+
+  static Status set_fin_wait_2(Endpoint& ep, int value) {
+    ep.options_.fin_wait_2 = std::chrono::seconds(value < 0 ? -1 : std::min(value, 120));
+    return {};
+  }
+  static Result<int> get_fin_wait_2(Endpoint& ep) {
+    int value = seconds(ep.options_.fin_wait_2);
+    return value == 0 ? ep.protocol_.settings().tcp_fin_timeout : value;
+  }
+
+  template <Duration SocketOptions::*Field, int Most>
+  static Status set_keepalive_time(Endpoint& ep, int value) {
+    if (value < 1 || value > Most) return Error{EINVAL};
+    ep.options_.*Field = std::chrono::seconds(value);
+    ep.start_keepalive();
+    return {};
+  }
+
+  static Status set_congestion(Endpoint& ep, Bytes value) {
+    if (value.empty()) return Error{EINVAL};
+    // TCP_CA_NAME_MAX, 16 with the terminator; the name ends at a zero or where the value does.
+    std::string_view name(reinterpret_cast<const char*>(value.data()), std::min<size_t>(value.size(), 15));
+    return ep.tcb_.snd.congestion.select(name.substr(0, name.find('\0')));
+  }
+  static Result<size_t> get_congestion(Endpoint& ep, MutableBytes out) {
+    std::array<char, 16> name{};
+    std::string_view text = ep.tcb_.snd.congestion->name();
+    std::memcpy(name.data(), text.data(), std::min(text.size(), name.size() - 1));
+    return write_out(name.data(), name.size(), out);
+  }
+
+  static Status set_ttl(Endpoint& ep, int value) {
+    if (value != -1 && (value < 1 || value > 255)) return Error{EINVAL};
+    ep.options_.ttl = value == -1 ? 0 : static_cast<uint8_t>(value);
+    return {};
+  }
+  static Status set_tos(Endpoint& ep, int value) {
+    // The ECN field is TCP's own (ip(7)).
+    ep.options_.tos = static_cast<uint8_t>(value & ~3);
+    return {};
+  }
+  static Status set_mtu_discover(Endpoint& ep, int value) {
+    if (value < 0 || value > 5) return Error{EINVAL};
+    ep.options_.pmtu_discovery = static_cast<PmtuDiscovery>(value);
+    return {};
+  }
+  static Result<int> get_mtu(Endpoint& ep) {
+    if (!ep.connected()) return Error{ENOTCONN};
+    return static_cast<int>(ep.route_.mtu());
+  }
+
+  template <Duration SocketOptions::*Field>
+  static Status set_timeout(Endpoint& ep, Bytes value) {
+    Result<Duration> timeout = read_timeout(value);
+    if (timeout.ok()) ep.options_.*Field = *timeout;
+    return timeout.status();
+  }
+  template <Duration SocketOptions::*Field>
+  static Result<size_t> get_timeout(Endpoint& ep, MutableBytes out) {
+    return write_timeout(ep.options_.*Field, out);
+  }
+
+  static const Row* find(int level, int name);
+  static const Row kRows[];
+};
+
+const OptionTable::Row OptionTable::kRows[] = {
+    // --- socket(7) ---
+    flag<&SocketOptions::reuse_address>(SOL_SOCKET, SO_REUSEADDR),
+    flag<&SocketOptions::reuse_port>(SOL_SOCKET, SO_REUSEPORT),
+    flag<&SocketOptions::out_of_band_inline>(SOL_SOCKET, SO_OOBINLINE),
+    // Has no meaning for TCP in Linux either; it is remembered.
+    flag<&SocketOptions::broadcast>(SOL_SOCKET, SO_BROADCAST),
+    {.level = SOL_SOCKET,
+     .name = SO_KEEPALIVE,
+     .set_int =
+         [](Endpoint& ep, int value) {
+           ep.options_.keepalive = value != 0;
+           ep.keepalive_probes_ = 0;
+           ep.start_keepalive();
+           return Status();
+         },
+     .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.keepalive ? 1 : 0; }},
+    {.level = SOL_SOCKET, .name = SO_LINGER, .set = &set_linger, .get = &get_linger},
+    {.level = SOL_SOCKET,
+     .name = SO_SNDBUF,
+     .set_int = [](Endpoint& ep,
+                   int value) { return set_send_buffer(ep, value, ep.protocol_.settings().wmem_max); },
+     .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.options_.send_limit); }},
+    {.level = SOL_SOCKET,
+     .name = SO_RCVBUF,
+     .set_int = [](Endpoint& ep,
+                   int value) { return set_receive_buffer(ep, value, ep.protocol_.settings().rmem_max); },
+     .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.tcb_.rcv.limit); }},
+    // The host is the program's own, so the program is its administrator.
+    {.level = SOL_SOCKET,
+     .name = SO_SNDBUFFORCE,
+     .set_int = [](Endpoint& ep, int value) { return set_send_buffer(ep, std::max(value, 0), INT_MAX / 2); }},
+    {.level = SOL_SOCKET,
+     .name = SO_RCVBUFFORCE,
+     .set_int = [](Endpoint& ep,
+                   int value) { return set_receive_buffer(ep, std::max(value, 0), INT_MAX / 2); }},
+    {.level = SOL_SOCKET,
+     .name = SO_RCVLOWAT,
+     .set_int = &set_low_water,
+     .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.tcb_.rcv.low_water); }},
+    {.level = SOL_SOCKET, .name = SO_SNDLOWAT, .get_int = [](Endpoint&) -> Result<int> { return 1; }},
+    {.level = SOL_SOCKET,
+     .name = SO_RCVTIMEO,
+     .set = &set_timeout<&SocketOptions::receive_timeout>,
+     .get = &get_timeout<&SocketOptions::receive_timeout>},
+    {.level = SOL_SOCKET,
+     .name = SO_SNDTIMEO,
+     .set = &set_timeout<&SocketOptions::send_timeout>,
+     .get = &get_timeout<&SocketOptions::send_timeout>},
+    {.level = SOL_SOCKET,
+     .name = SO_ERROR,
+     .get_int = [](Endpoint& ep) -> Result<int> {
+       int error = ep.take_error();
+       return error != 0 ? error : std::exchange(ep.soft_error_, 0);
+     }},
+    {.level = SOL_SOCKET,
+     .name = SO_TYPE,
+     .get_int = [](Endpoint&) -> Result<int> { return int{SOCK_STREAM}; }},
+    {.level = SOL_SOCKET,
+     .name = SO_PROTOCOL,
+     .get_int = [](Endpoint&) -> Result<int> { return int{IPPROTO_TCP}; }},
+    {.level = SOL_SOCKET,
+     .name = SO_DOMAIN,
+     .get_int = [](Endpoint& ep) -> Result<int> { return ep.family() == Family::ipv6 ? AF_INET6 : AF_INET; }},
+    {.level = SOL_SOCKET,
+     .name = SO_ACCEPTCONN,
+     .get_int = [](Endpoint& ep) -> Result<int> { return ep.listener_ != nullptr ? 1 : 0; }},
+
+    // --- tcp(7) ---
+    {.level = IPPROTO_TCP,
+     .name = TCP_NODELAY,
+     .set_int = &set_nodelay,
+     .get_int = [](Endpoint& ep) -> Result<int> { return ep.tcb_.snd.nodelay ? 1 : 0; }},
+    {.level = IPPROTO_TCP,
+     .name = TCP_CORK,
+     .set_int = &set_cork,
+     .get_int = [](Endpoint& ep) -> Result<int> { return ep.tcb_.snd.cork ? 1 : 0; }},
+    {.level = IPPROTO_TCP, .name = TCP_MAXSEG, .set_int = &set_max_segment, .get_int = &get_max_segment},
+    {.level = IPPROTO_TCP,
+     .name = TCP_KEEPIDLE,
+     .set_int = &set_keepalive_time<&SocketOptions::keepalive_idle, 32767>,
+     .get_int = [](Endpoint& ep) -> Result<int> { return seconds(ep.keepalive_idle()); }},
+    {.level = IPPROTO_TCP,
+     .name = TCP_KEEPINTVL,
+     .set_int = &set_keepalive_time<&SocketOptions::keepalive_interval, 32767>,
+     .get_int = [](Endpoint& ep) -> Result<int> { return seconds(ep.keepalive_interval()); }},
+    {.level = IPPROTO_TCP,
+     .name = TCP_KEEPCNT,
+     .set_int = [](Endpoint& ep, int value) -> Status {
+       if (value < 1 || value > 127) return Error{EINVAL};
+       ep.options_.keepalive_count = static_cast<uint32_t>(value);
+       return {};
+     },
+     .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.keepalive_count()); }},
+    {.level = IPPROTO_TCP,
+     .name = TCP_SYNCNT,
+     .set_int = [](Endpoint& ep, int value) -> Status {
+       if (value < 1 || value > 127) return Error{EINVAL};
+       ep.options_.syn_retries = static_cast<uint8_t>(value);
+       return {};
+     },
+     .get_int = [](Endpoint& ep) -> Result<int> {
+       return ep.options_.syn_retries != 0 ? int{ep.options_.syn_retries}
+                                           : ep.protocol_.settings().tcp_syn_retries;
+     }},
+    {.level = IPPROTO_TCP, .name = TCP_LINGER2, .set_int = &set_fin_wait_2, .get_int = &get_fin_wait_2},
+    {.level = IPPROTO_TCP,
+     .name = TCP_DEFER_ACCEPT,
+     .set_int =
+         [](Endpoint& ep, int value) {
+           ep.options_.defer_accept = seconds_to_timeouts(value);
+           return Status();
+         },
+     .get_int = [](Endpoint& ep) -> Result<int> { return timeouts_to_seconds(ep.options_.defer_accept); }},
+    {.level = IPPROTO_TCP,
+     .name = TCP_WINDOW_CLAMP,
+     .set_int = &set_window_clamp,
+     .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.options_.window_clamp); }},
+    {.level = IPPROTO_TCP,
+     .name = TCP_QUICKACK,
+     .set_int = &set_quick_ack,
+     .get_int = [](Endpoint& ep) -> Result<int> { return ep.tcb_.rcv.interactive() ? 0 : 1; }},
+    {.level = IPPROTO_TCP, .name = TCP_CONGESTION, .set = &set_congestion, .get = &get_congestion},
+    {.level = IPPROTO_TCP,
+     .name = TCP_USER_TIMEOUT,
+     .set_int = [](Endpoint& ep, int value) -> Status {
+       if (value < 0) return Error{EINVAL};
+       ep.options_.user_timeout = std::chrono::milliseconds(value);
+       return {};
+     },
+     .get_int = [](Endpoint& ep) -> Result<int> {
+       return static_cast<int>(to_ms(ep.options_.user_timeout));
+     }},
+    {.level = IPPROTO_TCP,
+     .name = TCP_NOTSENT_LOWAT,
+     .set_int =
+         [](Endpoint& ep, int value) {
+           ep.tcb_.snd.notsent_lowat = static_cast<uint32_t>(value);
+           if (may_send(ep.tcb_.state) && ep.can_write()) ep.wake(ready::kOut | ready::kWrNorm);
+           return Status();
+         },
+     .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.tcb_.snd.notsent_lowat); }},
+    {.level = IPPROTO_TCP,
+     .name = TCP_INFO,
+     .get = [](Endpoint& ep,
+               MutableBytes out) -> Result<size_t> { return fill_tcp_info(ep, out, ep.protocol_.now()); }},
+
+    // --- ip(7) ---
+    {.level = IPPROTO_IP,
+     .name = IP_TOS,
+     .set_int = &set_tos,
+     .get_int = [](Endpoint& ep) -> Result<int> { return int{ep.options_.tos}; }},
+    {.level = IPPROTO_IP,
+     .name = IP_TTL,
+     .set_int = &set_ttl,
+     .get_int = [](Endpoint& ep) -> Result<int> { return int{ep.ip_options().ttl}; }},
+    {.level = IPPROTO_IP, .name = IP_MTU, .get_int = &get_mtu},
+    {.level = IPPROTO_IP,
+     .name = IP_MTU_DISCOVER,
+     .set_int = &set_mtu_discover,
+     .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.options_.pmtu_discovery); }},
+    flag<&SocketOptions::bind_address_no_port>(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT),
+    flag<&SocketOptions::receive_errors>(IPPROTO_IP, IP_RECVERR),
+};
+
+const OptionTable::Row* OptionTable::find(int level, int name) {
+  for (const Row& row : kRows)
+    if (row.level == level && row.name == name) return &row;
+  return nullptr;
+}
+
+Status Endpoint::set_option(int level, int name, Bytes value) {
+  const OptionTable::Row* row = OptionTable::find(level, name);
+  if (row == nullptr || (row->set == nullptr && row->set_int == nullptr)) return Error{ENOPROTOOPT};
+  if (row->set != nullptr) return row->set(*this, value);
+  int number = 0;
+  if (value.size() >= sizeof number)
+    std::memcpy(&number, value.data(), sizeof number);
+  else if (level == IPPROTO_IP && !value.empty())
+    number = std::to_integer<int>(value[0]);  // ip(7) options may be a byte
+  else
+    return Error{EINVAL};
+  return row->set_int(*this, number);
+}
+
+Result<size_t> Endpoint::get_option(int level, int name, MutableBytes out) {
+  const OptionTable::Row* row = OptionTable::find(level, name);
+  if (row == nullptr || (row->get == nullptr && row->get_int == nullptr)) return Error{ENOPROTOOPT};
+  if (row->get != nullptr) return row->get(*this, out);
+  Result<int> number = row->get_int(*this);
+  if (!number.ok()) return number.error();
+  if (level == IPPROTO_IP && !out.empty() && out.size() < sizeof(int) && *number >= 0 && *number <= 255) {
+    out[0] = static_cast<std::byte>(*number);
+    return size_t{1};
+  }
+  return write_out(&*number, sizeof(int), out);
+}
+
+}  // namespace ustack::tcp

@@ -1,0 +1,202 @@
+// What the endpoint sends, and how it is put into frames.
+#include <algorithm>
+
+#include "stack/tcp/endpoint.h"
+#include "stack/tcp/window.h"
+
+namespace ustack::tcp {
+
+IpOptionsOut Endpoint::ip_options() const {
+  IpOptionsOut ip;
+  ip.ttl = options_.ttl != 0 ? options_.ttl : static_cast<uint8_t>(protocol_.settings().ip_default_ttl);
+  ip.tos = options_.tos;
+  ip.dont_fragment =
+      options_.pmtu_discovery != PmtuDiscovery::dont && options_.pmtu_discovery != PmtuDiscovery::omit;
+  return ip;
+}
+
+/// Eff.snd.MSS (RFC 9293, 3.7.1): what the peer takes and the path lets through, less the options of each
+/// segment.
+uint32_t Endpoint::path_payload() const {
+  uint32_t headers = (family_ == Family::ipv6 ? 40 : 20) + kMinHeader;
+  uint32_t mtu = route_.mtu();
+  uint32_t mss = std::min(peer_mss_, mtu > headers ? mtu - headers : 1);
+  if (options_.max_segment != 0) mss = std::min<uint32_t>(mss, options_.max_segment);
+  uint32_t option_bytes = tcb_.timestamps ? 12 : 0;
+  // A peer's absurd MSS must not make segments of nothing but headers (Linux: TCP_MIN_SND_MSS 48).
+  constexpr uint32_t kLeastMss = 48;
+  return std::max(mss, kLeastMss) - option_bytes;
+}
+
+SendLimits Endpoint::send_limits() const {
+  const LinkInfo& link = route_.link();
+  uint32_t headers = (family_ == Family::ipv6 ? 40u : 20u) + kMinHeader + (tcb_.timestamps ? 12u : 0u);
+  bool cuts = link.checksum_offload &&
+              (family_ == Family::ipv6 ? link.tcp_segmentation_v6 : link.tcp_segmentation_v4);
+  return {.max_superframe = cuts ? std::min(link.max_superframe, 65535u) : 0, .header_length = headers};
+}
+
+/// Sends all that the sender lets go.
+void Endpoint::output() {
+  if (!is_synchronized(tcb_.state)) return;
+  SendLimits limits = send_limits();
+  Instant now = protocol_.now();
+  while (std::optional<Transmission> next = tcb_.snd.next(limits, now))
+    if (!transmit(*next)) break;
+  tcb_.snd.update_persist(now);
+}
+
+/// One segment or superframe. False when memory is out: a timer tries again.
+bool Endpoint::transmit(const Transmission& wanted) {
+  Sender& snd = tcb_.snd;
+  Counters& counters = protocol_.counters();
+  FramePool& frames = protocol_.context().frames;
+  TxFrame* frame = frames.allocate();
+  if (frame == nullptr) {
+    ++counters.UstackTxNoMemory;
+    return false;
+  }
+  Transmission t = wanted;
+  if (t.length > 0) {
+    uint32_t taken = snd.buffer.slices(t.seq - snd.snd_una, t.length, *frame);
+    if (taken < t.length) {
+      // Too many small pieces for one frame: whole segments now, the rest is next.
+      t.length = taken;
+      t.fin = t.push = false;
+    }
+  }
+  bool lost = snd.repair() == Repair::loss;
+  Instant now = protocol_.now();
+  if ((t.length == 0 && !t.fin) || !snd.sent(t, now)) {
+    ++counters.UstackTxNoMemory;
+    frames.release(frame);
+    return false;
+  }
+  uint32_t segments = std::max((t.length + snd.mss() - 1) / snd.mss(), 1u);
+  if (t.retransmission) {
+    counters.TcpRetransSegs += segments;
+    (lost ? counters.TcpExtTCPSlowStartRetrans : counters.TcpExtTCPFastRetrans) += segments;
+  } else {
+    counters.TcpExtTCPOrigDataSent += segments;
+  }
+  SegmentOut segment{.flags = {.fin = t.fin, .psh = t.push, .ack = true}, .seq = t.seq};
+  if (snd.urgent && snd.snd_up > t.seq) {
+    segment.flags.urg = true;
+    segment.urgent_pointer = static_cast<uint16_t>(std::min<uint32_t>(snd.snd_up - t.seq, 0xffff));
+  }
+  segment.segment_size = static_cast<uint16_t>(snd.mss());
+  if (!t.retransmission) tcb_.rcv.on_data_sent(now);
+  // SACK blocks ride on data only where they fit.
+  bool room =
+      t.length + segment_options_length(tcb_.timestamps, 1) - (tcb_.timestamps ? 12u : 0u) <= snd.mss();
+  Status status = send(frame, segment, room);
+  if (status.code() == EMSGSIZE) on_path_mtu(route_.mtu());
+  return true;
+}
+
+/// Fills in what all segments of a connection have in common, and sends it. Carries the ACK that is owed.
+Status Endpoint::send(TxFrame* frame, SegmentOut& segment, bool with_sacks) {
+  Instant now = protocol_.now();
+  Receiver& rcv = tcb_.rcv;
+  SegmentOptions options;
+  if (tcb_.timestamps) options.timestamps = Timestamps{tcb_.timestamp(now), tcb_.ts_recent};
+  if (tcb_.sack && with_sacks) {
+    uint32_t fit = tcb_.timestamps ? 3 : 4;
+    if (frame->payload_bytes() > 0) fit = std::min(fit, (tcb_.snd.mss() - frame->payload_bytes() - 4) / 8);
+    options.sack_count = rcv.sack_blocks(std::span(options.sack_blocks).first(fit));
+  }
+  std::array<std::byte, kMaxOptions> buffer;
+  uint32_t length = encode_segment_options(options, buffer);
+
+  bool was_open = rcv.rcv_wnd() > 0;
+  uint32_t window = rcv.window_to_send();
+  if (was_open && window == 0) ++protocol_.counters().TcpExtTCPToZeroWindowAdv;
+  if (!was_open && window > 0) ++protocol_.counters().TcpExtTCPFromZeroWindowAdv;
+  segment.id = id();
+  segment.ack = rcv.rcv_nxt;
+  segment.window = window_field(window, rcv.rcv_wscale);
+  segment.options = Bytes(buffer).first(length);
+  segment.ip = ip_options();
+  Status status = send_segment(protocol_, route_, frame, segment);
+  rcv.on_ack_sent(now);
+  return status;
+}
+
+void Endpoint::send_ack() {
+  TxFrame* frame = protocol_.context().frames.allocate();
+  if (frame == nullptr) {
+    ++protocol_.counters().UstackTxNoMemory;
+    // It stays owed; the delayed ACK's timer tries again.
+    tcb_.rcv.ack_deadline = protocol_.now() + kMinAckDelay;
+    return;
+  }
+  SegmentOut segment{.flags = {.ack = true}, .seq = tcb_.snd.snd_nxt};
+  // Where the peer has taken window back, a number past its edge would be dropped (tcp_acceptable_seq).
+  if (segment.seq > tcb_.snd.window_end()) segment.seq = max(tcb_.snd.window_end(), tcb_.snd.snd_una);
+  (void)send(frame, segment, true);
+}
+
+void Endpoint::send_challenge_ack() {
+  if (!protocol_.allow_challenge_ack()) return;
+  send_ack();
+}
+
+/// A window probe or keepalive: nothing, with a number that the peer has acknowledged already, so that it
+/// must answer (RFC 9293, 3.8.4; Linux's tcp_xmit_probe_skb).
+void Endpoint::send_probe() {
+  TxFrame* frame = protocol_.context().frames.allocate();
+  if (frame == nullptr) {
+    ++protocol_.counters().UstackTxNoMemory;
+    return;
+  }
+  SegmentOut segment{.flags = {.ack = true}, .seq = tcb_.snd.snd_una - 1};
+  (void)send(frame, segment, false);
+}
+
+/// RFC 9293, 3.10.5: <SEQ=SND.NXT><CTL=RST>, with an ACK as Linux.
+void Endpoint::send_reset() {
+  if (protocol_.ending()) return;
+  TxFrame* frame = protocol_.context().frames.allocate();
+  if (frame == nullptr) {
+    ++protocol_.counters().TcpExtTCPAbortFailed;
+    return;
+  }
+  SegmentOut segment{.flags = {.rst = true, .ack = true}, .seq = tcb_.snd.snd_nxt};
+  if (segment.seq > tcb_.snd.window_end()) segment.seq = max(tcb_.snd.window_end(), tcb_.snd.snd_una);
+  (void)send(frame, segment, false);
+}
+
+void Endpoint::answer_with_reset(const Segment& segment) {
+  ResetAnswer answer = reset_answer(segment.flags, segment.seq, segment.ack, segment.seq_length());
+  if (!answer.send) return;
+  SegmentOut rst{.id = id(),
+                 .flags = {.rst = true, .ack = answer.with_ack},
+                 .seq = answer.seq,
+                 .ack = answer.ack,
+
+                 .ip = ip_options()};
+  (void)send_segment(protocol_, route_, rst);
+}
+
+void Endpoint::on_path_mtu(uint32_t mtu) {
+  if (!is_synchronized(tcb_.state)) return;
+  uint32_t payload = path_payload();
+  if (payload >= tcb_.snd.mss()) return;
+  protocol_.context().log(LogLevel::debug, [&](LogLine& line) {
+    line << id() << ": path MTU is " << mtu << ", segments of " << payload << " bytes from now on";
+  });
+  tcb_.snd.on_mss_change(payload, true);
+  // Not from within output(): the main loop sends.
+  notify(0);
+}
+
+/// Linux's tcp_sndbuf_expand: room for two windows, so that the program can refill one while the other flies.
+void Endpoint::grow_send_buffer() {
+  if (options_.send_limit_locked) return;
+  uint64_t window = std::max(tcb_.snd.cwnd(), 10 * tcb_.snd.mss());
+  uint64_t wanted =
+      std::min<uint64_t>(window * 2 + window / 4, static_cast<uint32_t>(protocol_.settings().tcp_wmem[2]));
+  if (wanted > options_.send_limit) options_.send_limit = static_cast<uint32_t>(wanted);
+}
+
+}  // namespace ustack::tcp

@@ -1,0 +1,160 @@
+// Bytes in and out, readiness and names: the socket calls that don't open or close anything.
+#include <algorithm>
+
+#include "stack/host.h"
+#include "stack/tcp/endpoint.h"
+#include "stack/tcp/listener.h"
+
+namespace ustack::tcp {
+
+Result<Extents> Endpoint::reserve_send(size_t want) {
+  if (error_ != 0) return Error{take_error()};
+  if (handshaking()) return Error{EAGAIN};
+  if (!may_send(tcb_.state)) return Error{EPIPE};
+  Sender& snd = tcb_.snd;
+  if (snd.buffer.reserved()) {
+    send_contended_ = true;
+    return Error{EAGAIN};
+  }
+  if (snd.notsent_lowat != 0 && snd.unsent() >= snd.notsent_lowat) return Error{EAGAIN};
+  Extents room = snd.buffer.reserve(want, options_.send_limit);
+  if (room.bytes > 0) return room;
+  // A full buffer is worth waiting for; memory that is out is not.
+  return Error{snd.buffer.true_size() >= options_.send_limit ? EAGAIN : ENOBUFS};
+}
+
+void Endpoint::commit_send(size_t n, SendFlags flags) {
+  Sender& snd = tcb_.snd;
+  uint32_t queued = snd.buffer.commit(n);
+  if (queued > 0 && may_send(tcb_.state)) {
+    snd.more = flags.more;
+    if (flags.out_of_band) {
+      // RFC 6093, 3.1, as BSD: the pointer points behind the urgent byte.
+      snd.snd_up = snd.data_end();
+      snd.urgent = true;
+    }
+    settle();
+  }
+  if (std::exchange(send_contended_, false)) wake(ready::kOut | ready::kWrNorm);
+  try_free();
+}
+
+SeqNum Endpoint::next_to_read() const {
+  return tcb_.rcv.rcv_nxt - (tcb_.rcv.fin_received() ? 1u : 0u) - tcb_.rcv.buffer.size();
+}
+
+Result<Extents> Endpoint::view_receive(size_t want, size_t offset) {
+  if (listener_ != nullptr) return Error{ENOTCONN};
+  Receiver& rcv = tcb_.rcv;
+  if (rcv.buffer.viewed()) {
+    view_contended_ = true;
+    return Error{EAGAIN};
+  }
+  if (tcb_.urgent.marked() && !options_.out_of_band_inline) {
+    // The urgent byte is not part of the stream; a read stops in front of it and the next one goes on behind
+    // it.
+    SeqNum at = next_to_read();
+    if (tcb_.urgent.seq() == at && !rcv.buffer.empty()) {
+      rcv.buffer.consume(1);
+      tcb_.urgent.on_read(++at);
+    } else if (tcb_.urgent.seq() > at) {
+      uint32_t before = tcb_.urgent.seq() - at;
+      if (offset >= before && offset < rcv.buffer.size()) return Error{EAGAIN};
+      if (offset < before) want = std::min<size_t>(want, before - offset);
+    }
+  }
+  if (offset < rcv.buffer.size()) return rcv.buffer.view(want, offset);
+  if (rcv.fin_received()) return Extents{};
+  if (error_ != 0) return Error{take_error()};
+  if (receive_ended_ || tcb_.receive_shut) return Extents{};
+  if (tcb_.state == State::closed) return Error{ENOTCONN};
+  return Error{EAGAIN};
+}
+
+void Endpoint::consume(size_t n) {
+  Receiver& rcv = tcb_.rcv;
+  uint32_t taken = rcv.buffer.consume(n);
+  if (tcb_.urgent.marked()) tcb_.urgent.on_read(next_to_read());
+  if (taken > 0 && is_synchronized(tcb_.state)) {
+    bool update = rcv.on_read(taken, protocol_.now());
+    rcv.tune(static_cast<uint32_t>(protocol_.settings().tcp_rmem[2]), tcb_.snd.rtt.srtt(), protocol_.now());
+    if (update && !drained_) {
+      send_ack();
+      sync_timers();
+    }
+  }
+  if (std::exchange(view_contended_, false)) wake(ready::kIn | ready::kRdNorm);
+  try_free();
+}
+
+Result<std::byte> Endpoint::receive_urgent(bool peek) {
+  UrgentMark& urgent = tcb_.urgent;
+  using Phase = UrgentMark::Phase;
+  if (options_.out_of_band_inline || urgent.phase() == Phase::none || urgent.phase() == Phase::taken)
+    return Error{EINVAL};
+  if (tcb_.state == State::closed && !tcb_.rcv.fin_received()) return Error{ENOTCONN};
+  if (urgent.phase() == Phase::announced) return Error{EAGAIN};
+  std::byte byte = urgent.byte();
+  if (!peek) urgent.take();
+  return byte;
+}
+
+/// Linux's tcp_poll.
+uint32_t Endpoint::readiness() const {
+  if (listener_ != nullptr) return listener_->ready.empty() ? 0 : ready::kIn | ready::kRdNorm;
+  uint32_t bits = 0;
+  const Receiver& rcv = tcb_.rcv;
+  bool receive_over = receive_ended_ || tcb_.receive_shut;
+  if ((receive_over && send_shut_) || tcb_.state == State::closed) bits |= ready::kHup;
+  if (receive_over) bits |= ready::kIn | ready::kRdNorm | ready::kRdHup;
+  if (!handshaking()) {
+    uint32_t target = rcv.low_water;
+    // The urgent byte at the front can't be read as part of the stream.
+    if (tcb_.urgent.marked() && !options_.out_of_band_inline && tcb_.urgent.seq() == next_to_read()) ++target;
+    if (rcv.buffer.size() >= target) bits |= ready::kIn | ready::kRdNorm;
+    if (send_shut_ || can_write()) bits |= ready::kOut | ready::kWrNorm;
+    if (tcb_.urgent.phase() == UrgentMark::Phase::arrived) bits |= ready::kPri;
+  }
+  if (error_ != 0) bits |= ready::kErr;
+  return bits;
+}
+
+Result<SocketAddress> Endpoint::local_address() const { return local_; }
+
+Result<SocketAddress> Endpoint::remote_address() const {
+  if (std::exchange(just_accepted_, false)) return id_.remote;
+  if (tcb_.state == State::closed || tcb_.state == State::listen || tcb_.state == State::syn_sent)
+    return Error{ENOTCONN};
+  return id_.remote;
+}
+
+Result<int> Endpoint::ioctl_value(unsigned long request) {
+  constexpr unsigned long kInq = 0x541b, kOutq = 0x5411, kOutqNotSent = 0x894b, kAtMark = 0x8905;
+  const Sender& snd = tcb_.snd;
+  switch (request) {
+    case kInq: {
+      if (listener_ != nullptr) return Error{EINVAL};
+      if (handshaking()) return 0;
+      uint32_t size = tcb_.rcv.buffer.size();
+      // Linux's tcp_inq: up to the urgent mark.
+      SeqNum at = next_to_read();
+      if (tcb_.urgent.marked() && !options_.out_of_band_inline && tcb_.urgent.seq() > at)
+        size = std::min(size, tcb_.urgent.seq() - at);
+      return static_cast<int>(size);
+    }
+    case kOutq:
+    case kOutqNotSent: {
+      if (listener_ != nullptr) return Error{EINVAL};
+      if (handshaking() || tcb_.state == State::closed) return 0;
+      uint32_t bytes = request == kOutq ? snd.buffer.size() : snd.unsent();
+      bool fin = snd.fin_queued() && !snd.fin_acknowledged() && !(request == kOutqNotSent && snd.fin_sent());
+      return static_cast<int>(bytes + (fin ? 1 : 0));
+    }
+    case kAtMark:
+      return tcb_.urgent.marked() && tcb_.urgent.seq() == next_to_read() ? 1 : 0;
+    default:
+      return Error{ENOTTY};
+  }
+}
+
+}  // namespace ustack::tcp

@@ -1,0 +1,189 @@
+// Timers of an endpoint: when they are due is in the Tcb; here they are armed, and what happens then.
+#include <algorithm>
+
+#include "stack/tcp/endpoint.h"
+
+namespace ustack::tcp {
+
+namespace {
+
+/// How long a connection with this many time-outs may go unanswered (Linux's tcp_model_timeout): the sum of
+/// time-outs that double from 200 ms to 120 s.
+Duration model_timeout(uint32_t boundary) {
+  Duration total{0};
+  Duration step = kMinRto;
+  for (uint32_t i = 0; i <= boundary; ++i) {
+    total += step;
+    step = std::min(step * 2, kMaxRto);
+  }
+  return total;
+}
+
+}  // namespace
+
+/// A timer that is armed too early is left so: it fires, finds nothing due and is armed anew. So an ACK,
+/// which moves the deadline away, costs no work on the wheel.
+void Endpoint::arm(Timer& timer, Instant deadline) {
+  if (deadline == kNever)
+    timer.cancel();
+  else if (!timer.armed() || timer.deadline() > deadline)
+    protocol_.context().timers.arm(timer, deadline);
+}
+
+void Endpoint::sync_timers() {
+  arm(resend_timer_, tcb_.snd.rto_deadline);
+  arm(ack_timer_, tcb_.rcv.ack_deadline);
+  arm(persist_timer_, tcb_.snd.persist_deadline);
+  arm(keepalive_timer_, keepalive_deadline_);
+  arm(fin_wait_timer_, fin_wait_deadline_);
+}
+
+/// tcp_orphan_retries: 0 means 8, and none at all for a peer that is known to be unreachable.
+uint32_t Endpoint::orphan_retries(bool alive) const {
+  auto retries = static_cast<uint32_t>(protocol_.settings().tcp_orphan_retries);
+  if (soft_error_ != 0 && !alive) return 0;
+  return retries == 0 && alive ? 8 : retries;
+}
+
+bool Endpoint::retransmission_timed_out() const {
+  const Sender& snd = tcb_.snd;
+  if (snd.timeouts() == 0) return false;
+  Duration waited = protocol_.now() - snd.first_retransmit();
+  // RFC 5482, TCP_USER_TIMEOUT.
+  if (options_.user_timeout > Duration(0)) return waited >= options_.user_timeout;
+  // A peer that has closed its window over what is in flight, but answers, is alive.
+  if (snd.snd_wnd == 0 && !tcb_.orphaned && protocol_.now() - tcb_.last_heard < kMaxRto) return false;
+  // RFC 9293, 3.8.3: R2, as Linux counts it.
+  auto retries = static_cast<uint32_t>(protocol_.settings().tcp_retries2);
+  if (tcb_.orphaned) retries = std::min(retries, orphan_retries(snd.rtt.rto() < kMaxRto));
+  return waited >= model_timeout(retries);
+}
+
+void Endpoint::on_resend() {
+  Sender& snd = tcb_.snd;
+  if (!is_synchronized(tcb_.state) || snd.rto_deadline > protocol_.now()) return;
+  Counters& counters = protocol_.counters();
+  if (retransmission_timed_out()) {
+    ++counters.TcpExtTCPAbortOnTimeout;
+    abort(soft_error_ != 0 ? soft_error_ : ETIMEDOUT);
+    return;
+  }
+  ++counters.TcpExtTCPTimeouts;
+  snd.on_rto(protocol_.now());
+  protocol_.context().log(LogLevel::debug, [&](LogLine& line) {
+    line << id() << ": retransmission time-out " << snd.timeouts() << ", next in " << to_ms(snd.rtt.rto())
+         << " ms: " << snd;
+  });
+}
+
+bool Endpoint::probing_timed_out() const {
+  const Sender& snd = tcb_.snd;
+  if (options_.user_timeout > Duration(0) && snd.probing_since() != kNever)
+    return protocol_.now() - snd.probing_since() >= options_.user_timeout;
+  auto most = static_cast<uint32_t>(protocol_.settings().tcp_retries2);
+  if (tcb_.orphaned) {
+    bool alive = snd.probe_back_off() < 10;  // 200 ms doubled ten times passes kMaxRto
+    most = orphan_retries(alive);
+    if (!alive && snd.probe_back_off() >= most) return true;
+  }
+  return snd.probes() >= most;
+}
+
+/// RFC 9293, 3.8.6.1: zero-window probes, which go on as long as the peer answers them. And 3.8.6.2.1: what
+/// silly window avoidance, Nagle or cork hold back with nothing in flight has waited long enough.
+void Endpoint::on_persist() {
+  Sender& snd = tcb_.snd;
+  Instant now = protocol_.now();
+  if (!is_synchronized(tcb_.state) || snd.persist_deadline > now) return;
+  snd.persist_deadline = kNever;
+  if (!snd.idle_flight()) return;
+  if (std::optional<Transmission> held = snd.forced()) {
+    if (!transmit(*held)) snd.on_probe_sent(now);
+    return;
+  }
+  if (snd.unsent() == 0 && (!snd.fin_queued() || snd.fin_sent())) return;
+  if (probing_timed_out()) {
+    ++protocol_.counters().TcpExtTCPAbortOnTimeout;
+    abort(soft_error_ != 0 ? soft_error_ : ETIMEDOUT);
+    return;
+  }
+  ++protocol_.counters().TcpExtTCPWinProbe;
+  send_probe();
+  snd.on_probe_sent(now);
+}
+
+Duration Endpoint::keepalive_idle() const {
+  if (options_.keepalive_idle > Duration(0)) return options_.keepalive_idle;
+  return std::chrono::seconds(protocol_.settings().tcp_keepalive_time);
+}
+Duration Endpoint::keepalive_interval() const {
+  if (options_.keepalive_interval > Duration(0)) return options_.keepalive_interval;
+  return std::chrono::seconds(protocol_.settings().tcp_keepalive_intvl);
+}
+uint32_t Endpoint::keepalive_count() const {
+  if (options_.keepalive_count > 0) return options_.keepalive_count;
+  return static_cast<uint32_t>(protocol_.settings().tcp_keepalive_probes);
+}
+
+/// (Re)starts keepalive as the options now say.
+void Endpoint::start_keepalive() {
+  keepalive_deadline_ = kNever;
+  keepalive_timer_.cancel();
+  if (!options_.keepalive || !is_synchronized(tcb_.state)) return;
+  Instant quiet_since = std::max({tcb_.last_heard, tcb_.rcv.last_arrival(), established_at_});
+  keepalive_deadline_ = std::max(quiet_since + keepalive_idle(), protocol_.now());
+  arm(keepalive_timer_, keepalive_deadline_);
+}
+
+/// RFC 9293, 3.8.4; Linux's tcp_keepalive_timer.
+void Endpoint::on_keepalive() {
+  Instant now = protocol_.now();
+  if (!options_.keepalive || !is_synchronized(tcb_.state)) {
+    keepalive_deadline_ = kNever;
+    return;
+  }
+  if (keepalive_deadline_ > now) return;
+  const Sender& snd = tcb_.snd;
+  // What is in flight or waits for a window has timers of its own.
+  if (!snd.idle_flight() || snd.unsent() > 0) {
+    keepalive_deadline_ = now + keepalive_idle();
+    return;
+  }
+  Duration quiet = now - std::max({tcb_.last_heard, tcb_.rcv.last_arrival(), established_at_});
+  if (quiet < keepalive_idle()) {
+    keepalive_probes_ = 0;
+    keepalive_deadline_ = now + (keepalive_idle() - quiet);
+    return;
+  }
+  bool user_timed_out =
+      options_.user_timeout > Duration(0) && quiet >= options_.user_timeout && keepalive_probes_ > 0;
+  bool counted_out = options_.user_timeout == Duration(0) && keepalive_probes_ >= keepalive_count();
+  if (user_timed_out || counted_out) {
+    ++protocol_.counters().TcpExtTCPAbortOnTimeout;
+    send_reset();
+    abort(soft_error_ != 0 ? soft_error_ : ETIMEDOUT);
+    return;
+  }
+  ++keepalive_probes_;
+  ++protocol_.counters().TcpExtTCPKeepAlive;
+  send_probe();
+  keepalive_deadline_ = now + keepalive_interval();
+}
+
+/// FIN-WAIT-2 without a reader must not last for ever (RFC 9293, 3.6.1; tcp_fin_timeout, TCP_LINGER2).
+void Endpoint::start_fin_wait(Duration time) {
+  if (time <= Duration(0)) time = std::chrono::seconds(protocol_.settings().tcp_fin_timeout);
+  fin_wait_deadline_ = protocol_.now() + time;
+  arm(fin_wait_timer_, fin_wait_deadline_);
+}
+
+void Endpoint::on_fin_wait() {
+  if (fin_wait_deadline_ > protocol_.now()) return;
+  fin_wait_deadline_ = kNever;
+  if (tcb_.state != State::fin_wait_2) return;
+  protocol_.context().log(LogLevel::debug,
+                          [&](LogLine& line) { line << id() << ": FIN-WAIT-2 has lasted too long"; });
+  done(0);
+}
+
+}  // namespace ustack::tcp

@@ -1,0 +1,420 @@
+#include "stack/tcp/handshake.h"
+
+#include <algorithm>
+
+#include "stack/tcp/endpoint.h"
+#include "stack/tcp/listener.h"
+#include "stack/tcp/output.h"
+
+namespace ustack::tcp {
+
+Handshake::Handshake(Endpoint& endpoint) : ep_(endpoint) {
+  const Settings& settings = ep_.protocol_.settings();
+  // RFC 9293, 3.7.1: MSS = MMS_R - 20, of the route's MTU; TCP_MAXSEG may make it less.
+  uint32_t mss = std::min(ep_.route_.mtu(), 65535u) - (ep_.family_ == Family::ipv6 ? 60 : 40);
+  if (ep_.options_.max_segment != 0) mss = std::min<uint32_t>(mss, ep_.options_.max_segment);
+  own_mss_ = static_cast<uint16_t>(mss);
+  rcv_window_ = select_initial_window(
+      {.space = window_from_space(ep_.tcb_.rcv.limit),
+       .mss = mss,
+       .clamp = ep_.options_.window_clamp,
+       .scaling = settings.tcp_window_scaling != 0,
+       .largest_buffer = static_cast<uint32_t>(std::max(settings.tcp_rmem[2], settings.rmem_max))});
+  rcv_wnd_scale_ = settings.tcp_window_scaling != 0 ? rcv_window_.scale : -1;
+  timestamps_ = settings.tcp_timestamps != 0;
+  sack_ = settings.tcp_sack != 0;
+  ts_offset_ = ep_.protocol_.iss().timestamp_offset(ep_.id().local.address, ep_.id().remote.address);
+  // tcp_timestamps = 2: without a random offset.
+  if (settings.tcp_timestamps == 2) ts_offset_ = 0;
+}
+
+void Handshake::reset_state() {
+  active_ = true;
+  flags_ = Flags{.syn = true};
+  ack_num_ = SeqNum();
+  mss_ = 0;
+  iss_ = ep_.iss_floor_ ? *ep_.iss_floor_ : ep_.protocol_.iss().iss(ep_.id(), ep_.protocol_.now());
+  enter(State::syn_sent);
+}
+
+void Handshake::reset_to_syn_rcvd(SeqNum iss, SeqNum irs, const SynOptions& options, uint32_t window) {
+  active_ = false;
+  flags_ = Flags{.syn = true, .ack = true};
+  iss_ = iss;
+  irs_ = irs;
+  ack_num_ = irs + 1;
+  snd_wnd_ = window;
+  negotiate(options);
+  enter(State::syn_rcvd);
+}
+
+void Handshake::enter(State state) {
+  state_ = state;
+  tcp::State before = ep_.tcb_.state;
+  ep_.tcb_.state = state == State::syn_sent ? tcp::State::syn_sent : tcp::State::syn_received;
+  if (ep_.tcb_.state != before) ep_.on_state_change(before);
+}
+
+/// What both sides have offered holds (RFC 7323, 2.2 and 3.2; RFC 2018, section 2).
+void Handshake::negotiate(const SynOptions& peer) {
+  mss_ = peer.mss_or_default(ep_.family_);
+  timestamps_ = timestamps_ && peer.timestamps.has_value();
+  if (timestamps_) ts_recent_ = peer.timestamps->value;
+  sack_ = sack_ && peer.sack_permitted;
+  if (peer.window_scale < 0 || rcv_wnd_scale_ < 0) {
+    snd_wnd_scale_ = rcv_wnd_scale_ = -1;
+  } else {
+    snd_wnd_scale_ = peer.window_scale;
+  }
+}
+
+Status Handshake::resolve_route() {
+  Waker resolution;
+  Sleeper sleeper(ep_);
+  sleeper.add(resolution, kResolution);
+  sleeper.add(ep_.notification_, kNotification);
+
+  // Initial action is to resolve the route.
+  int event = kResolution;
+  for (;;) {
+    switch (event) {
+      case kResolution:
+        if (Status status = ep_.route_.resolve(resolution); status.code() != EWOULDBLOCK) return status;
+        break;
+      case kNotification:
+        if (Status status = on_notification(); !status.ok()) {
+          ep_.route_.remove_waker(resolution);
+          return status;
+        }
+        break;
+    }
+    event = sleeper.fetch(true);
+  }
+}
+
+Status Handshake::execute() {
+  if (ep_.route_.is_resolution_required()) {
+    if (Status status = resolve_route(); !status.ok()) return status;
+  }
+
+  Waker resend;
+  Timer timer(resend);
+  TimerWheel& timers = ep_.protocol_.context().timers;
+  Sleeper sleeper(ep_);
+  sleeper.add(resend, kResend);
+  sleeper.add(ep_.notification_, kNotification);
+  sleeper.add(ep_.new_segment_, kNewSegment);
+
+  // An active open sends its SYN, a passive one the SYN-ACK.
+  send_syn();
+  while (state_ != State::completed) {
+    if (timer.deadline() != deadline_) timers.arm(timer, deadline_);
+    Status status;
+    switch (sleeper.fetch(true)) {
+      case kResend:
+        status = on_resend();
+        break;
+      case kNotification:
+        status = on_notification();
+        break;
+      case kNewSegment:
+        status = process_segments();
+        break;
+    }
+    if (!status.ok()) return status;
+  }
+  return {};
+}
+
+uint32_t Handshake::retry_limit() const {
+  const Settings& settings = ep_.protocol_.settings();
+  if (!active_) return static_cast<uint32_t>(settings.tcp_synack_retries);
+  return ep_.options_.syn_retries != 0 ? ep_.options_.syn_retries
+                                       : static_cast<uint32_t>(settings.tcp_syn_retries);
+}
+
+Status Handshake::on_resend() {
+  bool counted = active_ && ep_.options_.syn_retries != 0;
+  time_out_ *= 2;
+  if (resends_ >= retry_limit() || (time_out_ > kLastTimeout && !counted)) {
+    ++ep_.protocol_.counters().TcpExtTCPTimeouts;
+    return Error{ETIMEDOUT};
+  }
+  if (ep_.options_.user_timeout > Duration(0) && active_ &&
+      ep_.protocol_.now() - sent_at_ >= ep_.options_.user_timeout)
+    return Error{ETIMEDOUT};
+  time_out_ = std::min(time_out_, kLastTimeout);
+  ++resends_;
+  // With TCP_DEFER_ACCEPT a peer that has acknowledged is left alone until it is time to give up waiting for
+  // its data (Linux's syn_ack_recalc).
+  if (acknowledged_ && resends_ < ep_.options_.defer_accept) {
+    deadline_ = ep_.protocol_.now() + time_out_;
+    return {};
+  }
+  ++ep_.protocol_.counters().TcpExtTCPSynRetrans;
+  ++ep_.protocol_.counters().TcpRetransSegs;
+  send_syn();
+  return {};
+}
+
+Status Handshake::on_notification() {
+  uint32_t what = ep_.fetch_notifications();
+  if (what & Endpoint::kNotifyClose) {
+    // RFC 9293, 3.10.4: CLOSE in SYN-SENT deletes the TCB; in SYN-RECEIVED the peer hears of it.
+    if (state_ == State::syn_rcvd && !ep_.protocol_.ending()) {
+      SegmentOut rst{.id = ep_.id(),
+                     .flags = {.rst = true, .ack = true},
+                     .seq = iss_ + 1,
+                     .ack = ack_num_,
+
+                     .ip = ep_.ip_options()};
+      (void)send_segment(ep_.protocol_, ep_.route_, rst);
+    }
+    return Error{ECONNABORTED};
+  }
+  if (what & Endpoint::kNotifyError) return Error{ep_.notified_error_};
+  if (what & Endpoint::kNotifyDrain) {
+    if (state_ != State::completed && flags_ != Flags{} && ep_.tcb_.state != tcp::State::closed) {
+      if (Status status = process_segments(); !status.ok()) return status;
+    }
+    ep_.park();
+  }
+  return {};
+}
+
+Status Handshake::process_segments() {
+  for (int i = 0; i < Endpoint::kMaxSegmentsPerWake && state_ != State::completed; ++i) {
+    Segment* segment = ep_.dequeue();
+    if (segment == nullptr) return {};
+    Status status = process(*segment);
+    if (state_ == State::completed &&
+        (segment->payload_size() > 0 || segment->flags.fin || segment->flags.urg)) {
+      // It carried more than the handshake: the main loop's.
+      ep_.requeue_front(segment);
+    } else {
+      ep_.protocol_.segments().release(segment);
+    }
+    if (!status.ok()) return status;
+  }
+  // Others have their turn first.
+  if (!ep_.queue_.empty()) ep_.new_segment_.wake();
+  return {};
+}
+
+Status Handshake::process(Segment& segment) {
+  ep_.protocol_.context().log(LogLevel::trace, [&](LogLine& line) { line << "handshake: " << segment; });
+  switch (state_) {
+    case State::syn_sent:
+      return syn_sent_state(segment);
+    case State::syn_rcvd:
+      return syn_rcvd_state(segment);
+    case State::completed:
+      break;
+  }
+  return {};
+}
+
+/// RFC 9293, 3.10.7.3: SYN-SENT.
+Status Handshake::syn_sent_state(Segment& segment) {
+  // First: "If SEG.ACK =< ISS or SEG.ACK > SND.NXT, send a reset (unless the RST bit is set)".
+  if (segment.flags.ack && segment.ack != iss_ + 1) {
+    send_reset(segment);
+    return {};
+  }
+  // Second: "If the ACK was acceptable, signal to the user 'error: connection reset'"; without an ACK drop
+  // it.
+  if (segment.flags.rst) {
+    if (segment.flags.ack) return Error{ECONNREFUSED};
+    return {};
+  }
+  // Fourth and fifth: "if neither of the SYN or RST bits is set, then drop the segment and return".
+  if (!segment.flags.syn) return {};
+  if (segment.flags.ack) {
+    irs_ = segment.seq;
+    ack_num_ = irs_ + 1;
+    snd_wnd_ = segment.window;
+    negotiate(segment.syn_options);
+    // "If SND.UNA > ISS (our SYN has been ACKed), change the connection state to ESTABLISHED, form an ACK".
+    complete(segment);
+    ep_.tcb_.rcv.acknowledge_now();
+    return {};
+  }
+  // "Otherwise, enter SYN-RECEIVED, form a SYN,ACK segment and send it." Simultaneous open.
+  flags_ = Flags{.syn = true, .ack = true};
+  irs_ = segment.seq;
+  ack_num_ = irs_ + 1;
+  snd_wnd_ = segment.window;
+  negotiate(segment.syn_options);
+  enter(State::syn_rcvd);
+  send_syn();
+  return {};
+}
+
+/// RFC 9293, 3.10.7.4, first: sequence number check, in SYN-RECEIVED. True if the segment is done with.
+bool Handshake::unacceptable_in_syn_rcvd(const Segment& segment) {
+  // The other's SYN-ACK in a simultaneous open carries its SYN once more.
+  if (segment.flags.syn && segment.flags.ack && segment.seq == irs_ && segment.ack == iss_ + 1) return false;
+  // A repeated SYN wants a repeated SYN-ACK.
+  if (segment.flags.syn && !segment.flags.ack && !segment.flags.rst && segment.seq == irs_) {
+    if (!acknowledged_) send_syn();
+    return true;
+  }
+  uint32_t window = rcv_window_.window;
+  bool old_timestamp = timestamps_ && segment.options.timestamps && !segment.flags.syn &&
+                       static_cast<int32_t>(segment.options.timestamps->value - ts_recent_) < 0;
+  if (segment.is_acceptable(ack_num_, window) && !old_timestamp) return false;
+  if (!segment.flags.rst) send_ack();
+  return true;
+}
+
+/// RFC 9293, 3.10.7.4 in SYN-RECEIVED.
+Status Handshake::syn_rcvd_state(Segment& segment) {
+  if (unacceptable_in_syn_rcvd(segment)) return {};
+  // Second: "If this connection was initiated with a passive OPEN, then return to LISTEN; ... with an active
+  // OPEN, then the connection was refused". RFC 5961, 3.2: only by the exact number.
+  if (segment.flags.rst) {
+    if (segment.seq == ack_num_) return Error{ECONNREFUSED};
+    send_ack();
+    return {};
+  }
+  // Fourth: a SYN in the window. RFC 5961, 4.2: a challenge ACK. But for the SYN-ACK of a simultaneous open.
+  bool crossing = segment.flags.syn && segment.flags.ack && segment.seq == irs_;
+  if (segment.flags.syn && !crossing) {
+    if (ep_.protocol_.allow_challenge_ack()) send_ack();
+    return {};
+  }
+  // Fifth: "if the ACK bit is off, drop the segment"; "If SND.UNA < SEG.ACK =< SND.NXT, then enter
+  // ESTABLISHED"; else "form a reset segment <SEQ=SEG.ACK><CTL=RST> and send it".
+  if (!segment.flags.ack) return {};
+  if (segment.ack != iss_ + 1) {
+    send_reset(segment);
+    return {};
+  }
+  if (Status status = ask_listener(segment); !status.ok()) return status.code() == EAGAIN ? Status() : status;
+  snd_wnd_ = crossing ? segment.window : uint32_t{segment.window} << std::max(snd_wnd_scale_, 0);
+  complete(segment);
+  return {};
+}
+
+/// Whether a passive open may complete now: its listener has room, and data has come if it waits for that.
+/// EAGAIN: not yet; ECONNABORTED: never.
+Status Handshake::ask_listener(const Segment& segment) {
+  if (active_ || ep_.parent_ == nullptr) return {};
+  if (segment.payload_size() == 0 && !segment.flags.fin && resends_ < ep_.options_.defer_accept) {
+    acknowledged_ = true;
+    return Error{EAGAIN};
+  }
+  Listener& listener = *ep_.parent_->listener();
+  if (!listener.full()) return {};
+  // Linux drops the ACK: the SYN-ACK is sent again, and its answer may find room.
+  ++ep_.protocol_.counters().TcpExtListenOverflows;
+  ++ep_.protocol_.counters().TcpExtListenDrops;
+  if (ep_.protocol_.settings().tcp_abort_on_overflow == 0) return Error{EAGAIN};
+  send_reset(segment);
+  return Error{ECONNABORTED};
+}
+
+/// Fills the Tcb in. `segment` completed the handshake; its SYN is taken off.
+void Handshake::complete(Segment& segment) {
+  Instant now = ep_.protocol_.now();
+  Tcb& tcb = ep_.tcb_;
+  tcb.timestamps = timestamps_;
+  tcb.sack = sack_;
+  tcb.window_scaling = snd_wnd_scale_ >= 0;
+  tcb.ts_offset = ts_offset_;
+  if (timestamps_) {
+    if (segment.options.timestamps && !segment.flags.syn) ts_recent_ = segment.options.timestamps->value;
+    tcb.ts_recent = ts_recent_;
+    tcb.ts_recent_at = now;
+  }
+  tcb.last_heard = now;
+
+  Sender& snd = tcb.snd;
+  snd.iss = iss_;
+  snd.snd_una = snd.snd_nxt = iss_ + 1;
+  snd.snd_up = snd.snd_una;
+  snd.snd_wscale = static_cast<uint8_t>(std::max(snd_wnd_scale_, 0));
+  snd.snd_wnd = snd.max_snd_wnd = snd_wnd_;
+  snd.snd_wl1 = segment.seq;
+  snd.snd_wl2 = segment.ack;
+
+  Receiver& rcv = tcb.rcv;
+  rcv.irs = irs_;
+  rcv.rcv_nxt = ack_num_;
+  rcv.rcv_wscale = static_cast<uint8_t>(std::max(rcv_wnd_scale_, 0));
+  rcv.rcv_adv = ack_num_ + rcv_window_.window;
+  rcv.window_clamp = std::min(rcv_window_.clamp, kMaxUnscaledWindow << rcv.rcv_wscale);
+  rcv.start(own_mss_ - (timestamps_ ? 12u : 0u), now);
+
+  // Karn: a SYN that was sent twice gives no sample, but its timestamp does.
+  Duration rtt{0};
+  if (resends_ == 0) rtt = segment.arrived - sent_at_;
+  ep_.peer_mss_ = mss_;
+  ep_.path_mss_ = own_mss_;
+  snd.start(ep_.path_payload(), resends_ > 1, rtt, now);
+
+  state_ = State::completed;
+  tcp::State before = tcb.state;
+  tcb.state = tcp::State::established;
+  ep_.on_state_change(before);
+  if (segment.flags.syn) segment.trim_front(1);
+}
+
+SynOptions Handshake::syn_options() const {
+  SynOptions options;
+  options.mss = own_mss_;
+  // A SYN-ACK offers only what the SYN has offered (negotiate() has seen to it).
+  options.sack_permitted = sack_;
+  if (rcv_wnd_scale_ >= 0) options.window_scale = static_cast<int8_t>(rcv_wnd_scale_);
+  if (timestamps_)
+    options.timestamps =
+        Timestamps{timestamp_clock(ep_.protocol_.now(), ts_offset_), flags_.ack ? ts_recent_ : 0};
+  return options;
+}
+
+void Handshake::send_syn() {
+  std::array<std::byte, kMaxOptions> buffer;
+  uint32_t length = encode_syn_options(syn_options(), buffer);
+  Instant now = ep_.protocol_.now();
+  if (sent_at_ == Instant{}) sent_at_ = now;
+  deadline_ = now + time_out_;
+  SegmentOut syn{.id = ep_.id(),
+                 .flags = flags_,
+                 .seq = iss_,
+                 .ack = ack_num_,
+                 .window = window_field(rcv_window_.window, 0),
+                 .options = Bytes(buffer).first(length),
+                 .ip = ep_.ip_options()};
+  (void)send_segment(ep_.protocol_, ep_.route_, syn);
+}
+
+void Handshake::send_ack() {
+  std::array<std::byte, kMaxOptions> buffer;
+  SegmentOptions options;
+  if (timestamps_)
+    options.timestamps = Timestamps{timestamp_clock(ep_.protocol_.now(), ts_offset_), ts_recent_};
+  uint32_t length = encode_segment_options(options, buffer);
+  SegmentOut ack{
+      .id = ep_.id(),
+      .flags = {.ack = true},
+      .seq = iss_ + 1,
+      .ack = ack_num_,
+      .window = window_field(rcv_window_.window, static_cast<uint8_t>(std::max(rcv_wnd_scale_, 0))),
+      .options = Bytes(buffer).first(length),
+      .ip = ep_.ip_options()};
+  (void)send_segment(ep_.protocol_, ep_.route_, ack);
+}
+
+void Handshake::send_reset(const Segment& segment) {
+  ResetAnswer answer = reset_answer(segment.flags, segment.seq, segment.ack, segment.seq_length());
+  if (!answer.send) return;
+  SegmentOut rst{.id = ep_.id(),
+                 .flags = {.rst = true, .ack = answer.with_ack},
+                 .seq = answer.seq,
+                 .ack = answer.ack,
+
+                 .ip = ep_.ip_options()};
+  (void)send_segment(ep_.protocol_, ep_.route_, rst);
+}
+
+}  // namespace ustack::tcp

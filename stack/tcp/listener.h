@@ -1,0 +1,35 @@
+// What a listening endpoint has besides: connections that are being made, and those that wait for accept(2).
+#pragma once
+
+#include <cstdint>
+
+#include "stack/base/intrusive_list.h"
+#include "stack/settings.h"
+#include "stack/tcp/endpoint.h"
+
+namespace ustack::tcp {
+
+/// Lock: the host's. Lives in the arena as long as its endpoint listens.
+struct Listener {
+  /// listen(2)'s backlog, cut to net.core.somaxconn.
+  uint32_t backlog = 0;
+  /// Endpoints in SYN-RECEIVED, each with a fiber in Handshake::execute().
+  IntrusiveList<Endpoint, AcceptTag> half_open;
+  uint32_t half_open_count = 0;
+  /// Endpoints whose handshake is done, oldest first.
+  IntrusiveList<Endpoint, AcceptTag> ready;
+  uint32_t ready_count = 0;
+
+  /// The accept queue takes no more (Linux's sk_acceptq_is_full: one more than the backlog fits).
+  bool full() const { return ready_count > backlog; }
+  /// Handshakes that may be under way at once; each holds an endpoint and a fiber. Beyond it SYNs are
+  /// dropped. As the backlog, but not so few that a burst on a small one has to wait for SYN time-outs.
+  uint32_t half_open_limit(const Settings& settings) const {
+    constexpr uint32_t kLeast = 8;
+    uint32_t wanted = backlog > kLeast ? backlog : kLeast;
+    auto most = static_cast<uint32_t>(settings.tcp_max_syn_backlog);
+    return wanted < most ? wanted : most;
+  }
+};
+
+}  // namespace ustack::tcp

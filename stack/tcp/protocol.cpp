@@ -1,0 +1,311 @@
+#include "stack/tcp/protocol.h"
+
+#include <algorithm>
+
+#include "stack/host.h"
+#include "stack/net/icmp.h"
+#include "stack/tcp/endpoint.h"
+#include "stack/tcp/flight.h"
+#include "stack/tcp/listener.h"
+#include "stack/tcp/output.h"
+#include "stack/tcp/time_wait.h"
+
+namespace ustack::tcp {
+
+Protocol::Protocol(Host& host, const HostContext& context, Network& network)
+    : host_(host),
+      context_(context),
+      network_(network),
+      segments_(context.arena),
+      pieces_(context.arena, context.blocks),
+      sent_segments_(context.arena),
+      connections_(context.arena, context.random),
+      ports_(context.arena),
+      selector_(context.random),
+      iss_(context.random),
+      time_waits_(context.arena),
+      endpoints_(context.arena) {
+  network_.set_transport(kProtocolNumber, this);
+}
+
+Protocol::~Protocol() {
+  network_.set_transport(kProtocolNumber, nullptr);
+  ending_ = true;
+  // Fibers that wait in the middle of a handshake have to come back before their endpoints can go.
+  endpoints_.for_each([](Endpoint& endpoint) { endpoint.on_host_ending(); });
+  context_.scheduler.run();
+}
+
+Result<Socket*> Protocol::open_socket(Family family) {
+  if (family != Family::ipv4) return Error{EAFNOSUPPORT};
+  Endpoint* endpoint = create_endpoint(family);
+  if (endpoint == nullptr) return Error{ENOBUFS};
+  return static_cast<Socket*>(endpoint);
+}
+
+Endpoint* Protocol::create_endpoint(Family family) { return endpoints_.create(*this, family); }
+
+void Protocol::destroy_endpoint(Endpoint& endpoint) { endpoints_.destroy(&endpoint); }
+
+void Protocol::destroy_time_wait(TimeWait& time_wait) { time_waits_.destroy(&time_wait); }
+
+// --- ports and four-tuples ---
+
+Result<uint16_t> Protocol::bind_port(PortHolder& holder, const IpAddress& address, uint16_t port) {
+  holder.by_connect = false;
+  if (port == 0) {
+    Result<uint16_t> chosen = selector_.select(settings(), address, SocketAddress{}, [&](uint16_t candidate) {
+      return ports_.free_for_bind(candidate);
+    });
+    if (!chosen.ok()) return Error{EADDRINUSE};
+    port = *chosen;
+  } else if (ports_.conflicts(holder, address, port)) {
+    return Error{EADDRINUSE};
+  }
+  if (Status status = ports_.claim(holder, address, port); !status.ok()) return status.error();
+  return port;
+}
+
+Result<uint16_t> Protocol::ephemeral_port(PortHolder& holder, const IpAddress& local,
+                                          const SocketAddress& remote) {
+  bool loopback = network_.is_own_address(remote.address);
+  Result<uint16_t> port = selector_.select(settings(), local, remote, [&](uint16_t candidate) {
+    if (!ports_.free_for_connect(candidate)) return false;
+    Connection* owner = connections_.find({{local, candidate}, remote});
+    return owner == nullptr || reusable(*owner, loopback);
+  });
+  if (!port.ok()) return port;
+  holder.by_connect = true;
+  if (Status status = ports_.claim(holder, local, *port); !status.ok()) return status.error();
+  return port;
+}
+
+/// tcp_tw_reuse: a new connection may take a TIME-WAIT's place when timestamps tell the two apart (RFC 6191).
+bool Protocol::reusable(Connection& owner, bool loopback) const {
+  if (owner.kind() != Connection::Kind::time_wait) return false;
+  int32_t reuse = settings().tcp_tw_reuse;
+  if (reuse == 0 || (reuse == 2 && !loopback)) return false;
+  const TimeWaitState& state = static_cast<TimeWait&>(owner).time_wait_state();
+  return state.timestamps && now() - state.ts_recent_at > 1s;
+}
+
+bool Protocol::acquire_tuple(const ConnectionId& id, bool loopback, std::optional<SeqNum>& resume_at) {
+  Connection* owner = connections_.find(id);
+  if (owner == nullptr) return true;
+  if (!reusable(*owner, loopback)) return false;
+  auto& time_wait = static_cast<TimeWait&>(*owner);
+  resume_at = time_wait.time_wait_state().snd_nxt + 65535 + 2;
+  ++counters().TcpExtTWRecycled;
+  destroy_time_wait(time_wait);
+  return true;
+}
+
+void Protocol::enter_time_wait(Endpoint& endpoint) {
+  const Tcb& tcb = endpoint.tcb();
+  ConnectionId id = endpoint.id();
+  connections_.remove(endpoint);
+  if (time_waits_.live() >= static_cast<uint64_t>(settings().tcp_max_tw_buckets)) return;
+  TimeWaitState state{.snd_nxt = tcb.snd.snd_nxt,
+                      .rcv_nxt = tcb.rcv.rcv_nxt,
+                      .rcv_wnd = tcb.rcv.rcv_wnd(),
+                      .rcv_wscale = tcb.rcv.rcv_wscale,
+                      .timestamps = tcb.timestamps,
+                      .ts_recent = tcb.ts_recent,
+                      .ts_recent_at = tcb.ts_recent_at,
+                      .ts_offset = tcb.ts_offset};
+  TimeWait* time_wait = time_waits_.create(*this, endpoint.route(), endpoint.ip_options(), state);
+  if (time_wait == nullptr) return;
+  PortHolder& port = time_wait->port();
+  port.reuse_address = endpoint.port().reuse_address;
+  port.reuse_port = endpoint.port().reuse_port;
+  port.by_connect = endpoint.port().by_connect;
+  if (!connections_.insert(*time_wait, id).ok() ||
+      !ports_.claim(port, id.local.address, id.local.port).ok()) {
+    destroy_time_wait(*time_wait);
+    return;
+  }
+  time_wait->restart();
+}
+
+// --- listeners ---
+
+void Protocol::add_listener(Endpoint& endpoint) {
+  listeners_[endpoint.local_.port % kListenerChains].push_back(endpoint);
+}
+
+void Protocol::remove_listener(Endpoint& endpoint) { static_cast<ListHook<ListenerTag>&>(endpoint).unlink(); }
+
+/// The listener for a SYN: bound to the address rather than to the wildcard; among several with SO_REUSEPORT
+/// one by the four-tuple's hash, as Linux (inet_lookup_listener).
+Endpoint* Protocol::find_listener(const ConnectionId& id) const {
+  Endpoint* best = nullptr;
+  uint32_t best_score = 0, equals = 0;
+  uint32_t hash = 0;
+  for (Endpoint& candidate : listeners_[id.local.port % kListenerChains]) {
+    if (candidate.local_.port != id.local.port) continue;
+    const IpAddress& address = candidate.local_.address;
+    if (!address.is_unspecified() && !(address == id.local.address)) continue;
+    if (address.family() != id.local.address.family()) continue;
+    uint32_t score = address.is_unspecified() ? 1 : 2;
+    if (score > best_score) {
+      best = &candidate;
+      best_score = score;
+      equals = 1;
+    } else if (score == best_score && candidate.port_.reuse_port) {
+      if (equals == 1) hash = connections_.hash(id);
+      ++equals;
+      // One of n, each with the same probability, decided by the hash alone.
+      if (hash % equals == 0) best = &candidate;
+      hash = hash / equals * 2654435761u;
+    }
+  }
+  return best;
+}
+
+bool Protocol::has_listener(const ConnectionId& id) const { return find_listener(id) != nullptr; }
+
+// --- arrivals ---
+
+void Protocol::on_packet(Packet&& packet, Instant) {
+  ++counters().TcpInSegs;
+  Result<Segment*> segment = segments_.receive(std::move(packet));
+  if (!segment.ok()) {
+    if (segment.code() == ENOBUFS) {
+      ++counters().UstackRxNoMemory;
+    } else {
+      ++counters().TcpInErrs;
+      if (segment.code() == EBADMSG) ++counters().TcpInCsumErrors;
+    }
+    return;
+  }
+  dispatch(*segment);
+}
+
+void Protocol::dispatch(Segment* segment) {
+  if (Connection* owner = connections_.find(segment->id)) {
+    if (owner->kind() == Connection::Kind::time_wait)
+      static_cast<TimeWait*>(owner)->on_segment(segment);
+    else
+      static_cast<Endpoint*>(owner)->enqueue(segment);
+    return;
+  }
+  if (Endpoint* listener = find_listener(segment->id)) {
+    listener->enqueue(segment);
+    return;
+  }
+  // RFC 9293, 3.10.7.1: CLOSED.
+  reset_stranger(*segment);
+  segments_.release(segment);
+}
+
+void Protocol::reset_stranger(const Segment& segment) {
+  ResetAnswer answer = reset_answer(segment.flags, segment.seq, segment.ack, segment.seq_length());
+  if (!answer.send || ending_) return;
+  Result<Route> route = network_.find_route(segment.id.local.address, segment.id.remote.address);
+  if (!route.ok()) return;
+  IpOptionsOut ip;
+  ip.ttl = static_cast<uint8_t>(settings().ip_default_ttl);
+  SegmentOut rst{.id = segment.id,
+                 .flags = {.rst = true, .ack = answer.with_ack},
+                 .seq = answer.seq,
+                 .ack = answer.ack,
+
+                 .ip = ip};
+  (void)send_segment(*this, *route, rst);
+}
+
+bool Protocol::allow_challenge_ack() {
+  if (now() - challenge_period_ >= 1s) {
+    challenge_period_ = now();
+    challenge_acks_ = 0;
+  }
+  if (challenge_acks_ >= static_cast<uint32_t>(settings().tcp_challenge_ack_limit)) return false;
+  ++challenge_acks_;
+  ++counters().TcpExtTCPChallengeACK;
+  return true;
+}
+
+// --- ICMP errors ---
+
+namespace {
+
+struct IcmpMeaning {
+  int error = 0;
+  bool hard = false;
+};
+
+/// Linux's icmp_err_convert. Soft ones may pass; hard ones end an attempt (RFC 1122, 4.2.3.9).
+IcmpMeaning meaning_of(uint8_t type, uint8_t code) {
+  static constexpr IcmpMeaning kUnreachable[16] = {
+      {ENETUNREACH, false},   // network
+      {EHOSTUNREACH, false},  // host
+      {ENOPROTOOPT, true},    // protocol
+      {ECONNREFUSED, true},   // port
+      {EMSGSIZE, false},      // fragmentation needed
+      {EOPNOTSUPP, false},    // source route failed
+      {ENETUNREACH, true},    // network unknown
+      {EHOSTDOWN, true},      // host unknown
+      {ENONET, true},         // source host isolated
+      {ENETUNREACH, true},    // network administratively prohibited
+      {EHOSTUNREACH, true},   // host administratively prohibited
+      {ENETUNREACH, false},   // network unreachable for this TOS
+      {EHOSTUNREACH, false},  // host unreachable for this TOS
+      {EHOSTUNREACH, true},   // communication administratively prohibited
+      {EHOSTUNREACH, true},   // precedence violation
+      {EHOSTUNREACH, true},   // precedence cutoff
+  };
+  switch (type) {
+    case icmp::kUnreachable:
+      return code <= icmp::kLargestUnreachable ? kUnreachable[code] : IcmpMeaning{};
+    case icmp::kTimeExceeded:
+      return {EHOSTUNREACH, false};
+    case icmp::kParameterProblem:
+      return {EPROTO, true};
+    default:
+      return {};
+  }
+}
+
+}  // namespace
+
+void Protocol::on_icmp_error(const IcmpError& error, Instant) {
+  if (error.quoted.size() < 8) return;
+  ConnectionId id{{error.local, load_be16(error.quoted.data())},
+                  {error.remote, load_be16(error.quoted.data() + 2)}};
+  SeqNum seq(load_be32(error.quoted.data() + 4));
+  Connection* owner = connections_.find(id);
+  if (owner == nullptr || owner->kind() != Connection::Kind::endpoint) return;
+  auto& endpoint = static_cast<Endpoint&>(*owner);
+  // RFC 5927, section 4: only about what is in flight. In a handshake that is the SYN.
+  const Sender& snd = endpoint.tcb().snd;
+  if (is_synchronized(endpoint.tcp_state()) && !(snd.snd_una <= seq && seq <= snd.snd_nxt)) {
+    ++counters().TcpExtOutOfWindowIcmps;
+    return;
+  }
+  if (error.type == icmp::kUnreachable && error.code == icmp::kFragmentationNeeded) {
+    if (endpoint.options().pmtu_discovery == PmtuDiscovery::dont ||
+        endpoint.options().pmtu_discovery == PmtuDiscovery::omit)
+      return;
+    endpoint.on_path_mtu(network_.update_path_mtu(error.remote, error.mtu));
+    return;
+  }
+  IcmpMeaning meaning = meaning_of(error.type, error.code);
+  if (meaning.error != 0) endpoint.on_icmp_error(meaning.error, meaning.hard);
+}
+
+/// Linux's tcp_v4_err: an attempt ends with it, a connection only remembers it, for when it gives up.
+void Endpoint::on_icmp_error(int error, bool hard) {
+  if (handshaking()) {
+    notified_error_ = error;
+    notify(kNotifyError);
+    return;
+  }
+  soft_error_ = error;
+  if (hard && options_.receive_errors && is_synchronized(tcb_.state)) {
+    // IP_RECVERR: the program wants to know at once.
+    error_ = error;
+    wake(ready::kErr);
+  }
+}
+
+}  // namespace ustack::tcp

@@ -1,0 +1,220 @@
+// The sending half of a connection: SND.* of the TCB, what is in flight, loss recovery, timers as deadlines.
+// Pure: it says what to send next (Transmission), the endpoint sends it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "stack/base/log.h"
+#include "stack/base/seqnum.h"
+#include "stack/base/time.h"
+#include "stack/mem/slab.h"
+#include "stack/tcp/congestion.h"
+#include "stack/tcp/flight.h"
+#include "stack/tcp/rtt.h"
+#include "stack/tcp/segment.h"
+#include "stack/tcp/send_buffer.h"
+
+namespace ustack::tcp {
+
+/// What the sender wants to be sent.
+struct Transmission {
+  SeqNum seq;
+  /// Payload bytes; more than the MSS makes a superframe.
+  uint32_t length = 0;
+  bool fin = false;
+  /// It empties the buffer, or the program asked for it (RFC 9293, 3.9.1.2).
+  bool push = false;
+  bool retransmission = false;
+};
+
+/// What the link takes.
+struct SendLimits {
+  /// Largest IP packet that the link cuts itself; 0: it cuts none.
+  uint32_t max_superframe = 0;
+  /// IP and TCP with options, in bytes.
+  uint32_t header_length = 40;
+};
+
+/// Why and how the sender is repairing.
+enum class Repair : uint8_t {
+  none,
+  recovery,  ///< fast recovery (RFC 6582, 6675)
+  loss,      ///< after a retransmission time-out
+};
+
+/// Lock: the host's.
+class Sender {
+ public:
+  Sender(BlockPool& blocks, Slab<SentSegment>& pool) : buffer(blocks), flight_(pool) {}
+
+  // --- RFC 9293, 3.3.1: the send sequence variables ---
+  SeqNum snd_una, snd_nxt;
+  /// Scaled, in bytes.
+  uint32_t snd_wnd = 0;
+  /// Sequence number one past the urgent data, if `urgent`.
+  SeqNum snd_up;
+  bool urgent = false;
+  SeqNum snd_wl1, snd_wl2;
+  SeqNum iss;
+  /// Max(SND.WND), 3.8.6.2.1.
+  uint32_t max_snd_wnd = 0;
+  /// Shift count of the peer's windows (Snd.Wind.Shift, RFC 7323, 2.3).
+  uint8_t snd_wscale = 0;
+
+  /// Bytes from SND.UNA on.
+  SendBuffer buffer;
+  CongestionSlot congestion;
+  RttEstimator rtt;
+
+  // --- options of the socket ---
+  bool nodelay = false;
+  bool cork = false;
+  /// MSG_MORE of the last send.
+  bool more = false;
+  /// TCP_NOTSENT_LOWAT; 0: no limit.
+  uint32_t notsent_lowat = 0;
+
+  // --- timers, kNever when off ---
+  Instant rto_deadline = kNever;
+  /// Window probes, and data that silly window avoidance holds back with nothing in flight.
+  Instant persist_deadline = kNever;
+
+  /// The connection is established: data may be sent from SND.NXT = SND.UNA on. `mss` is Eff.snd.MSS in
+  /// payload bytes with the options of every segment taken off; `handshake_rtt` zero if it is not known.
+  void start(uint32_t mss, bool syn_lost, Duration handshake_rtt, Instant now);
+  uint32_t mss() const { return mss_; }
+
+  /// The program has queued all that it will send: a FIN follows.
+  void close() { fin_queued_ = true; }
+  bool fin_queued() const { return fin_queued_; }
+  bool fin_sent() const { return fin_sent_; }
+  /// Our FIN has been acknowledged.
+  bool fin_acknowledged() const { return fin_acknowledged_; }
+  /// Bytes queued and not yet sent once.
+  uint32_t unsent() const { return fin_sent_ ? 0 : buffer.size() - (snd_nxt - snd_una); }
+  /// One past the last byte queued.
+  SeqNum data_end() const { return fin_sent_ ? snd_nxt - 1 : snd_una + buffer.size(); }
+  /// Something is queued or in flight.
+  bool busy() const { return !buffer.empty() || (fin_queued_ && !fin_acknowledged_); }
+  bool idle_flight() const { return flight_.empty(); }
+  /// The right edge of the peer's window.
+  SeqNum window_end() const { return snd_una + snd_wnd; }
+  bool writable(uint32_t limit) const {
+    return buffer.writable(limit) && (notsent_lowat == 0 || unsent() < notsent_lowat);
+  }
+
+  /// What to send now; nothing when all is sent or windows, Nagle or cork hold it back. Call sent() for it,
+  /// then again.
+  std::optional<Transmission> next(const SendLimits& limits, Instant now);
+  /// What the persist timer sends in spite of Nagle and cork: as much of a segment as the peer's window
+  /// takes; nothing when that is closed (then a window probe is due).
+  std::optional<Transmission> forced();
+  /// It was handed to the network. False when memory for the record is out: then it counts as not sent.
+  bool sent(const Transmission& transmission, Instant now);
+
+  struct AckOutcome {
+    /// SND.UNA has moved by this.
+    uint32_t advanced = 0;
+    /// It was a duplicate ACK (RFC 5681, section 2).
+    bool duplicate = false;
+    /// The window opened: what was held back may go out.
+    bool window_opened = false;
+    bool entered_recovery = false;
+    bool left_recovery = false;
+  };
+  /// An acceptable ACK: SND.UNA <= SEG.ACK <= SND.NXT. `timestamp_rtt` is what the echoed timestamp says, if
+  /// timestamps are on and it is valid.
+  AckOutcome on_ack(const Segment& segment, bool sack_permitted, std::optional<Duration> timestamp_rtt,
+                    Instant now);
+  /// The retransmission timer has expired (RFC 6298, 5.4 to 5.6).
+  void on_rto(Instant now);
+  /// Packets were too big for the path: smaller segments from now on, and those in flight again.
+  void on_mss_change(uint32_t mss, bool retransmit);
+  /// Turns the persist timer on or off as the state demands; after next() has said that there is nothing.
+  void update_persist(Instant now);
+  /// A probe was sent: doubles the time to the next.
+  void on_probe_sent(Instant now);
+  /// Drops all that is queued (reset).
+  void clear();
+
+  /// What is in flight, in bytes: RFC 6675's pipe, or without SACK what duplicate ACKs leave of it.
+  uint32_t in_flight() const;
+  uint32_t cwnd() const { return congestion->cwnd(); }
+  Repair repair() const { return repair_; }
+  const Flight& flight() const { return flight_; }
+  /// Time-outs since SND.UNA last moved (icsk_retransmits).
+  uint32_t timeouts() const { return timeouts_; }
+  /// Probes since the peer last sent an ACK (icsk_probes_out).
+  uint32_t probes() const { return probes_; }
+  void count_probe() { ++probes_; }
+  /// When the data that is not acknowledged now was first retransmitted; kNever if it was not.
+  Instant first_retransmit() const { return first_retransmit_; }
+  /// When probing began; kNever when nothing is being probed.
+  Instant probing_since() const { return probing_since_; }
+  uint32_t probe_back_off() const { return probe_back_off_; }
+  Instant last_sent() const { return last_sent_; }
+  uint32_t retransmitted_segments() const { return retransmitted_segments_; }
+  uint64_t bytes_acknowledged() const { return bytes_acknowledged_; }
+  uint64_t bytes_sent() const { return bytes_sent_; }
+  uint64_t bytes_retransmitted() const { return bytes_retransmitted_; }
+  uint32_t duplicate_acks() const { return duplicate_acks_; }
+
+ private:
+  std::optional<Transmission> next_retransmission(const SendLimits& limits);
+  std::optional<Transmission> next_new(const SendLimits& limits);
+  bool deferred(uint32_t usable, const SendLimits& limits) const;
+  bool small_in_flight() const { return small_sent_ && small_end_ > snd_una; }
+  bool take_window(const Segment& segment);
+  void take_cumulative(SeqNum ack, uint32_t advanced, Flight::Delivered& delivered);
+  Duration take_rtt(const Flight::Delivered& delivered, Instant arrived,
+                    std::optional<Duration> timestamp_rtt);
+  void count_duplicates(const AckOutcome& outcome);
+  void repair_losses(const Flight::Delivered& delivered, bool sack_permitted, Instant arrived,
+                     uint32_t prior_in_flight, AckOutcome& outcome, Instant now);
+  void end_repair(Instant now);
+  void note_usage();
+  uint32_t cwnd_room() const;
+  uint32_t window_room() const { return window_end() > snd_nxt ? window_end() - snd_nxt : 0; }
+  Duration probe_interval() const;
+
+  Flight flight_;
+  uint32_t mss_ = 536;
+  bool fin_queued_ = false, fin_sent_ = false, fin_acknowledged_ = false;
+
+  // Recovery.
+  Repair repair_ = Repair::none;
+  /// RFC 6582's recover: SND.NXT when the loss was found.
+  SeqNum recover_;
+  bool recover_valid_ = false;
+  /// The first retransmission of a repair goes out whatever cwnd says (RFC 6675, 5, step 4.3).
+  bool retransmit_now_ = false;
+  /// cwnd was reduced for it.
+  bool reduced_ = false;
+  uint32_t duplicate_acks_ = 0;
+  /// Without SACK: what duplicate ACKs say has left the network.
+  uint32_t reno_sacked_ = 0;
+  Instant newest_delivered_{};
+
+  /// End of the last segment sent that was shorter than the MSS (Minshall).
+  SeqNum small_end_;
+  bool small_sent_ = false;
+  Instant last_sent_{};
+  Instant first_retransmit_ = kNever;
+  Instant probing_since_ = kNever;
+  uint32_t probe_back_off_ = 0;
+  uint32_t timeouts_ = 0;
+  uint32_t probes_ = 0;
+
+  // Whether cwnd is what limits us (tcp_cwnd_validate).
+  uint32_t max_in_flight_ = 0;
+  SeqNum usage_end_;
+
+  uint32_t retransmitted_segments_ = 0;
+  uint64_t bytes_acknowledged_ = 0, bytes_sent_ = 0, bytes_retransmitted_ = 0;
+};
+
+/// una 1 nxt 2921 wnd 64240 cwnd 14480 in flight 2920.
+LogLine& operator<<(LogLine& line, const Sender& sender);
+
+}  // namespace ustack::tcp

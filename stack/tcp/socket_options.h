@@ -1,0 +1,59 @@
+// What setsockopt(2) can choose about a TCP socket, apart from what the sender and the receiver keep
+// themselves.
+#pragma once
+
+#include <cstdint>
+
+#include "stack/base/time.h"
+#include "stack/settings.h"
+
+namespace ustack::tcp {
+
+/// IP_MTU_DISCOVER's values (ip(7)).
+enum class PmtuDiscovery : uint8_t { dont = 0, want = 1, always = 2, probe = 3, interface = 4, omit = 5 };
+
+/// Inherited by accepted connections. Defaults as a fresh socket of Linux has them. Copied as a whole.
+struct SocketOptions {
+  // SOL_SOCKET
+  bool reuse_address = false;
+  bool reuse_port = false;
+  bool keepalive = false;
+  bool out_of_band_inline = false;
+  bool linger = false;
+  bool broadcast = false;
+  int32_t linger_seconds = 0;
+  /// SO_SNDBUF as Linux counts it: true size.
+  uint32_t send_limit = 16384;
+  bool send_limit_locked = false;
+  /// Zero: none.
+  Duration receive_timeout{0};
+  Duration send_timeout{0};
+
+  // IPPROTO_TCP
+  /// TCP_MAXSEG; 0: not set.
+  uint16_t max_segment = 0;
+  /// Zero: the sysctl's.
+  Duration keepalive_idle{0};
+  Duration keepalive_interval{0};
+  uint32_t keepalive_count = 0;
+  /// TCP_SYNCNT; 0: tcp_syn_retries.
+  uint8_t syn_retries = 0;
+  /// TCP_LINGER2; zero: tcp_fin_timeout; negative: FIN-WAIT-2 is left at once.
+  Duration fin_wait_2{0};
+  /// TCP_DEFER_ACCEPT as the number of SYN-ACK time-outs that it is worth; 0: off.
+  uint8_t defer_accept = 0;
+  /// TCP_WINDOW_CLAMP; 0: none.
+  uint32_t window_clamp = 0;
+  /// TCP_USER_TIMEOUT; zero: none.
+  Duration user_timeout{0};
+
+  // IPPROTO_IP
+  /// IP_TTL; 0: net.ipv4.ip_default_ttl.
+  uint8_t ttl = 0;
+  uint8_t tos = 0;
+  PmtuDiscovery pmtu_discovery = PmtuDiscovery::want;
+  bool bind_address_no_port = false;
+  bool receive_errors = false;
+};
+
+}  // namespace ustack::tcp

@@ -1,0 +1,85 @@
+#include "stack/tcp/tcp_info.h"
+
+#include <linux/tcp.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "stack/tcp/endpoint.h"
+
+namespace ustack::tcp {
+
+namespace {
+
+uint32_t us(Duration d) { return static_cast<uint32_t>(to_us(d)); }
+
+uint32_t ms_since(Instant then, Instant now) {
+  return then == Instant{} ? 0 : static_cast<uint32_t>(std::max<int64_t>(to_ms(now - then), 0));
+}
+
+}  // namespace
+
+size_t fill_tcp_info(Endpoint& endpoint, MutableBytes out, Instant now) {
+  tcp_info info;
+  std::memset(&info, 0, sizeof info);
+  Tcb& tcb = endpoint.tcb();
+  const Sender& snd = tcb.snd;
+  Receiver& rcv = tcb.rcv;
+  uint32_t mss = std::max(snd.mss(), 1u);
+  auto segments = [mss](uint32_t bytes) { return (bytes + mss - 1) / mss; };
+
+  info.tcpi_state = linux_state(tcb.state);
+  // TCP_CA_Open, TCP_CA_Disorder, TCP_CA_Recovery, TCP_CA_Loss.
+  info.tcpi_ca_state = snd.repair() == Repair::loss       ? 4
+                       : snd.repair() == Repair::recovery ? 3
+                       : snd.flight().sacked() > 0        ? 1
+                                                          : 0;
+  info.tcpi_retransmits = static_cast<uint8_t>(std::min(snd.timeouts(), 255u));
+  info.tcpi_probes = static_cast<uint8_t>(std::min(snd.probes(), 255u));
+  info.tcpi_backoff = static_cast<uint8_t>(std::min(snd.rtt.back_off_count(), 255u));
+  if (tcb.timestamps) info.tcpi_options |= TCPI_OPT_TIMESTAMPS;
+  if (tcb.sack) info.tcpi_options |= TCPI_OPT_SACK;
+  if (tcb.window_scaling) info.tcpi_options |= TCPI_OPT_WSCALE;
+  info.tcpi_snd_wscale = snd.snd_wscale & 15;
+  info.tcpi_rcv_wscale = rcv.rcv_wscale & 15;
+  info.tcpi_rto = us(snd.rtt.rto());
+  info.tcpi_ato = us(rcv.ack_timeout());
+  info.tcpi_snd_mss = snd.mss();
+  info.tcpi_rcv_mss = rcv.mss_estimate();
+  info.tcpi_unacked = segments(snd.flight().outstanding());
+  info.tcpi_sacked = segments(snd.flight().sacked());
+  info.tcpi_lost = segments(snd.flight().lost());
+  info.tcpi_retrans = segments(snd.flight().retransmitted());
+  if (tcb.state == State::listen) {
+    // As Linux: the accept queue's length and limit.
+    info.tcpi_unacked = endpoint.accept_queue_length();
+    info.tcpi_sacked = endpoint.accept_queue_limit();
+  }
+  info.tcpi_last_data_sent = ms_since(snd.last_sent(), now);
+  info.tcpi_last_data_recv = ms_since(rcv.last_arrival(), now);
+  info.tcpi_last_ack_recv = ms_since(tcb.last_heard, now);
+  if (is_synchronized(tcb.state)) info.tcpi_pmtu = endpoint.route().mtu();
+  info.tcpi_rcv_ssthresh = std::min(window_from_space(rcv.limit), rcv.window_clamp);
+  info.tcpi_rtt = us(snd.rtt.srtt());
+  info.tcpi_rttvar = us(snd.rtt.rttvar());
+  info.tcpi_min_rtt = us(snd.rtt.minimum());
+  uint32_t ssthresh = snd.congestion->ssthresh();
+  info.tcpi_snd_ssthresh = ssthresh == 0x7fffffff ? ssthresh : ssthresh / mss;
+  info.tcpi_snd_cwnd = snd.cwnd() / mss;
+  info.tcpi_advmss = rcv.advertised_mss();
+  info.tcpi_reordering = 3;
+  info.tcpi_rcv_space = window_from_space(rcv.limit);
+  info.tcpi_total_retrans = snd.retransmitted_segments();
+  info.tcpi_bytes_acked = snd.bytes_acknowledged();
+  info.tcpi_bytes_received = rcv.bytes_received();
+  info.tcpi_notsent_bytes = snd.unsent();
+  info.tcpi_bytes_sent = snd.bytes_sent() + snd.bytes_retransmitted();
+  info.tcpi_bytes_retrans = snd.bytes_retransmitted();
+  info.tcpi_rcv_ooopack = rcv.reassembly().range_count();
+
+  size_t length = std::min(out.size(), sizeof info);
+  std::memcpy(out.data(), &info, length);
+  return length;
+}
+
+}  // namespace ustack::tcp
