@@ -17,6 +17,7 @@ USTACK_SYMBOLS(USTACK_HOOK)
 #define USTACK_HOOK(result, other, name, parameters, arguments) \
   USTACK_EXPORT result other parameters __asm__(#other);
 USTACK_ALIASES(USTACK_HOOK)
+USTACK_ASSEMBLED_ALIASES(USTACK_HOOK)
 #undef USTACK_HOOK
 
 #define USTACK_HOOK(result, name, parameters) USTACK_EXPORT result name parameters __asm__(#name);

@@ -204,9 +204,11 @@
   A(int, __select, select, (int count, fd_set* in, fd_set* out, fd_set* except, timeval* timeout),        \
     (count, in, out, except, timeout))                                                                    \
   A(pid_t, __fork, fork, (), ())                                                                          \
-  A(pid_t, __vfork, vfork, (), ())                                                                        \
   A(int, __sigaction, sigaction, (int number, const struct sigaction* action, struct sigaction* old),     \
     (number, action, old))                                                                                \
   A(sighandler_t, bsd_signal, signal, (int number, sighandler_t handler), (number, handler))              \
   A(sighandler_t, ssignal, signal, (int number, sighandler_t handler), (number, handler))                 \
   A(sighandler_t, __sysv_signal, sysv_signal, (int number, sighandler_t handler), (number, handler))
+
+// Aliases whose bodies are in assembler beside the hook itself: vfork returns twice into its caller's frame.
+#define USTACK_ASSEMBLED_ALIASES(A) A(pid_t, __vfork, vfork, (), ())
