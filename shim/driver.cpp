@@ -41,7 +41,8 @@ namespace sys = io::sys;
 constexpr Duration kDriverCheck = 500ms;
 /// A sleeper that could get no event (descriptors exhausted) looks that often.
 constexpr Duration kTick = 5ms;
-constexpr Instant kLook = Instant::min();
+/// Long ago, but far enough from the ends of the clock to be subtracted.
+constexpr Instant kLook{};
 
 /// Counts closed kernel_fds: an engine may still watch what had the number before.
 std::atomic<uint32_t> kernel_epoch{0};
@@ -164,7 +165,7 @@ void Sleep::drive() {
   }
   engine->transmit();
   io::WaitRequest wait;
-  wait.deadline = std::min(request_.deadline, shared_.host->next_deadline());
+  wait.deadline = std::max(kLook, std::min(request_.deadline, shared_.host->next_deadline()));
   wait.wake_fd = events::descriptor(events::kDriver);
   wait.kernel_fd = request_.kernel_fd;
   wait.signal_mask = request_.signal_mask;
@@ -216,7 +217,7 @@ void Sleep::rest() {
   bool in_poll = request_.kernel_fd >= 0 || request_.signal_mask != nullptr;
   waiter_.event = in_poll ? events::take() : Waiter::kNoEvent;
   int fd = events::descriptor(waiter_.event);
-  Instant until = request_.deadline;
+  Instant until = std::max(kLook, request_.deadline);
   if (in_poll && fd < 0) until = std::min(until, io::now() + kTick);
   if (shared_.attached_count > 1) until = std::min(until, io::now() + kDriverCheck);
 

@@ -227,7 +227,7 @@ sighandler_t set_handler(int number, sighandler_t handler, int flags) {
 
 void take_over() {
   // Set before the walk: who installs a handler meanwhile either sees it, or is seen by the walk.
-  if (active.exchange(true, std::memory_order_seq_cst)) return;
+  active.store(true, std::memory_order_seq_cst);
   for (int number = 1; number <= kLast; ++number)
     if (can_be_handled(number)) adopt(number);
 }

@@ -22,7 +22,7 @@ namespace ustack::shim::signals {
 
 /// From now on handlers go through the trampoline: called when the process gets a host. Before that
 /// sigaction() and its like go straight to libc, so that a program without an internet socket pays nothing;
-/// what they have installed is taken over here.
+/// what they have installed is taken over here. Again: takes over what was installed past the library.
 void take_over();
 bool taken_over();
 

@@ -1,0 +1,472 @@
+// Threads and processes that wait on one host: whoever waits drives, nobody sleeps through what it waits for.
+// The link is a socket pair, so every process of these tests has a host of its own.
+#include "shim/driver.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <functional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "io/clock.h"
+#include "shim/fd_table.h"
+#include "shim/host_lock.h"
+#include "shim/process.h"
+#include "shim/real.h"
+#include "shim/scope.h"
+#include "shim/shared_host.h"
+#include "shim/signals.h"
+
+namespace ustack::shim {
+namespace {
+
+/// The other end of the link.
+int peer = -1;
+
+/// A wait queue in the arena with the number of tokens that lie at it.
+struct Place {
+  WaitQueue queue;
+  uint64_t tokens = 0;
+  uint64_t taken = 0;
+};
+
+template <typename T, typename... Args>
+T* in_arena(Args&&... args) {
+  return shared_host->arena->create<T>(std::forward<Args>(args)...);
+}
+
+void put(Place& place) {
+  ++place.tokens;
+  place.queue.notify(ready::kIn);
+}
+
+/// Waits for a token as a blocking call would, through signals and whatever else ends a wait.
+bool take(Place& place, WaitRequest request = {}, std::atomic<uint64_t>* interruptions = nullptr) {
+  for (;;) {
+    bool interrupted = false;
+    {
+      Scope scope;
+      HostLock lock;
+      Wait wait;
+      while (place.tokens == 0 && !interrupted) {
+        EXPECT_TRUE(wait.on(place.queue, ready::kIn).ok());
+        switch (wait.sleep(lock, request)) {
+          case WaitOutcome::timed_out:
+            if (place.tokens == 0) return false;
+            break;
+          case WaitOutcome::interrupted:
+            interrupted = true;
+            break;
+          default:
+            break;
+        }
+      }
+      if (place.tokens > 0) {
+        --place.tokens;
+        ++place.taken;
+        return true;
+      }
+    }
+    if (interruptions != nullptr) ++*interruptions;
+  }
+}
+
+/// Runs `body` in a process of its own that gets a host, and expects it to end well within `seconds`.
+void in_process(const std::function<void()>& body, unsigned seconds = 60, const char* engine = "plain") {
+  pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    alarm(seconds);  // a lost wake-up ends here
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends) != 0) _exit(101);
+    peer = ends[1];
+    setenv("USTACK_LINK", ("fd:" + std::to_string(ends[0])).c_str(), 1);
+    setenv("USTACK_ADDR", "192.0.2.2/24", 1);
+    setenv("USTACK_IO", engine, 1);
+    Process::start();
+    {
+      Scope scope;
+      if (!Process::ensure_host().ok()) _exit(102);
+    }
+    body();
+    _exit(testing::Test::HasFailure() ? 103 : 0);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status)
+                                 << (WTERMSIG(status) == SIGALRM ? ": it hung" : "");
+  if (WIFEXITED(status)) {
+    EXPECT_EQ(WEXITSTATUS(status), 0);
+  }
+}
+
+/// An ARP request for the host's address, as the peer sends it.
+void send_arp_request() {
+  const unsigned char frame[42] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0,   1, 8, 6,  // Ethernet
+                                   0,    1,    8,    0,    6,    4,    0, 1, 2, 0, 0,   0, 0, 1,  // request
+                                   192,  0,    2,    1,    0,    0,    0, 0, 0, 0, 192, 0, 2, 2};
+  ASSERT_EQ(write(peer, frame, sizeof frame), static_cast<ssize_t>(sizeof frame));
+}
+
+/// Whether an ARP reply comes out of the link within `milliseconds`; other frames are passed over.
+bool arp_reply_comes(int milliseconds) {
+  auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(milliseconds);
+  for (;;) {
+    auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now()).count();
+    pollfd fds{peer, POLLIN, 0};
+    if (left < 0 || poll(&fds, 1, static_cast<int>(left)) <= 0) return false;
+    unsigned char frame[2048];
+    ssize_t bytes = read(peer, frame, sizeof frame);
+    if (bytes >= 42 && frame[12] == 8 && frame[13] == 6 && frame[21] == 2) return true;
+  }
+}
+
+class ShimDriver : public testing::TestWithParam<const char*> {};
+
+TEST_P(ShimDriver, AWaitThatNothingEndsEndsAtItsDeadline) {
+  in_process(
+      [] {
+        auto* place = in_arena<Place>();
+        Instant before = io::now();
+        EXPECT_FALSE(take(*place, {.deadline = before + 30ms}));
+        EXPECT_GE(io::now() - before, 30ms);
+        EXPECT_FALSE(take(*place, {.deadline = before}));
+      },
+      60, GetParam());
+}
+
+TEST_P(ShimDriver, TheThreadThatWaitsAnswersForTheHost) {
+  in_process(
+      [] {
+        auto* place = in_arena<Place>();
+        send_arp_request();
+        EXPECT_FALSE(arp_reply_comes(20)) << "nobody drives";
+        std::thread waiting([&] { EXPECT_TRUE(take(*place)); });
+        EXPECT_TRUE(arp_reply_comes(5000));
+        {
+          HostLock lock;
+          put(*place);
+        }
+        waiting.join();
+        {
+          HostLock lock;
+          send_arp_request();
+          look_at_link(lock);
+        }
+        EXPECT_TRUE(arp_reply_comes(0)) << "a call that doesn't wait looks too";
+      },
+      60, GetParam());
+}
+
+TEST_P(ShimDriver, AKernelDescriptorEndsTheWaitOfDriverAndSleeper) {
+  in_process(
+      [] {
+        auto* place = in_arena<Place>();
+        for (bool sleeper : {false, true}) {
+          auto* other = in_arena<Place>();
+          std::thread driver;
+          if (sleeper) {
+            driver = std::thread([&] { EXPECT_TRUE(take(*other)); });
+            while (true) {
+              HostLock lock;
+              if (shared_host->driver != nullptr) break;
+            }
+          }
+          int ends[2];
+          ASSERT_EQ(pipe(ends), 0);
+          std::thread writing([&] {
+            usleep(10000);
+            EXPECT_EQ(write(ends[1], "x", 1), 1);
+          });
+          {
+            Scope scope;
+            HostLock lock;
+            Wait wait;
+            EXPECT_TRUE(wait.on(place->queue, ready::kIn).ok());
+            EXPECT_EQ(wait.sleep(lock, {.kernel_fd = ends[0]}), WaitOutcome::kernel);
+            EXPECT_EQ(wait.sleep(lock, {.deadline = Instant::min(), .kernel_fd = ends[0]}),
+                      WaitOutcome::kernel);
+            char byte;
+            EXPECT_EQ(read(ends[0], &byte, 1), 1);
+            EXPECT_EQ(wait.sleep(lock, {.deadline = Instant::min(), .kernel_fd = ends[0]}),
+                      WaitOutcome::timed_out);
+          }
+          writing.join();
+          if (sleeper) {
+            {
+              HostLock lock;
+              put(*other);
+            }
+            driver.join();
+          }
+          kernel_fd_closes();
+          close(ends[0]);
+          close(ends[1]);
+        }
+      },
+      60, GetParam());
+}
+
+TEST_P(ShimDriver, AnEarlierTimerReachesTheSleepingDriver) {
+  in_process(
+      [] {
+        auto* place = in_arena<Place>();
+        auto* never = in_arena<Place>();
+        std::thread driver([&] { EXPECT_TRUE(take(*never)); });
+        auto fire = [](Timer&, void* context, Instant) { put(*static_cast<Place*>(context)); };
+        auto* timer = in_arena<Timer>(fire, place);
+        std::thread sleeper([&] {
+          for (int i = 0; i < 20; ++i) EXPECT_TRUE(take(*place, {.deadline = io::now() + 20s}));
+        });
+        for (uint64_t i = 0; i < 20; ++i) {
+          {
+            HostLock lock;
+            lock.host().timers().arm(*timer, lock.host().now() + 2ms);
+          }
+          for (;;) {
+            HostLock lock;
+            if (place->taken == i + 1) break;
+            lock.unlock();
+            usleep(200);
+            lock.lock();
+          }
+        }
+        sleeper.join();
+        HostLock lock;
+        put(*never);
+        lock.unlock();
+        driver.join();
+        lock.lock();
+      },
+      60, GetParam());
+}
+
+/// Tokens go round a ring of threads. Each kind of waiting is there: plain, with a deadline, with a kernel's
+/// descriptor, with a signal mask; signals hit all of them; frames come in between.
+void ring(int threads, uint64_t rounds, int tokens, bool with_signals) {
+  std::vector<Place*> places;
+  for (int i = 0; i < threads; ++i) places.push_back(in_arena<Place>());
+  std::atomic<uint64_t> interruptions{0}, handled{0};
+  static std::atomic<uint64_t>* handler_count;
+  handler_count = &handled;
+  struct sigaction action {};
+  action.sa_handler = [](int) { ++*handler_count; };
+  ASSERT_EQ(signals::action(SIGUSR1, &action, nullptr), 0);
+
+  int silent[2];
+  ASSERT_EQ(pipe(silent), 0);
+  std::vector<std::thread> workers;
+  std::atomic<int> running{threads};
+  for (int i = 0; i < threads; ++i) {
+    workers.emplace_back([&, i] {
+      sigset_t mask;
+      sigemptyset(&mask);
+      for (uint64_t round = 0; round < rounds; ++round) {
+        WaitRequest request;
+        switch ((static_cast<uint64_t>(i) + round) % 4) {
+          case 1:
+            request.deadline = io::now() + 50s;
+            break;
+          case 2:
+            request.kernel_fd = silent[0];
+            break;
+          case 3:
+            request.signal_mask = &mask;
+            break;
+        }
+        ASSERT_TRUE(take(*places[static_cast<size_t>(i)], request, &interruptions));
+        Scope scope;
+        HostLock lock;
+        put(*places[static_cast<size_t>((i + 1) % threads)]);
+      }
+      --running;
+    });
+  }
+  {
+    HostLock lock;
+    for (int i = 0; i < tokens; ++i) put(*places[static_cast<size_t>(i % threads)]);
+  }
+  uint64_t turn = 0;
+  while (running.load() > 0) {
+    if (with_signals && running.load() == threads)
+      pthread_kill(workers[turn++ % static_cast<size_t>(threads)].native_handle(), SIGUSR1);
+    send_arp_request();
+    unsigned char frame[2048];
+    while (recv(peer, frame, sizeof frame, MSG_DONTWAIT) > 0) {
+    }
+    usleep(50);
+  }
+  for (auto& worker : workers) worker.join();
+  if (with_signals) {
+    EXPECT_GT(interruptions.load(), 0u);
+    EXPECT_GT(handled.load(), 0u);
+  }
+  HostLock lock;
+  EXPECT_EQ(shared_host->driver, nullptr);
+  EXPECT_TRUE(shared_host->sleepers.empty());
+  EXPECT_TRUE(shared_host->wakes.empty());
+}
+
+TEST_P(ShimDriver, NoWakeUpIsLostBetweenThreads) {
+  in_process([] { ring(8, 2000, 3, false); }, 120, GetParam());
+}
+
+TEST_P(ShimDriver, NoWakeUpIsLostToSignals) {
+  in_process([] { ring(6, 2000, 2, true); }, 120, GetParam());
+}
+
+TEST_P(ShimDriver, NoWakeUpIsLostWithOneToken) {
+  in_process([] { ring(3, 3000, 1, true); }, 120, GetParam());
+}
+
+TEST_P(ShimDriver, ThreadsComeAndGo) {
+  in_process(
+      [] {
+        auto* place = in_arena<Place>();
+        size_t before = 0;
+        for (int i = 0; i < 200; ++i) {
+          std::thread one([&] { EXPECT_TRUE(take(*place)); });
+          std::thread two([&] { EXPECT_TRUE(take(*place)); });
+          {
+            HostLock lock;
+            put(*place);
+            put(*place);
+          }
+          one.join();
+          two.join();
+          HostLock lock;
+          if (i == 20) before = shared_host->arena->in_use();
+        }
+        HostLock lock;
+        EXPECT_EQ(shared_host->arena->in_use(), before) << "waiters and engines go with their threads";
+      },
+      60, GetParam());
+}
+
+/// fork() as the hook does it; this executable has none.
+pid_t fork_with_host() {
+  Process::before_fork();
+  pid_t child = fork();
+  if (child == 0)
+    Process::after_fork_in_child();
+  else
+    Process::after_fork_in_parent();
+  return child;
+}
+
+TEST_P(ShimDriver, RelativesTakeTurns) {
+  in_process(
+      [] {
+        constexpr int kProcesses = 4;
+        constexpr uint64_t kRounds = 2000;
+        std::vector<Place*> places;
+        for (int i = 0; i < kProcesses; ++i) places.push_back(in_arena<Place>());
+        int silent[2];
+        ASSERT_EQ(pipe(silent), 0);
+        // One has an engine already when it forks.
+        EXPECT_FALSE(take(*places[0], {.deadline = io::now() + 1ms}));
+        std::vector<pid_t> children;
+        auto work = [&](int i) {
+          for (uint64_t round = 0; round < kRounds; ++round) {
+            WaitRequest request;
+            if ((static_cast<uint64_t>(i) + round) % 2 == 1) request.kernel_fd = silent[0];
+            EXPECT_TRUE(take(*places[static_cast<size_t>(i)], request));
+            HostLock lock;
+            put(*places[static_cast<size_t>((i + 1) % kProcesses)]);
+          }
+        };
+        for (int i = 1; i < kProcesses; ++i) {
+          pid_t child = fork_with_host();
+          ASSERT_GE(child, 0);
+          if (child == 0) {
+            alarm(100);
+            work(i);
+            Process::linger();
+            _exit(testing::Test::HasFailure() ? 1 : 0);
+          }
+          children.push_back(child);
+        }
+        {
+          HostLock lock;
+          EXPECT_EQ(shared_host->attached_count, static_cast<uint32_t>(kProcesses));
+          put(*places[0]);
+        }
+        work(0);
+        for (pid_t child : children) {
+          int status = 0;
+          EXPECT_EQ(waitpid(child, &status, 0), child);
+          EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+        }
+        HostLock lock;
+        EXPECT_EQ(shared_host->attached_count, 1u);
+      },
+      120, GetParam());
+}
+
+TEST_P(ShimDriver, AKilledDriverIsSucceeded) {
+  in_process(
+      [] {
+        auto* place = in_arena<Place>();
+        auto* never = in_arena<Place>();
+        pid_t child = fork_with_host();
+        if (child == 0) {
+          take(*never);
+          _exit(0);
+        }
+        for (bool driving = false; !driving;) {
+          HostLock lock;
+          driving = shared_host->driver != nullptr && shared_host->driver_pid == child;
+        }
+        std::thread sleeper([&] { EXPECT_TRUE(take(*place)); });
+        for (bool sleeping = false; !sleeping;) {
+          HostLock lock;
+          sleeping = !shared_host->sleepers.empty();
+        }
+        kill(child, SIGKILL);
+        waitpid(child, nullptr, 0);
+        send_arp_request();
+        EXPECT_TRUE(arp_reply_comes(10000)) << "the sleeper drives now";
+        {
+          HostLock lock;
+          put(*place);
+        }
+        sleeper.join();
+        HostLock lock;
+        shared_host->reap_dead();
+        EXPECT_EQ(shared_host->attached_count, 1u);
+        EXPECT_FALSE(shared_host->suspect);
+      },
+      60, GetParam());
+}
+
+TEST_P(ShimDriver, AnOwnerThatDiesInsideTheLockIsNoticed) {
+  in_process(
+      [] {
+        pid_t child = fork_with_host();
+        if (child == 0) {
+          acquire(*shared_host);
+          kill(getpid(), SIGKILL);
+        }
+        waitpid(child, nullptr, 0);
+        HostLock lock;
+        EXPECT_TRUE(shared_host->suspect);
+      },
+      60, GetParam());
+}
+
+INSTANTIATE_TEST_SUITE_P(Engines, ShimDriver, testing::Values("plain", "uring"),
+                         [](const auto& engine) { return std::string(engine.param); });
+
+}  // namespace
+}  // namespace ustack::shim
