@@ -19,12 +19,13 @@
 
 namespace ustack::io {
 
+/// automatic: the ring for batches and plain calls for lone frames, whichever is quicker.
 enum class EngineKind : uint8_t { automatic, plain, uring };
 
 struct WaitRequest {
   /// kNever: none. In the past: look, don't sleep.
   Instant deadline = kNever;
-  /// An eventfd whose value ends the wait; wait() takes the value away. -1: none.
+  /// An EFD_NONBLOCK eventfd whose value ends the wait; wait() takes the value away. -1: none.
   int wake_fd = -1;
   /// A descriptor (an epoll set of the library's own) whose readability ends the wait too. -1: none. The ring
   /// may keep a reference to it until the next wait() with another one, or forget().
@@ -33,7 +34,8 @@ struct WaitRequest {
   const sigset_t* signal_mask = nullptr;
 };
 
-/// What ended a wait; several may be true, none is possible too (then look at your own conditions again).
+/// What ended a wait; several may be true, none is possible too, and a wake-up or readiness that was reported
+/// once may be reported again: look at your own conditions.
 struct WaitResult {
   bool frames = false;       ///< deliver() has something
   bool woken = false;        ///< wake_fd was written

@@ -5,6 +5,8 @@
 #include <cstring>
 
 #include "io/capture.h"
+#include "io/clock.h"
+#include "io/poll_once.h"
 #include "io/syscalls.h"
 
 namespace ustack::io {
@@ -16,6 +18,10 @@ namespace {
 constexpr uint32_t kCopyUpTo = BlockPool::kSizes[BlockPool::kSizes.size() - 2];
 
 constexpr long kBulk = 8192;
+
+/// While frames queue up, poll is asked only every so many turns: often enough for the kernel's descriptors
+/// and wake-ups, seldom enough not to show.
+constexpr uint32_t kUnpolledTurns = 4;
 
 /// What a read can report without the link being gone: a full queue, a peer's ICMP or its absence for now.
 bool is_transient(long error) {
@@ -102,6 +108,35 @@ bool LinkReader::read(bool all, Instant arrived) {
     if (!all) return true;
   }
   return any;
+}
+
+bool LinkReader::read_backlog(Instant arrived) {
+  if (!backlog_ || unpolled_ == kUnpolledTurns) {
+    unpolled_ = 0;
+    return false;
+  }
+  ++unpolled_;
+  return read(true, arrived);
+}
+
+WaitResult LinkReader::wait(bool link_full, const WaitRequest& request, Duration spin) {
+  WaitResult result;
+  if (backlog_ && read_backlog(now())) {
+    report(result);
+    return result;
+  }
+  PollOutcome polled = poll_once(lost_ ? -1 : link_.fd(), link_full, request, spin);
+  if (polled.link_readable) {
+    if (!polled.slept) expect_more();
+    read(wants_all(), polled.at);
+    report(polled.result);
+  }
+  return polled.result;
+}
+
+void LinkReader::report(WaitResult& result) {
+  result.frames = filled_ > 0;
+  if (lost_ && !loss_reported_) result.link_lost = loss_reported_ = true;
 }
 
 BlockRef LinkReader::take_block() {

@@ -27,24 +27,28 @@ class LinkReader {
   void release_all();
 
   bool lost() const { return lost_; }
-  /// Frames read and not delivered yet.
-  uint32_t filled() const { return filled_; }
 
+  /// No lock: waits with poll_once and reads what came. While frames queue up poll is asked only every few
+  /// turns.
+  WaitResult wait(bool link_full, const WaitRequest& request, Duration spin);
+  /// No lock: takes what is there if the last turn left something behind and poll need not be asked yet.
+  bool read_backlog(Instant arrived);
   /// No lock: reads one frame, or with `all` as many as there are and fit, stamped `arrived`. Without a block
   /// the frames are dropped, as a card without descriptors would. True if a frame came or the link was lost
   /// by this.
   bool read(bool all, Instant arrived);
-  /// Whether all slots were filled last time, so that more is likely to be there.
-  bool backlog() const { return backlog_; }
+  /// Whether more than one frame a turn is to be expected.
   bool wants_all() const { return wanted_ > 1; }
-  /// What was left unread: learned from a poll that didn't have to sleep.
+  /// It was learned from a wait that didn't have to sleep that more frames are there.
   void expect_more() { wanted_ = Engine::kReadSlots; }
+  /// Fills in `frames` and, once, `link_lost`.
+  void report(WaitResult& result);
 
   /// For a read done by somebody else (the ring): a block to read into, at read_padding(); empty: there is
   /// none.
   BlockRef take_block();
   uint32_t buffer_bytes() const;
-  /// What that read brought. The block stays with the caller if it brought nothing. True as read().
+  /// What that read brought. The block stays with the caller if that was nothing. True as read().
   bool took(BlockRef& block, long result, Instant arrived);
 
  private:
@@ -67,6 +71,9 @@ class LinkReader {
   uint64_t discarded_ = 0;
   bool backlog_ = false;
   bool lost_ = false;
+  bool loss_reported_ = false;
+  /// Turns that have read without asking poll, in a row.
+  uint32_t unpolled_ = 0;
 };
 
 }  // namespace ustack::io

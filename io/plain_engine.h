@@ -19,7 +19,6 @@ class PlainEngine final : public Engine {
 
  private:
   void tear_down(bool owner) override;
-  void report_link(WaitResult& result);
 
   Link& link_;
   Host& host_;
@@ -27,9 +26,6 @@ class PlainEngine final : public Engine {
   Duration spin_;
   /// The link was full at the last transmit().
   bool blocked_ = false;
-  bool loss_reported_ = false;
-  /// Turns that read without asking poll first, in a row.
-  uint32_t unpolled_ = 0;
 };
 
 }  // namespace ustack::io

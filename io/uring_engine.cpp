@@ -14,8 +14,6 @@ namespace ustack::io {
 namespace {
 
 constexpr unsigned kEntries = 128;
-/// As in the plain engine: turns that read without asking the ring first, in a row.
-constexpr uint32_t kUnpolledTurns = 4;
 /// "No time-out": a wait that long is indistinguishable, and the ring's calls stay of one kind.
 constexpr Duration kLongest = 1h;
 /// An enter that came back sooner has not slept.
@@ -181,11 +179,15 @@ void UringEngine::complete(const io_uring_cqe& cqe, Instant at, Harvest& harvest
       transmissions_[detail].result = cqe.res;
       ++written_;
       break;
-    case kLinkPoll:
-      if (read_armed_) break;  // it failed, and so will the read behind it
+    case kLinkPoll: {
+      // With a read behind it only its failure is posted, and then the read's is not
+      // (IOSQE_CQE_SKIP_SUCCESS).
       link_armed_ = false;
-      harvest.link |= reader_.read(false, at);
+      bool alone = !read_armed_;
+      read_armed_ = false;
+      if (alone) harvest.link |= reader_.read(false, at);
       break;
+    }
     case kLinkRead:
       link_armed_ = read_armed_ = false;
       harvest.link |= reader_.took(read_block_, cqe.res, at);
@@ -225,37 +227,17 @@ UringEngine::Harvest UringEngine::reap(Instant at, WaitResult& result) {
 
 // Waiting
 
-void UringEngine::report_link(WaitResult& result) {
-  result.frames = reader_.filled() > 0;
-  if (reader_.lost() && !loss_reported_) result.link_lost = loss_reported_ = true;
-}
-
-bool UringEngine::spin(const WaitRequest& request, Instant begin, WaitResult& result) {
-  WaitRequest look = request;
-  look.deadline = std::min(request.deadline, begin + spin_);
-  PollOutcome polled = poll_once(reader_.lost() ? -1 : link_.fd(), blocked_, look, spin_);
-  if (polled.link_readable) reader_.read(true, polled.at);
-  result = polled.result;
-  report_link(result);
-  result.timed_out = polled.at >= request.deadline;
-  return polled.link_readable || result.woken || result.kernel || result.interrupted || result.timed_out;
-}
-
 WaitResult UringEngine::wait(const WaitRequest& request) {
   WaitResult result = std::exchange(early_, {});
   bool early = result.woken || result.kernel;
   Instant begin = now();
   if (staged_ == 0 && !early) {
-    if (reader_.backlog() && unpolled_ < kUnpolledTurns) {
-      ++unpolled_;
-      if (reader_.read(true, begin)) {
-        report_link(result);
-        return result;
-      }
+    if (!only_ || spin_ > Duration(0)) return reader_.wait(blocked_, request, spin_);
+    if (reader_.read_backlog(begin)) {
+      reader_.report(result);
+      return result;
     }
-    if (spin_ > Duration(0) && spin(request, begin, result)) return result;
   }
-  unpolled_ = 0;
 
   arm_link();
   arm_watch(wake_, kWake, request.wake_fd);
@@ -274,7 +256,7 @@ WaitResult UringEngine::wait(const WaitRequest& request) {
     if (!slept) reader_.expect_more();
     reader_.read(true, at);
   }
-  report_link(result);
+  reader_.report(result);
   result.timed_out = at >= request.deadline;
   // A signal that ends the sleep of a call that has also submitted something is reported by neither the
   // kernel nor liburing. It is the only cause left when nothing came and the time isn't up.

@@ -17,13 +17,14 @@ namespace ustack::io {
 
 class UringEngine final : public Engine {
  public:
-  UringEngine(Link& link, Host& host, Duration spin)
-      : link_(link), host_(host), reader_(link, host), spin_(spin) {}
+  /// `only`: waits use the ring even when there is no batch to send.
+  UringEngine(Link& link, Host& host, Duration spin, bool only)
+      : link_(link), host_(host), reader_(link, host), spin_(spin), only_(only) {}
 
   /// Makes the ring. A negative errno where the kernel refuses one.
   int start();
 
-  EngineKind kind() const override { return EngineKind::uring; }
+  EngineKind kind() const override { return only_ ? EngineKind::uring : EngineKind::automatic; }
   void transmit() override;
   WaitResult wait(const WaitRequest& request) override;
   void deliver(Instant now) override;
@@ -56,8 +57,6 @@ class UringEngine final : public Engine {
   void finish_transmissions();
   void arm_link();
   void arm_watch(Watch& watch, Tag tag, int fd);
-  /// True when something was found without sleeping.
-  bool spin(const WaitRequest& request, Instant begin, WaitResult& result);
   /// What came out of the ring.
   struct Harvest {
     bool any = false;   // a completion that isn't a transmission's
@@ -66,7 +65,6 @@ class UringEngine final : public Engine {
   void complete(const io_uring_cqe& cqe, Instant at, Harvest& harvest, WaitResult& result);
   /// Takes all completions that are there.
   Harvest reap(Instant at, WaitResult& result);
-  void report_link(WaitResult& result);
   io_uring_sqe* entry();
   static void tag(io_uring_sqe* sqe, Tag which, uint64_t detail = 0);
   void cancel(Tag tag, uint64_t detail = 0);
@@ -76,6 +74,7 @@ class UringEngine final : public Engine {
   Host& host_;
   LinkReader reader_;
   Duration spin_;
+  bool only_;
   io_uring ring_{};
   bool started_ = false;
   long owner_thread_ = 0;
@@ -86,8 +85,6 @@ class UringEngine final : public Engine {
   bool read_armed_ = false;
   bool room_armed_ = false;
   bool blocked_ = false;
-  bool loss_reported_ = false;
-  uint32_t unpolled_ = 0;
   Watch wake_, kernel_;
   /// Seen between waits; the next one reports it.
   WaitResult early_;

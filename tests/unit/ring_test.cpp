@@ -1,4 +1,4 @@
-// Both engines, by the same tests: frames out and in, and everything that ends a wait.
+// All engines, by the same tests: frames out and in, and everything that ends a wait.
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <netinet/ip_icmp.h>
@@ -123,14 +123,15 @@ Instant in(Duration d) { return now() + d; }
 class EngineTest : public testing::TestWithParam<EngineKind> {
  protected:
   void SetUp() override {
-    if (GetParam() != EngineKind::uring) return;
+    if (GetParam() == EngineKind::plain) return;
     Plugged probe;
     probe.engine = Engine::create(EngineKind::uring, probe.link, *probe.host);
     if (probe.engine->kind() != EngineKind::uring) GTEST_SKIP() << "no io_uring with DEFER_TASKRUN here";
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Both, EngineTest, testing::Values(EngineKind::plain, EngineKind::uring),
+INSTANTIATE_TEST_SUITE_P(All, EngineTest,
+                         testing::Values(EngineKind::plain, EngineKind::uring, EngineKind::automatic),
                          [](const auto& param) { return std::string(engine_kind_name(param.param)); });
 
 TEST_P(EngineTest, SendsWhatIsQueuedInOrder) {
