@@ -153,6 +153,7 @@ TEST(Connection, NoRouteFailsAtOnce) {
 TEST(Connection, EstablishedPeerThatVanishesTimesOut) {
   PairOptions options;
   options.client_settings.tcp_retries2 = 5;
+  options.forward.delay = options.backward.delay = 1ms;
   Pair pair(options);
   ASSERT_TRUE(pair.establish());
   pair.server.vanish();
@@ -291,6 +292,8 @@ TEST(Connection, ConnectToItselfInsideTheHost) {
 TEST(Connection, ErrnosOfMisuse) {
   Pair pair;
   ASSERT_TRUE(pair.establish());
+  // The end of a connect that was under way is told once (tcp_connect in SS_CONNECTING), then it is an error.
+  EXPECT_EQ(pair.near->connect({pair.server.address(), 80}).code(), 0);
   EXPECT_EQ(pair.near->connect({pair.server.address(), 80}).code(), EISCONN);
   EXPECT_EQ(pair.near->listen(1).code(), EINVAL);
   TestSocket fresh = pair.client.socket();

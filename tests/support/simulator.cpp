@@ -258,11 +258,11 @@ bool Simulator::run_until(const std::function<bool()>& done, Duration limit) {
   for (;;) {
     if (done()) return true;
     Instant next = events_.next();
-    for (auto& host : hosts_) next = std::min(next, host->host().next_deadline());
+    for (auto& host : hosts_) next = std::min(next, host->next_deadline());
     if (next > end) break;
     events_.advance_to(next);
     for (auto& host : hosts_)
-      if (host->host().next_deadline() <= now()) host->turn();
+      if (host->next_deadline() <= now()) host->turn();
   }
   events_.advance_to(end);
   for (auto& host : hosts_) host->turn();

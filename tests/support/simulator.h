@@ -106,6 +106,8 @@ class TestHost final : LogSink {
   void turn();
   /// The host falls silent: neither sends nor receives any more (a machine that lost its power).
   void vanish() { vanished_ = true; }
+  /// When it next has something to do by itself.
+  Instant next_deadline() const { return vanished_ ? kNever : host_->next_deadline(); }
 
  private:
   void write(LogLevel level, std::string_view line) override;
