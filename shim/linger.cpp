@@ -48,7 +48,9 @@ void deliver(HostLock& lock) {
   Instant start = io::now(), progress = start;
   uint64_t segments = host.counters().TcpInSegs;
   Wait wait;
-  while (!host.drained() || !host.transmit_queue().empty()) {
+  for (;;) {
+    settle(*shared_host);
+    if (host.drained()) return;
     Instant now = io::now();
     if (host.counters().TcpInSegs != segments) {
       segments = host.counters().TcpInSegs;
@@ -88,7 +90,6 @@ void Process::linger() {
   Scope scope;
   HostLock lock;
   detach(shared);
-  settle(shared);
   if (shared.attached_count > 0) shared.reap_dead();
   // Relatives have the host too: whichever waits next drives what is left.
   if (shared.attached_count == 0) {

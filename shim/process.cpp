@@ -53,7 +53,8 @@ struct Unfinished {
 std::optional<io::OpenError> make_descriptors(ProcessState& state) {
   state.placeholder =
       io::Descriptor(static_cast<int>(io::sys::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)));
-  if (!state.placeholder || !io::move_high(state.placeholder).ok() || !events::make_driver_event())
+  if (!state.placeholder || !io::move_high(state.placeholder).ok() ||
+      !io::move_high(state.link.descriptor()).ok() || !events::make_driver_event())
     return io::OpenError{EMFILE,
                          "no descriptors left for the host's own use: raise RLIMIT_NOFILE (ulimit -n)"};
   if (!state.config.log_file.empty())

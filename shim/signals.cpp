@@ -188,7 +188,7 @@ int install(int number, const struct sigaction& wanted, struct sigaction* old) {
   Writing writing;
   Action before = load(number);
   struct sigaction installed = wanted;
-  if (is_handler(wanted) && !is_trampoline(wanted)) {
+  if (!is_trampoline(wanted)) {
     installed = with_trampoline(wanted);
     // Before the kernel knows: a signal of the old handler that is on its way gets the new one, as it might
     // have a moment later.
@@ -243,12 +243,13 @@ int action(int number, const struct sigaction* wanted, struct sigaction* old) {
     if (active.load(std::memory_order_seq_cst)) adopt(number);
     return result;
   }
-  if (wanted != nullptr) {
+  if (wanted != nullptr && is_handler(*wanted)) {
     struct sigaction copy = *wanted;  // `old` may be the same object
     return install(number, copy, old);
   }
-  int result = real::sigaction(number, nullptr, old);
-  if (result == 0 && old != nullptr) translate(*old, load(number));
+  Action before = load(number);
+  int result = real::sigaction(number, wanted, old);
+  if (result == 0 && old != nullptr) translate(*old, before);
   return result;
 }
 
