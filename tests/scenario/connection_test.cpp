@@ -159,7 +159,9 @@ TEST(Connection, EstablishedPeerThatVanishesTimesOut) {
   pair.server.vanish();
   pair.near.send("hello?");
   ASSERT_TRUE(pair.net.run_until([&] { return (pair.near->readiness() & ready::kErr) != 0; }, 600s));
-  EXPECT_EQ(Pair::receive_error(pair.near), ETIMEDOUT);
+  // As on Linux, what ARP has found out meanwhile is told instead of the bare time-out.
+  int error = Pair::receive_error(pair.near);
+  EXPECT_TRUE(error == ETIMEDOUT || error == EHOSTUNREACH) << error;
   EXPECT_GE(pair.client.counters().TcpRetransSegs, 5u);
 }
 
