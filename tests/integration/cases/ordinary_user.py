@@ -20,7 +20,7 @@ def _as_user(context: Context, *argv) -> list[str]:
 def _serve_and_fetch(context: Context, fetch: str, port: int) -> str:
     """A shell text: the kernel's side serves, `fetch` fetches to stdout."""
     page = context.file(1_000_000)
-    return (f"{PYTHON} -m http.server {port} --bind 192.0.2.1 --directory {page.parent} 2>/dev/null & server=$!; "
+    return (f"{PYTHON} -m http.server {port} --bind 192.0.2.1 --directory {page.parent} >/dev/null 2>&1 & server=$!; "
             f"for i in $(seq 100); do ss -Hltn 'sport = :{port}' | grep -q . && break; sleep 0.05; done; "
             f"{fetch} http://192.0.2.1:{port}/{page.name}; status=$?; kill $server; exit $status")
 
@@ -74,7 +74,9 @@ def launcher_options(context: Context):
                             "-e", "ip.ttl", "-Y", "tcp.flags.syn == 1 && tcp.flags.ack == 0"], label="tshark").ok()
     equal(frames.stdout.split(), ["02:00:00:00:00:07", "203.0.113.2", "61"], "the SYN in the capture")
     check((context.directory / "shown.log").stat().st_size > 0, "the log is empty")
-    check("Tcp:" in (context.directory / "shown.counters").read_text(), "the counters are not in netstat's form")
+    counters = dict(line.split() for line in (context.directory / "shown.counters").read_text().splitlines())
+    equal(counters["TcpActiveOpens"], "1", "TcpActiveOpens")
+    check(int(counters["TcpInSegs"]) > 3, "TcpInSegs is too low")
 
 
 @case("launcher.wrong_options", kernel=False)

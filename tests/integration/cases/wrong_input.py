@@ -26,8 +26,6 @@ _MALFORMED = {
     "USTACK_SPIN": ["-1", "x", "1.5", "99999999999"],
     "USTACK_EFAULT": ["yes"],
     "USTACK_LOG": ["loud", "debug:", "3"],
-    "USTACK_LINKK": ["tap:tap0"],
-    "USTACK_SOMETHING": ["1"],
 }
 
 
@@ -53,6 +51,14 @@ def _register(variable: str, values: list[str]) -> None:
 
 for _variable, _values in _MALFORMED.items():
     _register(_variable, _values)
+
+
+@case("wrong.unknown", kernel=False)
+def wrong_unknown(context: Context):
+    """A variable that doesn't exist, with a hint when one is like it."""
+    lab = context.lab()
+    _refused(lab.host("/bin/echo", "started", env={"USTACK_LINKK": "tap:tap0"}), "USTACK_LINKK", "USTACK_LINK?")
+    _refused(lab.host("/bin/echo", "started", env={"USTACK_SOMETHING": "1"}), "USTACK_SOMETHING", "USTACK_ADDR")
 
 
 @case("wrong.config_file", kernel=False)
@@ -166,9 +172,11 @@ def link_no_capability(context: Context):
 
 @case("link.somebody_elses", kernel=False)
 def link_somebody_elses(context: Context):
-    """A persistent TAP of root's is not for an ordinary user."""
+    """A persistent TAP that was made for another user."""
     lab = context.lab()
-    _fails_to_connect(_curl(lab, before=_with_tun(_TUN_0666) + _NOBODY), "tap0", "CAP_NET_ADMIN|another user")
+    lab.peer("ip", "tuntap", "add", "dev", "other0", "mode", "tap", "user", "1234").ok()
+    _fails_to_connect(_curl(lab, env={"USTACK_LINK": "tap:other0"}, before=_with_tun(_TUN_0666) + _NOBODY),
+                      "other0", "belongs to another user")
 
 
 @case("link.persistent_for_user", kernel=False)
