@@ -108,7 +108,7 @@ Status Endpoint::send(TxFrame* frame, SegmentOut& segment, bool with_sacks) {
   std::array<std::byte, kMaxOptions> buffer;
   uint32_t length = encode_segment_options(options, buffer);
 
-  bool was_open = rcv.rcv_wnd() > 0;
+  bool was_open = rcv.last_window() > 0;
   uint32_t window = rcv.window_to_send();
   if (was_open && window == 0) ++protocol_.counters().TcpExtTCPToZeroWindowAdv;
   if (!was_open && window > 0) ++protocol_.counters().TcpExtTCPFromZeroWindowAdv;

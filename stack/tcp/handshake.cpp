@@ -346,8 +346,8 @@ void Handshake::complete(Segment& segment) {
   rcv.window_clamp = std::min(rcv_window_.clamp, kMaxUnscaledWindow << rcv.rcv_wscale);
   rcv.start(own_mss_ - (timestamps_ ? 12u : 0u), now);
 
-  // Karn: a SYN that was sent twice gives no sample, but its timestamp does.
-  Duration rtt{0};
+  // Karn: a SYN that was sent twice gives no sample.
+  std::optional<Duration> rtt;
   if (resends_ == 0) rtt = segment.arrived - sent_at_;
   ep_.peer_mss_ = mss_;
   ep_.path_mss_ = own_mss_;

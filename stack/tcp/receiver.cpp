@@ -8,6 +8,7 @@ void Receiver::start(uint32_t mss, Instant now) {
   advertised_mss_ = mss;
   mss_estimate_ = std::min(mss, 536u);
   last_acked_ = rcv_nxt;
+  last_window_ = rcv_wnd();
   window_rtt_end_ = rcv_nxt;
   tune_since_ = now;
   tune_space_ = std::min(rcv_wnd(), 10 * mss);
@@ -166,6 +167,7 @@ uint32_t Receiver::window_to_send() {
   uint32_t window = offer();
   // After a FIN nothing more can come; the promise stands as it is.
   if (rcv_nxt + window > rcv_adv) rcv_adv = rcv_nxt + window;
+  last_window_ = window;
   return window;
 }
 

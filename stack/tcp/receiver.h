@@ -87,6 +87,8 @@ class Receiver {
   /// The window to advertise in a segment that is about to be sent, in bytes; RCV.ADV moves accordingly, so
   /// call it only for a segment that is sent. `syn`: unscaled.
   uint32_t window_to_send();
+  /// The window that the last segment offered, in bytes.
+  uint32_t last_window() const { return last_window_; }
   /// A segment with an ACK has left: nothing is owed any more.
   void on_ack_sent(Instant now);
   /// Data has left: the conversation is interactive if it answers what came just before.
@@ -131,6 +133,7 @@ class Receiver {
   Duration ack_timeout_{0};
   /// RCV.NXT of the last ACK sent.
   SeqNum last_acked_;
+  uint32_t last_window_ = 0;
   uint32_t advertised_mss_ = 536;
   uint32_t mss_estimate_ = 536;
   Instant last_data_{};

@@ -6,11 +6,11 @@
 
 namespace ustack::tcp {
 
-void Sender::start(uint32_t mss, bool syn_lost, Duration handshake_rtt, Instant now) {
+void Sender::start(uint32_t mss, bool syn_lost, std::optional<Duration> handshake_rtt, Instant now) {
   mss_ = mss;
   congestion->on_connected(mss, syn_lost, now);
-  if (handshake_rtt > Duration(0))
-    rtt.sample(handshake_rtt);
+  if (handshake_rtt)
+    rtt.sample(*handshake_rtt);
   else if (syn_lost)
     rtt.fall_back();
   last_sent_ = now;

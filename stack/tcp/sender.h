@@ -81,8 +81,8 @@ class Sender {
   Instant persist_deadline = kNever;
 
   /// The connection is established: data may be sent from SND.NXT = SND.UNA on. `mss` is Eff.snd.MSS in
-  /// payload bytes with the options of every segment taken off; `handshake_rtt` zero if it is not known.
-  void start(uint32_t mss, bool syn_lost, Duration handshake_rtt, Instant now);
+  /// payload bytes with the options of every segment taken off.
+  void start(uint32_t mss, bool syn_lost, std::optional<Duration> handshake_rtt, Instant now);
   uint32_t mss() const { return mss_; }
 
   /// The program has queued all that it will send: a FIN follows.
