@@ -1,11 +1,18 @@
 #include "io/bring_up.h"
 
+#include <net/if.h>
+#include <sys/ioctl.h>
+
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <charconv>
+#include <cstring>
 #include <memory>
 
 #include "io/netlink.h"
+#include "io/syscalls.h"
+#include "stack/base/siphash.h"
 
 namespace ustack::io {
 
@@ -113,9 +120,23 @@ std::optional<OpenError> set_up_own_device(const Config& config, BroughtUp* out)
   return std::nullopt;
 }
 
-MacAddress random_mac(RandomSource& random) {
+/// What USTACK_MAC leaves open. A host that starts again on the same device under the same address keeps its
+/// MAC: neighbours that have it in their caches would not believe another one at once (Linux's
+/// net.ipv4.neigh.*.locktime is a second), and its connections would stall. Random where the link has no MAC
+/// of its own that it could follow from.
+MacAddress choose_mac(const Link& link, const NetworkConfig& network, RandomSource& random) {
   MacAddress mac;
-  random.fill(mac.bytes);
+  ifreq device{};
+  if (network.address_count == 0 || sys::failed(sys::ioctl(link.fd(), SIOCGIFHWADDR, &device))) {
+    random.fill(mac.bytes);
+  } else {
+    const IpAddress& address = network.addresses[0].address;
+    std::array<std::byte, 6 + 16> from{};
+    std::memcpy(from.data(), device.ifr_hwaddr.sa_data, 6);
+    std::memcpy(from.data() + 6, address.data(), address.size());
+    uint64_t hash = siphash({}, from);
+    std::memcpy(mac.bytes.data(), &hash, mac.bytes.size());
+  }
   // IEEE 802: locally administered, one interface.
   mac.bytes[0] = (mac.bytes[0] & std::byte{0xfc}) | std::byte{0x02};
   return mac;
@@ -155,7 +176,8 @@ std::optional<OpenError> bring_up(const Config& config, RandomSource& random, Br
 
   LinkInfo& info = up.link.info();
   if (config.mtu != 0) info.mtu = config.mtu;
-  if (info.kind == LinkInfo::Kind::ethernet) info.mac = config.mac ? *config.mac : random_mac(random);
+  if (info.kind == LinkInfo::Kind::ethernet)
+    info.mac = config.mac ? *config.mac : choose_mac(up.link, up.network, random);
   up.network.link = info;
   up.summary = describe(up);
   *out = std::move(up);

@@ -29,7 +29,8 @@ struct BroughtUp {
 ///   one.
 /// - USTACK_LINK but no USTACK_ADDR: the same with the device's index (a link of kind fd needs USTACK_ADDR).
 /// - USTACK_ADDR: the kernel's side is left as it is, but for being brought up if the device was made here.
-/// - no USTACK_MAC: random and locally administered. No USTACK_MTU: the device's, 1500 for fd links.
+/// - no USTACK_MAC: locally administered; the same again for the same address on the same device. No
+/// USTACK_MTU: the device's, 1500 for fd links.
 ///
 /// May take some milliseconds (libnl is loaded where the kernel's side is set up).
 std::optional<OpenError> bring_up(const Config& config, RandomSource& random, BroughtUp* out);
