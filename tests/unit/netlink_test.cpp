@@ -198,6 +198,28 @@ TEST(BringUp, ANamedDeviceKeepsThePoolsAddressThatItHas) {
   });
 }
 
+TEST(BringUp, AHostThatComesBackToItsDeviceHasTheSameMac) {
+  test::in_private_network([] {
+    if (!has_tun()) GTEST_SKIP();
+    if (system("ip tuntap add dev tap0 mode tap && ip tuntap add dev tap1 mode tap") != 0)
+      GTEST_SKIP() << "no ip(8)";
+    test::SeededRandom random(1);
+    auto mac_of = [&](const char* device, const char* address) {
+      Config config;
+      config.link = {LinkSpec::Scheme::tap, device, -1, false};
+      config.addresses = {prefix(address)};
+      BroughtUp up;
+      EXPECT_EQ(message_of(bring_up(config, random, &up)), "");
+      return up.network.link.mac;
+    };
+    MacAddress first = mac_of("tap0", "192.0.2.2/24");
+    EXPECT_EQ(first.bytes[0] & std::byte{3}, std::byte{2}) << "locally administered, not a group";
+    EXPECT_EQ(mac_of("tap0", "192.0.2.2/24"), first);
+    EXPECT_NE(mac_of("tap0", "192.0.2.3/24"), first);
+    EXPECT_NE(mac_of("tap1", "192.0.2.2/24"), first) << "both may be ports of one bridge";
+  });
+}
+
 TEST(BringUp, WithAddressesTheKernelsSideIsLeftAlone) {
   test::in_private_network([] {
     if (!has_tun()) GTEST_SKIP();
