@@ -169,9 +169,9 @@ Result<size_t> SocketFile::receive(HostLock& lock, UserBytes& to, int flags, int
       lock.unlock();
       for (uint32_t i = 0; i < view->count && n < there; ++i) {
         Bytes run = Bytes(view->runs[i]).first(std::min(view->runs[i].size(), there - n));
-        size_t written = to.write(run);
-        n += written;
-        if (written < run.size()) break;
+        // As Linux counts: what came in one piece is taken whole or not at all.
+        if (to.write(run) < run.size()) break;
+        n += run.size();
       }
       lock.lock();
     }
