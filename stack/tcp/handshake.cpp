@@ -14,18 +14,23 @@ Handshake::Handshake(Endpoint& endpoint) : ep_(endpoint) {
   uint32_t mss = std::min(ep_.route_.mtu(), 65535u) - (ep_.family_ == Family::ipv6 ? 60 : 40);
   if (ep_.options_.max_segment != 0) mss = std::min<uint32_t>(mss, ep_.options_.max_segment);
   own_mss_ = static_cast<uint16_t>(mss);
-  rcv_window_ = select_initial_window(
-      {.space = window_from_space(ep_.tcb_.rcv.limit),
-       .mss = mss,
-       .clamp = ep_.options_.window_clamp,
-       .scaling = settings.tcp_window_scaling != 0,
-       .largest_buffer = static_cast<uint32_t>(std::max(settings.tcp_rmem[2], settings.rmem_max))});
+  choose_window(mss);
   rcv_wnd_scale_ = settings.tcp_window_scaling != 0 ? rcv_window_.scale : -1;
   timestamps_ = settings.tcp_timestamps != 0;
   sack_ = settings.tcp_sack != 0;
   ts_offset_ = ep_.protocol_.iss().timestamp_offset(ep_.id().local.address, ep_.id().remote.address);
   // tcp_timestamps = 2: without a random offset.
   if (settings.tcp_timestamps == 2) ts_offset_ = 0;
+}
+
+void Handshake::choose_window(uint32_t mss) {
+  const Settings& settings = ep_.protocol_.settings();
+  rcv_window_ = select_initial_window(
+      {.space = window_from_space(ep_.tcb_.rcv.limit),
+       .mss = mss,
+       .clamp = ep_.options_.window_clamp,
+       .scaling = settings.tcp_window_scaling != 0,
+       .largest_buffer = static_cast<uint32_t>(std::max(settings.tcp_rmem[2], settings.rmem_max))});
 }
 
 void Handshake::reset_state() {
@@ -45,6 +50,8 @@ void Handshake::reset_to_syn_rcvd(SeqNum iss, SeqNum irs, const SynOptions& opti
   ack_num_ = irs + 1;
   snd_wnd_ = window;
   negotiate(options);
+  // A whole number of the segments that the peer will send.
+  if (timestamps_) choose_window(own_mss_ - 12u);
   enter(State::syn_rcvd);
 }
 

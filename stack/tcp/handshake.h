@@ -61,6 +61,7 @@ class Handshake {
   Status syn_rcvd_state(Segment& segment);
   bool unacceptable_in_syn_rcvd(const Segment& segment);
   Status ask_listener(const Segment& segment);
+  void choose_window(uint32_t mss);
   void negotiate(const SynOptions& peer);
   void complete(Segment& segment);
   void send_syn();

@@ -11,7 +11,8 @@ void Receiver::start(uint32_t mss, Instant now) {
   last_window_ = rcv_wnd();
   window_rtt_end_ = rcv_nxt;
   tune_since_ = now;
-  tune_space_ = std::min(rcv_wnd(), 10 * mss);
+  // In whole segments, which is what a full window holds of them.
+  tune_space_ = std::min(rcv_wnd() / mss, 10u) * mss;
   set_quick_ack(true);
 }
 
