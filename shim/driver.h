@@ -68,8 +68,8 @@ Waiter* this_waiter();
 /// giving EAGAIN, then look once more.
 void look_at_link(HostLock& lock);
 
-/// A descriptor that was (or may have been) the kernel_fd of a wait is about to be closed: its number may come
-/// back for something else.
+/// A descriptor that was (or may have been) the kernel_fd of a wait is about to be closed: its number may
+/// come back for something else.
 void kernel_fd_closes();
 
 /// What a blocking call waits for besides its time-out and signals.
@@ -108,8 +108,9 @@ class Wait {
   Wait(const Wait&) = delete;
   Wait& operator=(const Wait&) = delete;
 
-  /// Registers for events of a queue; again for the same queue and in the same order is cheap and changes the
-  /// events. The first few entries cost nothing, more come from the arena: ENOMEM.
+  /// Registers for events of a queue. For the next sleep() ask again in the same order: that is cheap and
+  /// changes the events; a queue asked for twice has both wishes. The first few entries cost nothing, more
+  /// come from the arena: ENOMEM.
   Status on(WaitQueue& queue, uint32_t events, bool exclusive = false);
   /// Waits until something registered is notified since the last sleep() (a notification between on() and
   /// sleep() counts), or as `request` says. The lock is held before and after, not in between; drives if

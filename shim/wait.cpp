@@ -96,15 +96,14 @@ Status Wait::on(WaitQueue& queue, uint32_t events, bool exclusive) {
     waiter_ = this_waiter();
     if (waiter_ == nullptr) return Error{ENOMEM};
   }
-  Registration* found = nullptr;
   if (cursor_ < count_ && at(cursor_)->queue == &queue) {
-    found = at(cursor_++);
-  } else {
-    for (uint32_t i = 0; i < std::min(count_, kSearched) && found == nullptr; ++i)
-      if (at(i)->queue == &queue) found = at(i);
+    at(cursor_++)->entry.interest = events;
+    return {};
   }
-  if (found != nullptr) {
-    found->entry.interest = events;
+  for (uint32_t i = 0; i < std::min(count_, kSearched); ++i) {
+    if (at(i)->queue != &queue) continue;
+    // A second wish for the same object, as when poll() has a descriptor twice: both count.
+    at(i)->entry.interest |= events;
     return {};
   }
   void* room = place(*static_cast<ThreadWaiter*>(waiter_), count_);

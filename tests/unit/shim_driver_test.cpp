@@ -169,6 +169,37 @@ TEST_P(ShimDriver, TheThreadThatWaitsAnswersForTheHost) {
       60, GetParam());
 }
 
+TEST_P(ShimDriver, WishesForOneQueueAddUp) {
+  in_process(
+      [] {
+        auto* place = in_arena<Place>();
+        auto* other = in_arena<Place>();
+        HostLock lock;
+        Wait wait;
+        for (int pass = 0; pass < 3; ++pass) {
+          for (uint32_t event : {ready::kIn, ready::kOut}) {
+            EXPECT_TRUE(wait.on(place->queue, ready::kOut).ok());
+            EXPECT_TRUE(wait.on(other->queue, ready::kIn).ok());
+            EXPECT_TRUE(wait.on(place->queue, ready::kIn).ok());
+            place->queue.notify(event);
+            EXPECT_EQ(wait.sleep(lock, {.deadline = Instant{}}), WaitOutcome::notified) << event;
+            place->queue.notify(ready::kPri);
+            EXPECT_EQ(wait.sleep(lock, {.deadline = Instant{}}), WaitOutcome::timed_out)
+                << "nobody asked for it";
+          }
+        }
+        // Many, as in a poll() of everything; all are told apart.
+        std::vector<Place*> places;
+        for (int i = 0; i < 300; ++i) places.push_back(in_arena<Place>());
+        for (Place* each : places) {
+          for (Place* one : places) EXPECT_TRUE(wait.on(one->queue, ready::kIn).ok());
+          each->queue.notify(ready::kIn);
+          EXPECT_EQ(wait.sleep(lock, {.deadline = Instant{}}), WaitOutcome::notified);
+        }
+      },
+      60, GetParam());
+}
+
 TEST_P(ShimDriver, AKernelDescriptorEndsTheWaitOfDriverAndSleeper) {
   in_process(
       [] {
