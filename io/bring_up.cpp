@@ -120,6 +120,22 @@ std::optional<OpenError> set_up_own_device(const Config& config, BroughtUp* out)
   return std::nullopt;
 }
 
+/// The kernel takes a device into use some time after we have given it its carrier, and until then drops what
+/// it sends there: the answer to our first ARP request, so that the first connection would take a second. A
+/// device that is not up is somebody else's business.
+void wait_until_running(const Link& link) {
+  Descriptor any(static_cast<int>(sys::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)));
+  constexpr int kStepMicroseconds = 200;
+  for (int waited = 0; waited < kCarrierPatienceMs * 1000; waited += kStepMicroseconds) {
+    ifreq device{};
+    link.name().copy(device.ifr_name, sizeof device.ifr_name - 1);
+    if (sys::failed(sys::ioctl(any.get(), SIOCGIFFLAGS, &device))) return;
+    if ((device.ifr_flags & IFF_UP) == 0 || (device.ifr_flags & IFF_RUNNING) != 0) return;
+    __kernel_timespec step{0, kStepMicroseconds * 1000};
+    sys::ppoll(nullptr, 0, &step, nullptr);
+  }
+}
+
 /// What USTACK_MAC leaves open. A host that starts again on the same device under the same address keeps its
 /// MAC: neighbours that have it in their caches would not believe another one at once (Linux's
 /// net.ipv4.neigh.*.locktime is a second), and its connections would stall. Random where the link has no MAC
@@ -172,6 +188,8 @@ std::optional<OpenError> bring_up(const Config& config, RandomSource& random, Br
     if (auto problem = set_up_kernel_side(config, created, &up)) return problem;
   } else if (created) {
     if (auto problem = set_up_own_device(config, &up)) return problem;
+  } else if (config.link.scheme != LinkSpec::Scheme::fd) {
+    wait_until_running(up.link);
   }
 
   LinkInfo& info = up.link.info();

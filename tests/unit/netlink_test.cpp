@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <net/if.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -263,6 +265,28 @@ TEST(BringUp, AnExistingDeviceWithAddressesIsLeftAsItIs) {
     Netlink::LinkState state;
     ASSERT_FINE(netlink->get_link("tap0", &state));
     EXPECT_FALSE(state.up);
+  });
+}
+
+TEST(BringUp, WaitsUntilTheKernelHasTakenItsSideIntoUse) {
+  test::in_private_network([] {
+    if (!has_tun()) GTEST_SKIP();
+    if (system("ip tuntap add dev tap0 mode tap && ip link set dev tap0 up") != 0) GTEST_SKIP() << "no ip(8)";
+    test::SeededRandom random(1);
+    Config config;
+    config.link = {LinkSpec::Scheme::tap, "tap0", -1, false};
+    config.addresses = {prefix("192.0.2.2/24")};
+    int any = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    // It takes the kernel a moment; without the wait one of these is early.
+    for (int i = 0; i < 20; ++i) {
+      BroughtUp up;
+      ASSERT_FINE(bring_up(config, random, &up));
+      // Not through netlink, which would have the kernel catch up first.
+      ifreq device{.ifr_ifrn = {"tap0"}, .ifr_ifru = {}};
+      ASSERT_EQ(ioctl(any, SIOCGIFFLAGS, &device), 0);
+      EXPECT_NE(device.ifr_flags & IFF_RUNNING, 0) << "turn " << i;
+    }
+    close(any);
   });
 }
 
