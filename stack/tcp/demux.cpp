@@ -90,7 +90,7 @@ bool PortTable::conflicts(const PortHolder& holder, const IpAddress& address, ui
   if (bucket == nullptr) return false;
   for (PortHolder& other : bucket->holders) {
     if (&other == &holder || !addresses_overlap(address, other.address_)) continue;
-    if (holder.reuse_address && other.reuse_address && !other.listening && !holder.listening) continue;
+    if (holder.reuse_address && other.reuse_address && !other.listening) continue;
     if (holder.reuse_port && other.reuse_port) continue;
     return true;
   }

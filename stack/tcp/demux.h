@@ -109,8 +109,8 @@ class PortTable {
   explicit PortTable(Arena& arena) : buckets_(arena) {}
 
   /// Whether bind(2) of `holder` to (address, port) is possible, as Linux decides: two sockets may share a
-  /// port if their addresses differ and neither is the wildcard, if both have SO_REUSEADDR and neither
-  /// listens, or if both have SO_REUSEPORT. An unspecified address is the wildcard.
+  /// port if their addresses differ and neither is the wildcard, if both have SO_REUSEADDR and the other
+  /// one doesn't listen, or if both have SO_REUSEPORT. An unspecified address is the wildcard.
   bool conflicts(const PortHolder& holder, const IpAddress& address, uint16_t port) const;
   /// Nobody holds the port at all, or only what connect(2) has put there.
   bool free_for_bind(uint16_t port) const { return find(port) == nullptr; }
