@@ -301,7 +301,7 @@ constexpr std::array kVariables{
                    parse_capture},
     ConfigVariable{
         "USTACK_COUNTERS", "FILE",
-        "at exit the counters are written there, laid out as /proc/net/snmp and netstat; default: none",
+        "at exit the counters are written there, a line each, named as nstat(8) does; default: none",
         parse_counters},
 };
 
