@@ -65,6 +65,7 @@ TEST(Transfer, OneGigabyteUnderFivePercentLossAndReordering) {
 struct Badness {
   const char* name;
   Impairments impairments;
+  uint64_t bytes = 16 << 20;
 };
 void PrintTo(const Badness& badness, std::ostream* out) { *out << badness.name; }
 
@@ -75,7 +76,7 @@ TEST_P(TransferOver, BothWays) {
   for (bool upload : {true, false}) {
     Pair pair({.seed = 11, .forward = bad, .backward = bad});
     ASSERT_TRUE(pair.establish(80, 60s));
-    uint64_t bytes = amount(16 << 20);
+    uint64_t bytes = amount(GetParam().bytes);
     Duration time = upload ? transfer(pair, pair.near, pair.client, pair.far, pair.server, bytes, 7200s)
                            : transfer(pair, pair.far, pair.server, pair.near, pair.client, bytes, 7200s);
     report(upload ? "up" : "down", bytes, time);
@@ -84,10 +85,10 @@ TEST_P(TransferOver, BothWays) {
 
 INSTANTIATE_TEST_SUITE_P(
     Badness, TransferOver,
-    testing::Values(Badness{"clean", {}}, Badness{"delay", {.delay = 20ms}},
+    testing::Values(Badness{"clean", {.delay = 50us}}, Badness{"delay", {.delay = 20ms}},
                     Badness{"jitter", {.delay = 5ms, .jitter = 5ms}},
                     Badness{"loss1", {.loss = 0.01, .delay = 1ms}},
-                    Badness{"loss20", {.loss = 0.2, .delay = 1ms}},
+                    Badness{"loss20", {.loss = 0.2, .delay = 1ms}, 2 << 20},
                     Badness{"reorder", {.reorder = 0.1, .reorder_by = 3ms, .delay = 1ms}},
                     Badness{"duplicate", {.duplicate = 0.1, .delay = 1ms}},
                     Badness{"corrupt", {.corrupt = 0.02, .delay = 1ms}},

@@ -26,7 +26,8 @@ class Window : public testing::Test {
   std::unique_ptr<PatternReceiver> sink;
 };
 
-constexpr uint64_t kBytes = 32 << 20;
+/// More than both buffers can ever hold (tcp_wmem and tcp_rmem: 4 + 6 MB).
+constexpr uint64_t kBytes = 12 << 20;
 
 TEST_F(Window, ClosesAndOpensAgain) {
   Pair pair;
