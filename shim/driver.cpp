@@ -254,6 +254,7 @@ WaitOutcome Wait::sleep(HostLock&, const WaitRequest& request) {
   Waiter* waiter = this_waiter();
   if (waiter == nullptr) return WaitOutcome::interrupted;
   cursor_ = 0;
+  ++turn_;
   SharedHost& shared = *shared_host;
   MaskInForce mask(thread, request.signal_mask);
   Sleep sleep(thread, *waiter, request);

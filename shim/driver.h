@@ -123,8 +123,10 @@ class Wait {
   Registration* at(uint32_t index);
 
   Waiter* waiter_ = nullptr;
-  /// Registrations made; the first `cursor_` of them were asked for again since the last sleep().
+  /// Registrations made, and the one that is probably asked for next.
   uint32_t count_ = 0, cursor_ = 0;
+  /// Counts sleeps.
+  uint32_t turn_ = 0;
 };
 
 }  // namespace ustack::shim

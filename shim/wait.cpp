@@ -1,5 +1,4 @@
 // What a thread waits for: its waiter and its entries in wait queues. How it waits is in driver.cpp.
-#include <algorithm>
 #include <new>
 
 #include "shim/driver.h"
@@ -9,21 +8,19 @@
 namespace ustack::shim {
 
 /// One entry, in the arena: a driver in another process follows it.
-struct Wait::Registration {
-  Registration(Waiter& waiter, WaitQueue& to)
-      : entry([](WaitEntry& e, uint32_t) { return wake(*static_cast<Waiter*>(e.context())); }, &waiter),
-        queue(&to) {}
-  WaitEntry entry;
+struct Wait::Registration : WaitEntry {
+  Registration(Waiter& waiter, WaitQueue& to) : WaitEntry(tell, &waiter), queue(&to) {}
+  static bool tell(WaitEntry& entry, uint32_t) { return wake(*static_cast<Waiter*>(entry.context())); }
+
   WaitQueue* queue;
+  /// The sleep that it was last asked for.
+  uint32_t turn = 0;
 };
 
 namespace {
 
 constexpr uint32_t kFirst = 4;
 constexpr uint32_t kPerChunk = 60;
-/// How many of the entries are searched when a queue isn't asked for in the order of last time.
-constexpr uint32_t kSearched = 16;
-
 constexpr size_t kRegistrationBytes = 80;
 
 struct Chunk {
@@ -96,22 +93,24 @@ Status Wait::on(WaitQueue& queue, uint32_t events, bool exclusive) {
     waiter_ = this_waiter();
     if (waiter_ == nullptr) return Error{ENOMEM};
   }
-  if (cursor_ < count_ && at(cursor_)->queue == &queue) {
-    at(cursor_++)->entry.interest = events;
-    return {};
-  }
-  for (uint32_t i = 0; i < std::min(count_, kSearched); ++i) {
-    if (at(i)->queue != &queue) continue;
-    // A second wish for the same object, as when poll() has a descriptor twice: both count.
-    at(i)->entry.interest |= events;
+  Registration* found = cursor_ < count_ ? at(cursor_) : nullptr;
+  if (found == nullptr || found->queue != &queue)
+    found = static_cast<Registration*>(queue.find(Registration::tell, waiter_));
+  if (found != nullptr) {
+    // Twice for one sleep, as when poll() has a descriptor twice: both wishes count.
+    found->interest = found->turn == turn_ ? found->interest | events : events;
+    found->turn = turn_;
+    if (!found->linked()) queue.add(*found);  // another queue at the place of one that is gone
+    ++cursor_;
     return {};
   }
   void* room = place(*static_cast<ThreadWaiter*>(waiter_), count_);
   if (room == nullptr) return Error{ENOMEM};
   auto* made = new (room) Registration(*waiter_, queue);
-  made->entry.interest = events;
-  made->entry.exclusive = exclusive;
-  queue.add(made->entry);
+  made->interest = events;
+  made->exclusive = exclusive;
+  made->turn = turn_;
+  queue.add(*made);
   ++count_;
   cursor_ = count_;
   return {};

@@ -9,16 +9,16 @@ namespace ustack {
 
 /// Readiness bits with the values of poll(2) and epoll(7).
 namespace ready {
-inline constexpr uint32_t kIn = 0x001, kPri = 0x002, kOut = 0x004, kErr = 0x008, kHup = 0x010, kRdNorm = 0x040,
-                          kRdBand = 0x080, kWrNorm = 0x100, kWrBand = 0x200, kRdHup = 0x2000;
+inline constexpr uint32_t kIn = 0x001, kPri = 0x002, kOut = 0x004, kErr = 0x008, kHup = 0x010,
+                          kRdNorm = 0x040, kRdBand = 0x080, kWrNorm = 0x100, kWrBand = 0x200, kRdHup = 0x2000;
 }  // namespace ready
 
-/// One party waiting on one object: a thread in recv(), an epoll registration. Embedded in what waits; unlinks
-/// itself when destroyed.
+/// One party waiting on one object: a thread in recv(), an epoll registration. Embedded in what waits;
+/// unlinks itself when destroyed.
 class WaitEntry : public ListHook<> {
  public:
-  /// Called under the host's lock, must not block or change the queue other than by unlinking itself. `events`
-  /// is what has just become true. Returns whether somebody was woken (for exclusive entries).
+  /// Called under the host's lock, must not block or change the queue other than by unlinking itself.
+  /// `events` is what has just become true. Returns whether somebody was woken (for exclusive entries).
   using Notify = bool (*)(WaitEntry& entry, uint32_t events);
 
   WaitEntry(Notify notify, void* context) : notify_(notify), context_(context) {}
@@ -53,6 +53,12 @@ class WaitQueue {
       bool exclusive = entry->exclusive;
       if (entry->notify_(*entry, events) && exclusive) return;
     }
+  }
+  /// The entry that was made with this function and context; nullptr: none. Looks at all entries.
+  WaitEntry* find(WaitEntry::Notify function, const void* context) {
+    for (WaitEntry& entry : entries_)
+      if (entry.notify_ == function && entry.context_ == context) return &entry;
+    return nullptr;
   }
   bool empty() const { return entries_.empty(); }
 
