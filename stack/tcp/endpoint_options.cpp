@@ -202,8 +202,9 @@ struct OptionTable {
   static Status set_congestion(Endpoint& ep, Bytes value) {
     if (value.empty()) return Error{EINVAL};
     // TCP_CA_NAME_MAX, 16 with the terminator; the name ends at a zero or where the value does.
-    std::string_view name(reinterpret_cast<const char*>(value.data()), std::min<size_t>(value.size(), 15));
-    return ep.tcb_.snd.congestion.select(name.substr(0, name.find('\0')));
+    auto* text = reinterpret_cast<const char*>(value.data());
+    // Not string_view::substr, which may throw.
+    return ep.tcb_.snd.congestion.select({text, strnlen(text, std::min<size_t>(value.size(), 15))});
   }
   static Result<size_t> get_congestion(Endpoint& ep, MutableBytes out) {
     std::array<char, 16> name{};
