@@ -39,7 +39,7 @@ Result<size_t> SocketFile::send_from(HostLock& lock, size_t total, int flags, Fi
     if (Status s = take_turn(blocker, sending_); !s.ok()) return sent > 0 ? Result<size_t>(sent) : s.error();
     Result<Extents> room = socket_.reserve_send(total - sent);
     if (!room.ok()) {
-      end_turn(sending_);
+      sending_.taken = false;  // the lock was not dropped: nobody has begun to wait for the turn
       if (room.code() == EAGAIN) {
         // Nothing to send needs no room, only a connection.
         if (total == 0 && socket_.remote_address().ok()) return size_t{0};
@@ -151,7 +151,8 @@ Result<size_t> SocketFile::receive(HostLock& lock, UserBytes& to, int flags, int
     const size_t asked = std::max<size_t>(want - copied, 1);
     Result<Extents> view = socket_.view_receive(asked, peek ? copied : 0);
     if (!view.ok()) {
-      end_turn(receiving_);
+      receiving_.taken =
+          false;  // as above; telling the others of it would have all of them go round for ever
       if (view.code() == EAGAIN && copied < target) {
         Status s = blocker.wait(socket_.waiters, ready::kIn);
         if (s.ok() && (copied == 0 || (socket_.readiness() & ready::kErr) == 0)) continue;
