@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 
 #include "stack/base/intrusive_list.h"
 #include "stack/base/siphash.h"
@@ -36,13 +37,13 @@ class AddressTable {
   AddressTable& operator=(const AddressTable&) = delete;
   ~AddressTable() {
     while (T* entry = oldest()) erase(*entry);
-    arena_.release(buckets_, bucket_count_ * sizeof(AddressTableEntry*));
+    arena_.release(buckets_, bucket_count_ * sizeof(Bucket));
   }
 
   /// nullptr when there is none. Doesn't count as use.
   T* find(const IpAddress& address) const {
     if (size_ == 0) return nullptr;
-    AddressTableEntry* entry = *bucket(address);
+    AddressTableEntry* entry = bucket(address).first;
     while (entry != nullptr && !(entry->address_ == address)) entry = entry->chain_;
     return static_cast<T*>(entry);
   }
@@ -53,9 +54,7 @@ class AddressTable {
     if (buckets_ == nullptr) return nullptr;
     T* entry = arena_.create<T>(address, std::forward<Args>(args)...);
     if (entry == nullptr) return nullptr;
-    AddressTableEntry** head = bucket(address);
-    static_cast<AddressTableEntry*>(entry)->chain_ = *head;
-    *head = entry;
+    push(bucket(address), *entry);
     by_use_.push_back(*entry);
     ++size_;
     return entry;
@@ -67,7 +66,7 @@ class AddressTable {
     by_use_.push_back(entry);
   }
   void erase(T& entry) {
-    AddressTableEntry** at = bucket(entry.address());
+    AddressTableEntry** at = &bucket(entry.address()).first;
     while (*at != &entry) at = &(*at)->chain_;
     *at = static_cast<AddressTableEntry&>(entry).chain_;
     by_use_.remove(entry);
@@ -81,33 +80,35 @@ class AddressTable {
   T* newer(T& entry) { return by_use_.next(entry); }
 
  private:
+  struct Bucket {
+    AddressTableEntry* first = nullptr;
+  };
   static constexpr uint32_t kFirstBuckets = 16;
 
-  AddressTableEntry** bucket(const IpAddress& address) const {
-    return &buckets_[siphash(key_, Bytes(address.data(), address.size())) & (bucket_count_ - 1)];
+  Bucket& bucket(const IpAddress& address) const {
+    return buckets_[siphash(key_, Bytes(address.data(), address.size())) & (bucket_count_ - 1)];
+  }
+  static void push(Bucket& bucket, AddressTableEntry& entry) {
+    entry.chain_ = bucket.first;
+    bucket.first = &entry;
   }
   /// Keeps a bucket for each entry; without memory chains get longer instead.
   void grow() {
     if (size_ < bucket_count_) return;
     uint32_t count = std::max(kFirstBuckets, bucket_count_ * 2);
-    auto* fresh = static_cast<AddressTableEntry**>(
-        arena_.allocate(count * sizeof(AddressTableEntry*), alignof(AddressTableEntry*)));
+    auto* fresh = static_cast<Bucket*>(arena_.allocate(count * sizeof(Bucket), alignof(Bucket)));
     if (fresh == nullptr) return;
-    std::fill_n(fresh, count, nullptr);
-    arena_.release(buckets_, bucket_count_ * sizeof(AddressTableEntry*));
+    std::uninitialized_fill_n(fresh, count, Bucket());
+    arena_.release(buckets_, bucket_count_ * sizeof(Bucket));
     buckets_ = fresh;
     bucket_count_ = count;
-    for (T& entry : by_use_) {
-      AddressTableEntry** head = bucket(entry.address());
-      static_cast<AddressTableEntry&>(entry).chain_ = *head;
-      *head = &entry;
-    }
+    for (T& entry : by_use_) push(bucket(entry.address()), entry);
   }
 
   Arena& arena_;
   SipKey key_;
   IntrusiveList<T, AddressTableEntry> by_use_;
-  AddressTableEntry** buckets_ = nullptr;
+  Bucket* buckets_ = nullptr;
   uint32_t bucket_count_ = 0;
   uint32_t size_ = 0;
 };

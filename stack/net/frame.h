@@ -16,8 +16,8 @@ struct Offload {
   enum class Segmentation : uint8_t { none, tcp_v4, tcp_v6 };
 
   /// The checksum at `checksum_start + checksum_offset` covers only the pseudo-header yet; the rest, from
-  /// `checksum_start` (counted from the frame's first byte) to the end, is to be added. On receive: the sender
-  /// is on this machine and never computed it, so the content is trusted as it is.
+  /// `checksum_start` (counted from the frame's first byte) to the end, is to be added. On receive: the
+  /// sender is on this machine and never computed it, so the content is trusted as it is.
   bool partial_checksum = false;
   /// Receive only: the link has verified the checksum.
   bool checksum_valid = false;
@@ -47,8 +47,8 @@ struct LinkInfo {
   uint32_t max_superframe = 65535;
 };
 
-/// A frame that came in. `data` is the whole frame (Ethernet header first, or IP on an `ip` link), without the
-/// link's own prefix such as a virtio-net header.
+/// A frame that came in. `data` is the whole frame (Ethernet header first, or IP on an `ip` link), without
+/// the link's own prefix such as a virtio-net header.
 struct RxFrame {
   Slice data;
   Offload offload;
@@ -56,11 +56,12 @@ struct RxFrame {
   Instant arrived{};
 };
 
-/// A frame on its way out: headers are prepended into a buffer of its own, payload stays where it is (slices of
-/// the send buffer) and meets them in an iovec. Made and freed by its FramePool.
+/// A frame on its way out: headers are prepended into a buffer of its own, payload stays where it is (slices
+/// of the send buffer) and meets them in an iovec. Made and freed by its FramePool.
 class TxFrame : public ListHook<> {
  public:
-  /// Room for headers: a link prefix of 12, Ethernet 14, IPv4 with options 60 or IPv6 40, TCP with options 60.
+  /// Room for headers: a link prefix of 12, Ethernet 14, IPv4 with options 60 or IPv6 40, TCP with
+  /// options 60.
   static constexpr uint32_t kHeaderRoom = 160;
   /// A superframe of 64 KB over 16 KB blocks that may start and end anywhere, plus small writes.
   static constexpr uint32_t kMaxSlices = 18;

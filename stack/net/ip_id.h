@@ -20,12 +20,8 @@ class IpIds {
   }
 
   /// The first of `count` consecutive numbers: a superframe takes one for each segment it will be cut into.
-  uint16_t take(const IpAddress& source, const IpAddress& destination, uint8_t protocol, uint32_t count = 1) {
-    std::byte bytes[33];
-    std::memcpy(bytes, source.data(), 16);
-    std::memcpy(bytes + 16, destination.data(), 16);
-    bytes[32] = std::byte{protocol};
-    uint16_t& next = next_[siphash(key_, Bytes(bytes)) % next_.size()];
+  uint16_t take(const IpAddress& destination, uint32_t count = 1) {
+    uint16_t& next = next_[siphash(key_, Bytes(destination.data(), destination.size())) % next_.size()];
     uint16_t first = next;
     next = static_cast<uint16_t>(next + count);
     return first;
