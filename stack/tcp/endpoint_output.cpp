@@ -193,9 +193,10 @@ void Endpoint::on_path_mtu(uint32_t mtu) {
 /// Linux's tcp_sndbuf_expand: room for two windows, so that the program can refill one while the other flies.
 void Endpoint::grow_send_buffer() {
   if (options_.send_limit_locked) return;
+  constexpr uint64_t kLeast = 46080;  // what Linux gives a fresh connection over Ethernet
   uint64_t window = std::max(tcb_.snd.cwnd(), 10 * tcb_.snd.mss());
-  uint64_t wanted =
-      std::min<uint64_t>(window * 2 + window / 4, static_cast<uint32_t>(protocol_.settings().tcp_wmem[2]));
+  uint64_t wanted = std::min<uint64_t>(std::max(window * 2 + window / 4, kLeast),
+                                       static_cast<uint32_t>(protocol_.settings().tcp_wmem[2]));
   if (wanted > options_.send_limit) options_.send_limit = static_cast<uint32_t>(wanted);
 }
 

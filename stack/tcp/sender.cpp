@@ -22,6 +22,8 @@ uint32_t Sender::in_flight() const {
   return pipe > reno_sacked_ ? pipe - reno_sacked_ : 0;
 }
 
+uint32_t Sender::flight_size() const { return std::min(flight_.outstanding(), cwnd()); }
+
 uint32_t Sender::cwnd_room() const {
   uint32_t used = in_flight();
   return cwnd() > used ? cwnd() - used : 0;
@@ -211,6 +213,7 @@ Sender::AckOutcome Sender::on_ack(const Segment& segment, bool sack_permitted,
   AckOutcome outcome;
   Flight::Delivered delivered;
   uint32_t prior_in_flight = in_flight();
+  uint32_t prior_flight = flight_size();
   bool outstanding = !flight_.empty();
   uint32_t old_window = snd_wnd;
   outcome.advanced = segment.ack - snd_una;
@@ -231,7 +234,7 @@ Sender::AckOutcome Sender::on_ack(const Segment& segment, bool sack_permitted,
   Duration sample_rtt = take_rtt(delivered, segment.arrived, timestamp_rtt);
   if (!sack_permitted) count_duplicates(outcome);
   bool repairing = repair_ == Repair::recovery;
-  repair_losses(delivered, sack_permitted, segment.arrived, prior_in_flight, outcome, now);
+  repair_losses(delivered, sack_permitted, segment.arrived, prior_flight, outcome, now);
   if (outcome.advanced > 0 && repair_ == Repair::none) duplicate_acks_ = 0;
 
   if (delivered.bytes > 0) {
@@ -265,7 +268,7 @@ void Sender::count_duplicates(const AckOutcome& outcome) {
 }
 
 void Sender::repair_losses(const Flight::Delivered& delivered, bool sack_permitted, Instant arrived,
-                           uint32_t prior_in_flight, AckOutcome& outcome, Instant now) {
+                           uint32_t prior_flight, AckOutcome& outcome, Instant now) {
   if (repair_ != Repair::none && snd_una >= recover_) {
     end_repair(now);
     outcome.left_recovery = true;
@@ -299,7 +302,7 @@ void Sender::repair_losses(const Flight::Delivered& delivered, bool sack_permitt
   retransmit_now_ = true;
   reduced_ = true;
   outcome.entered_recovery = true;
-  congestion->on_loss_event(prior_in_flight, now);
+  congestion->on_loss_event(prior_flight, now);
 }
 
 void Sender::end_repair(Instant now) {
@@ -314,11 +317,11 @@ void Sender::end_repair(Instant now) {
 void Sender::on_rto(Instant now) {
   rto_deadline = kNever;
   if (flight_.empty()) return;
-  uint32_t prior_in_flight = in_flight();
+  uint32_t in_flight_before = flight_size();
   // RFC 2018, section 8: the data receiver has discarded what it had SACKed, if the first is among it.
   if (flight_.front()->sacked) flight_.forget_sacks();
   flight_.mark_all_lost();
-  congestion->on_rto(prior_in_flight, timeouts_ > 0, now);
+  congestion->on_rto(in_flight_before, timeouts_ > 0, now);
   repair_ = Repair::loss;
   reduced_ = true;
   recover_ = snd_nxt;

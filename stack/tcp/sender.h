@@ -171,10 +171,12 @@ class Sender {
                     std::optional<Duration> timestamp_rtt);
   void count_duplicates(const AckOutcome& outcome);
   void repair_losses(const Flight::Delivered& delivered, bool sack_permitted, Instant arrived,
-                     uint32_t prior_in_flight, AckOutcome& outcome, Instant now);
+                     uint32_t prior_flight, AckOutcome& outcome, Instant now);
   void end_repair(Instant now);
   void note_usage();
   uint32_t cwnd_room() const;
+  /// RFC 5681's FlightSize, without what limited transmit (RFC 3042) has added.
+  uint32_t flight_size() const;
   uint32_t window_room() const { return window_end() > snd_nxt ? window_end() - snd_nxt : 0; }
   Duration probe_interval() const;
 
