@@ -75,7 +75,8 @@ class Log {
   /// `build(line)` is called only if the level is on.
   template <typename Build>
   void operator()(LogLevel level, Build&& build) const {
-    if (!on(level)) [[likely]] return;
+    if (!on(level)) [[likely]]
+      return;
     LogLine line;
     build(line);
     sink_->write(level, line.text());

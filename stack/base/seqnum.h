@@ -14,7 +14,9 @@ class SeqNum {
   constexpr uint32_t value() const { return value_; }
 
   friend constexpr bool operator==(SeqNum, SeqNum) = default;
-  friend constexpr bool operator<(SeqNum a, SeqNum b) { return static_cast<int32_t>(a.value_ - b.value_) < 0; }
+  friend constexpr bool operator<(SeqNum a, SeqNum b) {
+    return static_cast<int32_t>(a.value_ - b.value_) < 0;
+  }
   friend constexpr bool operator>(SeqNum a, SeqNum b) { return b < a; }
   friend constexpr bool operator<=(SeqNum a, SeqNum b) { return !(b < a); }
   friend constexpr bool operator>=(SeqNum a, SeqNum b) { return !(a < b); }

@@ -23,7 +23,11 @@ inline constexpr Instant kNever = Instant::max();
 
 using namespace std::chrono_literals;  // NOLINT: 1s, 200ms, 50us read as in the RFCs
 
-inline constexpr int64_t to_ms(Duration d) { return std::chrono::duration_cast<std::chrono::milliseconds>(d).count(); }
-inline constexpr int64_t to_us(Duration d) { return std::chrono::duration_cast<std::chrono::microseconds>(d).count(); }
+inline constexpr int64_t to_ms(Duration d) {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(d).count();
+}
+inline constexpr int64_t to_us(Duration d) {
+  return std::chrono::duration_cast<std::chrono::microseconds>(d).count();
+}
 
 }  // namespace ustack

@@ -44,10 +44,11 @@ struct SendFlags {
 /// One socket. Every call is made under the host's lock, returns at once, and yields an errno of the man page
 /// named; EAGAIN where a blocking call would wait. The shim waits through `waiters` and calls again.
 ///
-/// Bytes are moved in two steps so that no user memory is touched under the lock: reserve_send, copy without the
-/// lock, commit_send; or view_receive, copy without the lock, consume. A reservation or view is exclusive:
-/// until it is ended others get EAGAIN from the same call, and waiters are told when it ends. What it refers to
-/// stays valid until it is ended, whatever the peer does, also when the connection is reset meanwhile.
+/// Bytes are moved in two steps so that no user memory is touched under the lock: reserve_send, copy without
+/// the lock, commit_send; or view_receive, copy without the lock, consume. A reservation or view is
+/// exclusive: until it is ended others get EAGAIN from the same call, and waiters are told when it ends. What
+/// it refers to stays valid until it is ended, whatever the peer does, also when the connection is reset
+/// meanwhile.
 class Socket : public NotOnHeap {
  public:
   Socket(const Socket&) = delete;
@@ -57,18 +58,18 @@ class Socket : public NotOnHeap {
   /// IPPROTO_TCP, ...
   virtual int protocol() const = 0;
 
-  virtual Status bind(const SocketAddress& local) = 0;       ///< bind(2)
+  virtual Status bind(const SocketAddress& local) = 0;  ///< bind(2)
   /// connect(2). Starts the connection and returns EINPROGRESS; EALREADY while under way, EISCONN once
   /// connected (the first call after success of a blocking wait is answered by connect_result()).
   virtual Status connect(const SocketAddress& remote) = 0;
   /// What a connect that was under way came to: EINPROGRESS while it is, success, or its error, once.
   virtual Status connect_result() = 0;
-  virtual Status listen(int backlog) = 0;                    ///< listen(2); again to change the backlog
+  virtual Status listen(int backlog) = 0;  ///< listen(2); again to change the backlog
   /// accept(2): a connection, whose reference passes to the caller.
   virtual Result<Socket*> accept() = 0;
-  virtual Status shutdown(ShutdownHow how) = 0;              ///< shutdown(2)
-  /// The last descriptor is gone (close(2)): orderly release, or reset as SO_LINGER and unread data demand. The
-  /// socket frees itself when the protocol has ended; the caller must not use it again.
+  virtual Status shutdown(ShutdownHow how) = 0;  ///< shutdown(2)
+  /// The last descriptor is gone (close(2)): orderly release, or reset as SO_LINGER and unread data demand.
+  /// The socket frees itself when the protocol has ended; the caller must not use it again.
   virtual void release() = 0;
   /// A close() that must linger (SO_LINGER with time): true when there is nothing left to wait for.
   virtual bool lingering_done() const = 0;
@@ -89,7 +90,8 @@ class Socket : public NotOnHeap {
 
   /// Bits of ready:: that are true now, as Linux's tcp_poll computes them.
   virtual uint32_t readiness() const = 0;
-  virtual Result<SocketAddress> local_address() const = 0;   ///< getsockname(2); unspecified address before bind
+  virtual Result<SocketAddress> local_address()
+      const = 0;  ///< getsockname(2); unspecified address before bind
   virtual Result<SocketAddress> remote_address() const = 0;  ///< getpeername(2); ENOTCONN
   /// setsockopt(2) for levels SOL_SOCKET, IPPROTO_IP, IPPROTO_TCP with the values and errnos of Linux.
   virtual Status set_option(int level, int name, Bytes value) = 0;

@@ -44,8 +44,8 @@ class Segment : public ListHook<> {
   uint8_t tos = 0;
   /// When it came from the link.
   Instant arrived{};
-  /// Of a SYN that reopens a connection out of TIME-WAIT: our new ISS must be at least this (RFC 6191, RFC 9293
-  /// 3.6.1).
+  /// Of a SYN that reopens a connection out of TIME-WAIT: our new ISS must be at least this (RFC 6191, RFC
+  /// 9293 3.6.1).
   std::optional<SeqNum> iss_floor;
 
   /// Fills all fields from the packet. EINVAL: malformed; EBADMSG: the checksum is wrong (RFC 9293, 3.1), not

@@ -12,8 +12,8 @@ namespace ustack {
 
 class TimerWheel;
 
-/// Fires once at its deadline: asserts a waker, or calls a function under the host's lock. Embedded in what it
-/// times; destroying it cancels it.
+/// Fires once at its deadline: asserts a waker, or calls a function under the host's lock. Embedded in what
+/// it times; destroying it cancels it.
 class Timer : public ListHook<> {
  public:
   using Callback = void (*)(Timer& timer, void* context, Instant now);

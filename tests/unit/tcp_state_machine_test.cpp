@@ -465,8 +465,8 @@ TEST(TcpClose, OrphansRetryLess) {
   socket.close();
   peer.run();
   while (peer.host().tcp().endpoint_count() > 0 && peer.advance_until_sent(1000s)) peer.take();
-  // tcp_orphan_retries 0 stands for 8: 200 ms doubled 9 times is 102.2 s since the first retransmission, and the
-  // first time-out past that ends it.
+  // tcp_orphan_retries 0 stands for 8: 200 ms doubled 9 times is 102.2 s since the first retransmission, and
+  // the first time-out past that ends it.
   EXPECT_NEAR(static_cast<double>((peer.now() - start) / 1ms), 204600, 1000);
   EXPECT_EQ(peer.host().tcp().endpoint_count(), 0u);
 }
