@@ -171,6 +171,7 @@ class EpollWait {
   Status ask_kernel();
   template <typename Collect>
   Status ask_ours(Collect collect);
+  Status ask_ours_after_kernel();
   Result<int> result() const { return static_cast<int>(count_); }
 
   HostLock& lock_;
@@ -220,6 +221,12 @@ Status EpollWait::ask_ours(Collect collect) {
   return {};
 }
 
+Status EpollWait::ask_ours_after_kernel() {
+  return ask_ours([this](std::span<epoll_event> out) {
+    return set_.collect_after(wait_, out, std::span(reported_, reported_count_));
+  });
+}
+
 Status EpollWait::gather() {
   set_.kernel_first = !set_.kernel_first;
   Status s;
@@ -227,19 +234,14 @@ Status EpollWait::gather() {
   if (!set_.kernel_first && set_.has_kernel_members())
     s = ask_ours([this](std::span<epoll_event> out) { return set_.collect_whole(wait_, out); });
   if (s.ok()) s = ask_kernel();
-  if (s.ok())
-    s = ask_ours([this](std::span<epoll_event> out) {
-      return set_.collect_after(wait_, out, std::span(reported_, reported_count_));
-    });
-  return s;
+  return s.ok() ? ask_ours_after_kernel() : s;
 }
 
 Result<int> EpollWait::run(Instant deadline, const sigset_t* mask) {
   if (Status s = gather(); !s.ok()) return s.error();
   if (count_ > 0) {
     look_if_overdue(lock_);
-    if (count_ < room_)
-      if (Status s = gather(); !s.ok()) return s.error();
+    if (Status s = ask_ours_after_kernel(); !s.ok()) return s.error();
     set_.pass_on();
     return result();
   }

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <utility>
 
+#include "io/clock.h"
 #include "io/descriptor.h"
 #include "io/syscalls.h"
 #include "shim/blocker.h"
@@ -160,6 +161,23 @@ Status SocketFile::shutdown(ShutdownHow how) {
   // A listener whose reading side is shut down listens no more (inet_shutdown).
   if (s.ok() && how != ShutdownHow::write) close_twin();
   return s;
+}
+
+void SocketFile::linger(HostLock& lock) {
+  if (socket_.lingering_done()) return;
+  ::linger time{};
+  Result<size_t> n = socket_.get_option(SOL_SOCKET, SO_LINGER, std::as_writable_bytes(std::span(&time, 1)));
+  if (!n.ok()) return;
+  // The FIN goes behind what is still to be sent; the wait is for its acknowledgement (inet_release). Not
+  // every step on the way there is told to waiters, so it is looked at now and then as well.
+  constexpr Duration kTick = 10ms;
+  (void)socket_.shutdown(ShutdownHow::write);
+  const Instant end = io::now() + std::chrono::seconds(time.l_linger);
+  Wait wait;
+  while (!socket_.lingering_done() && io::now() < end) {
+    if (!wait.on(socket_.waiters, ready::kOut).ok()) return;
+    if (wait.sleep(lock, {.deadline = std::min(end, io::now() + kTick)}) == WaitOutcome::interrupted) return;
+  }
 }
 
 Status SocketFile::set_option(int level, int name, Bytes value) {

@@ -63,6 +63,8 @@ class SocketFile final : public OpenFile {
   /// Fills `to`; the number of bytes, 0 at the stream's end. `message_flags`: msg_flags of recvmsg(2).
   Result<size_t> receive(HostLock& lock, UserBytes& to, int flags, int* message_flags);
 
+  void linger(HostLock& lock) override;
+
   Status set_option(int level, int name, Bytes value);
 
   /// Nothing has been done that makes it ours for good: it may still become a kernel socket

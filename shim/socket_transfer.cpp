@@ -37,7 +37,7 @@ Result<size_t> SocketFile::send_from(HostLock& lock, size_t total, int flags, Fi
   size_t sent = 0;
   for (;;) {
     if (Status s = take_turn(blocker, sending_); !s.ok()) return sent > 0 ? Result<size_t>(sent) : s.error();
-    Result<Extents> room = socket_.reserve_send(total - sent);
+    Result<Extents> room = socket_.reserve_send(std::max<size_t>(total - sent, 1));
     if (!room.ok()) {
       sending_.taken = false;  // the lock was not dropped: nobody has begun to wait for the turn
       if (room.code() == EAGAIN) {
@@ -56,9 +56,12 @@ Result<size_t> SocketFile::send_from(HostLock& lock, size_t total, int flags, Fi
       }
       return room.error();
     }
-    lock.unlock();
-    Filled filled = fill(*room);
-    lock.lock();
+    Filled filled;
+    if (total > 0) {
+      lock.unlock();
+      filled = fill(*room);
+      lock.lock();
+    }
     sent += filled.bytes;
     socket_.commit_send(filled.bytes, {.more = (flags & MSG_MORE) != 0,
                                        .out_of_band = (flags & MSG_OOB) != 0 && sent == total});

@@ -138,8 +138,8 @@ bool send_all(int fd, std::string_view bytes) {
 
 size_t fill(int fd) {
   size_t sent = 0;
-  // What is on its way makes room for more: full is what stays full for a while.
-  do {
+  auto top_up = [&] {
+    size_t before = sent;
     for (;;) {
       std::string bytes = pattern(100'000, sent);
       ssize_t n = send(fd, bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -147,11 +147,17 @@ size_t fill(int fd) {
       sent += static_cast<size_t>(n);
     }
     EXPECT_EQ(errno, EAGAIN);
+    return sent > before;
+  };
+  top_up();
+  // What is on its way makes room for more: full is what stays full for a while.
+  while (poll_one(fd, POLLOUT, 300) != 0 || top_up()) {
     if (sent > (size_t{1} << 30)) {
       ADD_FAILURE() << "the peer reads: it can't be filled";
       break;
     }
-  } while (poll_one(fd, POLLOUT, 300) != 0);
+    top_up();
+  }
   return sent;
 }
 
