@@ -36,7 +36,8 @@ ByteVector sack_option(const std::vector<std::pair<uint32_t, uint32_t>>& blocks)
   return out;
 }
 
-TcpPeer::TcpPeer(const Options& options) : random_(options.seed) {
+TcpPeer::TcpPeer(const Options& options)
+    : arena_(options.recycle && HeapArena().recycle()), random_(options.seed) {
   HostConfig config;
   config.network.link = options.link;
   config.network.addresses[0] = {kHost, 24};
@@ -106,6 +107,7 @@ void TcpPeer::deliver(const PeerSegment& segment) {
                                   tcp_segment(kPeer, kHost, fields, bytes_of(segment.payload)));
   RxFrame frame;
   frame.data.block = host_->blocks().allocate(static_cast<uint32_t>(packet.size()));
+  if (!frame.data.block) return;
   std::memcpy(frame.data.block->data(), packet.data(), packet.size());
   frame.data.length = static_cast<uint32_t>(packet.size());
   frame.arrived = now_;
@@ -132,6 +134,7 @@ void TcpPeer::send_icmp(uint8_t type, uint8_t code, uint32_t info, uint32_t quot
                                   icmp_message(type, code, info, quoted));
   RxFrame frame;
   frame.data.block = host_->blocks().allocate(static_cast<uint32_t>(packet.size()));
+  if (!frame.data.block) return;
   std::memcpy(frame.data.block->data(), packet.data(), packet.size());
   frame.data.length = static_cast<uint32_t>(packet.size());
   frame.arrived = now_;

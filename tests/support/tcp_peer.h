@@ -48,6 +48,8 @@ class TcpPeer final : LogSink {
     /// Bare IP by default, so that nothing but TCP is seen.
     LinkInfo link{.kind = LinkInfo::Kind::ip, .mtu = 1500};
     uint64_t seed = 1;
+    /// Pools keep what they get back; off, every object is an allocation that can fail.
+    bool recycle = true;
   };
   static constexpr IpAddress kHost = IpAddress::v4(192, 0, 2, 2), kPeer = IpAddress::v4(192, 0, 2, 1);
 
@@ -56,6 +58,7 @@ class TcpPeer final : LogSink {
   ~TcpPeer();
 
   Host& host() { return *host_; }
+  HeapArena& arena() { return arena_; }
   Instant now() const { return now_; }
   Counters& counters() { return host_->counters(); }
   TestSocket socket();
@@ -70,7 +73,7 @@ class TcpPeer final : LogSink {
   TestSocket accepted(TestSocket& listener, const ByteVector& options = mss_option(1460),
                       uint16_t window = 65535);
 
-  /// The peer sends it, and the host runs.
+  /// The peer sends it, and the host runs. A frame that there is no memory for is lost, as on a real link.
   void send(const PeerSegment& segment);
   /// Several at once: the host runs only after the last.
   void send_all(const std::vector<PeerSegment>& segments);
