@@ -7,6 +7,7 @@ import pathlib
 from .lab import Lab
 
 _CONFIGURATION = """
+user root root;
 daemon off;
 master_process off;
 pid {directory}/nginx.pid;
