@@ -10,6 +10,7 @@ namespace ustack {
 
 // One table: group, name. A counter that Linux has keeps Linux's name and meaning; our own are in group
 // Ustack.
+// clang-format off: a table, packed
 #define USTACK_COUNTERS(X)                                                                                        \
   X(Ip, InReceives)                                                                                               \
   X(Ip, InHdrErrors) X(Ip, InAddrErrors) X(Ip, InUnknownProtos) X(Ip, InDiscards) X(Ip, InDelivers) X(            \
@@ -87,6 +88,7 @@ namespace ustack {
                                                                                                 ArpFailures)      \
                                                                                                   X(Ustack,       \
                                                                                                     FiberRuns)
+// clang-format on
 
 /// All of a host's counters; plain integers under the host's lock, read racily by observers.
 struct Counters {
