@@ -37,8 +37,9 @@ namespace {
 
 namespace sys = io::sys;
 
-/// Where several processes share a host, a sleeper looks that often whether the driver has died.
-constexpr Duration kDriverCheck = 500ms;
+/// Where several processes share a host, the driver looks that often whether one of the others has died, and
+/// sleepers whether the driver has.
+constexpr Duration kRelativesCheck = 500ms;
 /// A sleeper that could get no event (descriptors exhausted) looks that often.
 constexpr Duration kTick = 5ms;
 /// Long ago, but far enough from the ends of the clock to be subtracted.
@@ -166,6 +167,8 @@ void Sleep::drive() {
   engine->transmit();
   io::WaitRequest wait;
   wait.deadline = std::max(kLook, std::min(request_.deadline, shared_.host->next_deadline()));
+  if (shared_.attached_count > 1)
+    wait.deadline = std::min(wait.deadline, std::max(kLook, shared_.last_reap + kRelativesCheck));
   wait.wake_fd = events::descriptor(events::kDriver);
   wait.kernel_fd = request_.kernel_fd;
   wait.signal_mask = request_.signal_mask;
@@ -186,6 +189,10 @@ void Sleep::drive() {
   shared_.asleep_until = SharedHost::kAwake;
   Instant now = io::now();
   engine->deliver(now);
+  if (shared_.attached_count > 1 && now >= shared_.last_reap + kRelativesCheck) {
+    shared_.last_reap = now;
+    shared_.reap_dead();
+  }
   shared_.host->run(now);
   kernel = result.kernel;
   frames = result.frames;
@@ -219,7 +226,7 @@ void Sleep::rest() {
   int fd = events::descriptor(waiter_.event);
   Instant until = std::max(kLook, request_.deadline);
   if (in_poll && fd < 0) until = std::min(until, io::now() + kTick);
-  if (shared_.attached_count > 1) until = std::min(until, io::now() + kDriverCheck);
+  if (shared_.attached_count > 1) until = std::min(until, io::now() + kRelativesCheck);
 
   waiter_.word.store(0, std::memory_order_seq_cst);
   waiter_.asleep = true;

@@ -57,6 +57,8 @@ struct SharedHost {
 
   IntrusiveList<Attachment> attached;
   uint32_t attached_count = 0;
+  /// When reap_dead() was last asked.
+  Instant last_reap{};
   /// A bit for each shared event (own_events.h) in use.
   uint32_t shared_events = 0;
 
