@@ -13,118 +13,36 @@ namespace ustack {
 // clang-format off
 #define USTACK_COUNTERS(X) \
   X(Ip, InReceives) X(Ip, InHdrErrors) X(Ip, InAddrErrors) X(Ip, InUnknownProtos) X(Ip, InDiscards) \
-  X(Ip, InDelivers) \
-  X(            \
-      Ip, OutRequests) \
-  X(Ip, OutDiscards) X(Ip, OutNoRoutes) X(Ip, ReasmTimeout) X(Ip, ReasmReqds) X(Ip, ReasmOKs) \
-  X(Ip, ReasmFails) X(Ip, FragOKs) X(Ip, FragFails) X(Ip, FragCreates) \
-  X(                     \
-          Icmp, InMsgs) \
-  X(Icmp, InErrors) X(Icmp, InCsumErrors) X(Icmp, InDestUnreachs) X(Icmp, InTimeExcds) \
-  X(Icmp, InParmProbs) X(Icmp, InSrcQuenchs) X(Icmp, InRedirects) X(Icmp, InEchos) \
-  X(                     \
-              Icmp, InEchoReps) \
+  X(Ip, InDelivers) X(Ip, OutRequests) X(Ip, OutDiscards) X(Ip, OutNoRoutes) X(Ip, ReasmTimeout) \
+  X(Ip, ReasmReqds) X(Ip, ReasmOKs) X(Ip, ReasmFails) X(Ip, FragOKs) X(Ip, FragFails) \
+  X(Ip, FragCreates) \
+  X(Icmp, InMsgs) X(Icmp, InErrors) X(Icmp, InCsumErrors) X(Icmp, InDestUnreachs) X(Icmp, InTimeExcds) \
+  X(Icmp, InParmProbs) X(Icmp, InSrcQuenchs) X(Icmp, InRedirects) X(Icmp, InEchos) X(Icmp, InEchoReps) \
   X(Icmp, InTimestamps) X(Icmp, OutMsgs) X(Icmp, OutErrors) X(Icmp, OutRateLimitGlobal) \
-  X(Icmp, OutRateLimitHost) \
-  X(                                            \
-                  Icmp,                                                                                           \
-                  OutDestUnreachs) \
-  X(Icmp,                                                                        \
-                                     OutTimeExcds) \
-  X(Icmp,                                                        \
-                                                     OutParmProbs) \
-  X(Icmp,                                        \
-                                                                     OutEchoReps) \
+  X(Icmp, OutRateLimitHost) X(Icmp, OutDestUnreachs) X(Icmp, OutTimeExcds) X(Icmp, OutParmProbs) \
+  X(Icmp, OutEchoReps) \
   X(Tcp, ActiveOpens) X(Tcp, PassiveOpens) X(Tcp, AttemptFails) X(Tcp, EstabResets) X(Tcp, CurrEstab) \
-  X(              \
-                      Tcp, InSegs) \
-  X(Tcp,                                                                         \
-                                     OutSegs) \
-  X(Tcp, RetransSegs) X(Tcp, InErrs) X(Tcp, OutRsts) X(Tcp, InCsumErrors) \
-  X(TcpExt, ListenOverflows) \
-  X(           \
-                          TcpExt,                                                                                 \
-                          ListenDrops) \
-  X(TcpExt,                                                                  \
-                                         TW) \
-  X(TcpExt,                                                            \
-                                               TWRecycled) \
+  X(Tcp, InSegs) X(Tcp, OutSegs) X(Tcp, RetransSegs) X(Tcp, InErrs) X(Tcp, OutRsts) \
+  X(Tcp, InCsumErrors) \
+  X(TcpExt, ListenOverflows) X(TcpExt, ListenDrops) X(TcpExt, TW) X(TcpExt, TWRecycled) \
   X(TcpExt, DelayedACKs) X(TcpExt, DelayedACKLost) X(TcpExt, TCPHPHits) X(TcpExt, TCPPureAcks) \
-  X(                \
-                              TcpExt,                                                                             \
-                              TCPHPAcks) \
-  X(TcpExt, TCPLostRetransmit) X(TcpExt, TCPFastRetrans) X(TcpExt, TCPSlowStartRetrans) \
-  X(                         \
-                                  TcpExt,                                                                         \
-                                  TCPTimeouts) \
-  X(TcpExt,                                                          \
-                                                 TCPAbortOnData) \
-  X(TcpExt,                                        \
-                                                                   TCPAbortOnClose) \
-  X(TcpExt, TCPAbortOnMemory) X(TcpExt, TCPAbortOnTimeout) X(TcpExt, TCPAbortOnLinger) \
-  X(                     \
-                                      TcpExt,                                                                     \
-                                      TCPAbortFailed) \
-  X(TcpExt, TCPRcvCoalesce) X(TcpExt, TCPOFOQueue) X(TcpExt, TCPOFODrop) X(TcpExt, TCPOFOMerge) \
-  X(      \
-                                          TcpExt,                                                                 \
-                                          TCPChallengeACK) \
-  X(TcpExt,                                              \
-                                                             TCPSYNChallenge) \
-  X(TcpExt, PAWSEstab) X(TcpExt, TCPRcvCollapsed) X(TcpExt, TCPRcvQDrop) \
-  X(                    \
-                                              TcpExt,                                                             \
-                                              TCPBacklogDrop) \
-  X(TcpExt, TCPFromZeroWindowAdv) X(TcpExt, TCPToZeroWindowAdv) X(TcpExt, TCPWantZeroWindowAdv) \
-  X(    \
-                                                  TcpExt,                                                         \
-                                                  TCPSynRetrans) \
-  X(TcpExt,                                        \
-                                                                   TCPOrigDataSent) \
-  X(TcpExt, TCPKeepAlive) X(TcpExt, TCPReqQFullDrop) X(TcpExt, TCPWinProbe) \
-  X(            \
-                                                      TcpExt,                                                     \
-                                                      OutOfWindowIcmps) \
-  X(TcpExt, LockDroppedIcmps) \
-  X(TcpExt,                                                   \
-                                                        TCPDSACKOldSent) \
-  X(TcpExt, TCPMemoryPressures) \
-  X(IpExt, InOctets) X(IpExt, OutOctets) \
-  X(               \
-                                                              IpExt, InCsumErrors) \
-  X(IpExt, InTruncatedPkts) X(IpExt, InBcastPkts) X(IpExt, InBcastOctets) \
-  X(    \
-                                                                  IpExt, InNoECTPkts) \
-  X(IpExt, InECT1Pkts) X(IpExt, InECT0Pkts) X(IpExt, InCEPkts) \
-  X(      \
-                                                                      IpExt,                                      \
-                                                                      ReasmOverlaps) \
-  X(Ustack,                    \
-                                                                                       RxFrames) \
-  X(Ustack,        \
-                                                                                                   TxFrames) \
-  X(Ustack, RxMalformed) \
-  X(                   \
-                                                                          Ustack,                                 \
-                                                                          RxNotForUs) \
-  X(Ustack, RxMartians) X(Ustack, RxNoMemory) \
-  X(                \
-                                                                              Ustack,                             \
-                                                                              TxNoMemory) \
-  X(Ustack, TxQueueDrops) X(Ustack, TxLinkErrors) X(Ustack, ArpRequestsSent) \
-  X(   \
-                                                                                      Ustack,                     \
-                                                                                      ArpRepliesSent) \
-  X(Ustack, ArpReceived) \
-  X(   \
-                                                                                          Ustack,                 \
-                                                                                          ArpConflicts) \
-  X(Ustack,               \
-                                                                                            ArpQueueDrops) \
-  X(Ustack,           \
-                                                                                                ArpFailures) \
-  X(Ustack,       \
-                                                                                                    FiberRuns)
+  X(TcpExt, TCPHPAcks) X(TcpExt, TCPLostRetransmit) X(TcpExt, TCPFastRetrans) \
+  X(TcpExt, TCPSlowStartRetrans) X(TcpExt, TCPTimeouts) X(TcpExt, TCPAbortOnData) \
+  X(TcpExt, TCPAbortOnClose) X(TcpExt, TCPAbortOnMemory) X(TcpExt, TCPAbortOnTimeout) \
+  X(TcpExt, TCPAbortOnLinger) X(TcpExt, TCPAbortFailed) X(TcpExt, TCPRcvCoalesce) \
+  X(TcpExt, TCPOFOQueue) X(TcpExt, TCPOFODrop) X(TcpExt, TCPOFOMerge) X(TcpExt, TCPChallengeACK) \
+  X(TcpExt, TCPSYNChallenge) X(TcpExt, PAWSEstab) X(TcpExt, TCPRcvCollapsed) X(TcpExt, TCPRcvQDrop) \
+  X(TcpExt, TCPBacklogDrop) X(TcpExt, TCPFromZeroWindowAdv) X(TcpExt, TCPToZeroWindowAdv) \
+  X(TcpExt, TCPWantZeroWindowAdv) X(TcpExt, TCPSynRetrans) X(TcpExt, TCPOrigDataSent) \
+  X(TcpExt, TCPKeepAlive) X(TcpExt, TCPReqQFullDrop) X(TcpExt, TCPWinProbe) X(TcpExt, OutOfWindowIcmps) \
+  X(TcpExt, LockDroppedIcmps) X(TcpExt, TCPDSACKOldSent) X(TcpExt, TCPMemoryPressures) \
+  X(IpExt, InOctets) X(IpExt, OutOctets) X(IpExt, InCsumErrors) X(IpExt, InTruncatedPkts) \
+  X(IpExt, InBcastPkts) X(IpExt, InBcastOctets) X(IpExt, InNoECTPkts) X(IpExt, InECT1Pkts) \
+  X(IpExt, InECT0Pkts) X(IpExt, InCEPkts) X(IpExt, ReasmOverlaps) \
+  X(Ustack, RxFrames) X(Ustack, TxFrames) X(Ustack, RxMalformed) X(Ustack, RxNotForUs) \
+  X(Ustack, RxMartians) X(Ustack, RxNoMemory) X(Ustack, TxNoMemory) X(Ustack, TxQueueDrops) \
+  X(Ustack, TxLinkErrors) X(Ustack, ArpRequestsSent) X(Ustack, ArpRepliesSent) X(Ustack, ArpReceived) \
+  X(Ustack, ArpConflicts) X(Ustack, ArpQueueDrops) X(Ustack, ArpFailures) X(Ustack, FiberRuns)
 // clang-format on
 
 /// All of a host's counters; plain integers under the host's lock, read racily by observers.
