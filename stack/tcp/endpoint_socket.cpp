@@ -11,6 +11,8 @@ Result<Extents> Endpoint::reserve_send(size_t want) {
   if (error_ != 0) return Error{take_error()};
   if (handshaking()) return Error{EAGAIN};
   if (!may_send(tcb_.state)) return Error{EPIPE};
+  // Sending nothing needs no room, and reserves none.
+  if (want == 0) return Extents{};
   Sender& snd = tcb_.snd;
   if (snd.buffer.reserved()) {
     send_contended_ = true;
@@ -25,7 +27,7 @@ Result<Extents> Endpoint::reserve_send(size_t want) {
 
 void Endpoint::commit_send(size_t n, SendFlags flags) {
   Sender& snd = tcb_.snd;
-  uint32_t queued = snd.buffer.commit(n);
+  uint32_t queued = snd.buffer.reserved() ? snd.buffer.commit(n) : 0;
   if (queued > 0 && may_send(tcb_.state)) {
     snd.more = flags.more;
     if (flags.out_of_band) {

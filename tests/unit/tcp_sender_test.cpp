@@ -603,6 +603,17 @@ TEST_F(TcpSender, WritersAreWokenWhenAThirdIsFree) {
   EXPECT_GT(acked, 5000u);
 }
 
+TEST_F(TcpSender, SendingNothingIsNoError) {
+  connect();
+  auto room = socket->reserve_send(0);
+  ASSERT_TRUE(room.ok());
+  EXPECT_EQ(room->bytes, 0u);
+  socket->commit_send(0, {});
+  EXPECT_EQ(sent(), Sent{});
+  ASSERT_TRUE(socket->shutdown(ShutdownHow::write).ok());
+  EXPECT_EQ(socket->reserve_send(0).code(), EPIPE);
+}
+
 TEST_F(TcpSender, ReservationIsExclusive) {
   connect();
   auto room = socket->reserve_send(10);
