@@ -162,12 +162,12 @@ void Sleep::drive() {
 
   if (uint32_t epoch = kernel_epoch.load(std::memory_order_relaxed); thread_.kernel_epoch != epoch) {
     thread_.kernel_epoch = epoch;
-    engine->forget(request_.kernel_fd);
+    engine->forget(-1);  // it may watch another one than this wait asks for
   }
   engine->transmit();
   io::WaitRequest wait;
   wait.deadline = std::max(kLook, std::min(request_.deadline, shared_.host->next_deadline()));
-  if (shared_.attached_count > 1)
+  if (shared_.attachments > 1)
     wait.deadline = std::min(wait.deadline, std::max(kLook, shared_.last_reap + kRelativesCheck));
   wait.wake_fd = events::descriptor(events::kDriver);
   wait.kernel_fd = request_.kernel_fd;
@@ -189,7 +189,7 @@ void Sleep::drive() {
   shared_.asleep_until = SharedHost::kAwake;
   Instant now = io::now();
   engine->deliver(now);
-  if (shared_.attached_count > 1 && now >= shared_.last_reap + kRelativesCheck) {
+  if (shared_.attachments > 1 && now >= shared_.last_reap + kRelativesCheck) {
     shared_.last_reap = now;
     shared_.reap_dead();
   }
