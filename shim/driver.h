@@ -41,11 +41,12 @@ class HostLock {
   bool held_ = false;
 };
 
+struct OfProcess;    // tag: waiters of one process's threads
 struct PendingWake;  // tag: waiters that get their wake-up when the lock is dropped
 
 /// Where one thread sleeps while others drive. In the arena, so that a driver in any process can wake it.
 /// Lock: the host's, but for the word.
-struct Waiter : ListHook<>, ListHook<PendingWake> {
+struct Waiter : ListHook<>, ListHook<PendingWake>, ListHook<OfProcess> {
   /// 0 asleep or about to; 1 woken. Set under the lock or by a signal handler; also a futex word.
   std::atomic<uint32_t> word{0};
   /// How to end the sleep: by an event (events.h), or by the futex on the word.
@@ -53,6 +54,8 @@ struct Waiter : ListHook<>, ListHook<PendingWake> {
   int event = kNoEvent;
   /// Something that its thread waits for has come since sleep() last said so.
   bool notified = false;
+  /// Entries that it has in wait queues (Wait).
+  uint32_t registrations = 0;
   /// Its thread sleeps or has made up its mind to: who sets the word must end the sleep.
   bool asleep = false;
 };
@@ -120,11 +123,12 @@ class Wait {
 
  private:
   struct Registration;
-  Registration* at(uint32_t index);
+  static Registration* at(Waiter& waiter, uint32_t index);
+  friend void withdraw(Waiter& waiter);
 
   Waiter* waiter_ = nullptr;
-  /// Registrations made, and the one that is probably asked for next.
-  uint32_t count_ = 0, cursor_ = 0;
+  /// The registration that is probably asked for next.
+  uint32_t cursor_ = 0;
   /// Counts sleeps.
   uint32_t turn_ = 0;
 };

@@ -8,6 +8,7 @@
 #include "io/descriptor.h"
 #include "io/own_descriptors.h"
 #include "io/syscalls.h"
+#include "shim/process_state.h"
 #include "shim/shared_host.h"
 
 namespace ustack::shim::events {
@@ -46,6 +47,7 @@ int take() {
       uint32_t mine = uint32_t{1} << event;
       if ((shared.shared_events & mine) != 0 || descriptor(event) < 0) continue;
       shared.shared_events |= mine;
+      if (Attachment* own = process_state().attachment) own->shared_events |= mine;
       return event;
     }
     return -1;
@@ -63,10 +65,12 @@ int take() {
 
 void give_back(int event) {
   if (event <= kDriver) return;
-  if (event < kShared)
+  if (event < kShared) {
     shared_host->shared_events &= ~(uint32_t{1} << event);
-  else
+    if (Attachment* own = process_state().attachment) own->shared_events &= ~(uint32_t{1} << event);
+  } else {
     own_in_use[event / 64] &= ~(uint64_t{1} << (event % 64));
+  }
 }
 
 void after_fork_in_child() {

@@ -15,6 +15,7 @@
 #include <csignal>
 
 #include "io/capture.h"
+#include "io/fork_mark.h"
 #include "io/own_descriptors.h"
 #include "shim/events.h"
 #include "shim/fd_table.h"
@@ -29,13 +30,6 @@ namespace ustack::shim {
 
 namespace {
 
-void detach_from(SharedHost& shared, Attachment& attachment) {
-  attachment.unlink();
-  --shared.attached_count;
-  FdTable::destroy(attachment.table);
-  shared.arena->destroy(&attachment);
-}
-
 /// Descriptors of the library's own that belong to other threads of the parent (their rings).
 void close_others_descriptors(ProcessState& state) {
   for (int fd = io::next_own_descriptor(0); fd >= 0; fd = io::next_own_descriptor(fd + 1)) {
@@ -49,6 +43,26 @@ void close_others_descriptors(ProcessState& state) {
 
 }  // namespace
 
+Attachment* SharedHost::attach(FdTable* table) {
+  auto* attachment = arena->create<Attachment>();
+  if (attachment == nullptr) return nullptr;
+  attachment->table = table;
+  attached.push_back(*attachment);
+  ++attachments;
+  ++attached_count;
+  return attachment;
+}
+
+void SharedHost::detach(Attachment& attachment) {
+  attachment.unlink();
+  --attachments;
+  if (!attachment.ended) --attached_count;
+  while (Waiter* waiter = attachment.waiters.pop_front()) destroy_waiter(waiter);
+  shared_events &= ~attachment.shared_events;
+  FdTable::destroy(attachment.table);
+  arena->destroy(&attachment);
+}
+
 void SharedHost::reap_dead() {
   uint64_t here = this_pid_namespace();
   if (here == 0) return;
@@ -58,11 +72,46 @@ void SharedHost::reap_dead() {
     int32_t pid = one->pid.load(std::memory_order_relaxed);
     if (pid == 0 || one->pid_namespace.load(std::memory_order_relaxed) != here) continue;
     if (io::sys::call(SYS_kill, pid, 0) != -ESRCH) continue;
-    host->log()(LogLevel::info,
-                [&](LogLine& line) { line << "process " << pid << " has died; what it had open is closed"; });
-    detach_from(*this, *one);
+    if (!one->ended) {
+      host->log()(LogLevel::info, [&](LogLine& line) {
+        line << "process " << pid << " has died; what it had open is closed";
+      });
+    }
+    detach(*one);
   }
 }
+
+namespace {
+
+/// The child's side: what it has inherited becomes its own.
+void begin_child(ProcessState& state, Attachment* attachment) {
+  state.pid.store(0, std::memory_order_relaxed);
+  state.generation = io::fork_generation();
+  after_fork_in_child(this_thread());
+  signals::after_fork_in_child();
+  events::after_fork_in_child();
+  FdTable::lock().reset();
+  close_others_descriptors(state);
+
+  state.attachment = attachment;
+  FdTable::set_current(attachment != nullptr ? attachment->table : nullptr);
+  if (attachment == nullptr) return;  // the arena had no room: no socket here is the host's
+  attachment->pid_namespace.store(this_pid_namespace(), std::memory_order_relaxed);
+  attachment->pid.store(Process::id(), std::memory_order_release);
+}
+
+}  // namespace
+
+void Process::late_child() {
+  ProcessState& state = process_state();
+  state.start_lock.reset();
+  FdTable* table = FdTable::current() != nullptr ? FdTable::current()->copy() : nullptr;
+  Attachment* attachment = table != nullptr ? shared_host->attach(table) : nullptr;
+  if (attachment == nullptr) FdTable::destroy(table);
+  begin_child(state, attachment);
+}
+
+bool Process::is_late_child() { return process_state().generation != io::fork_generation(); }
 
 void Process::before_fork() {
   process_state().start_lock.lock();  // a host in the making by another thread is waited for
@@ -74,15 +123,8 @@ void Process::before_fork() {
   events::make_shared_events();
   FdTable::lock().lock();
   FdTable* table = FdTable::current() != nullptr ? FdTable::current()->copy() : nullptr;
-  Attachment* attachment = table != nullptr ? shared.arena->create<Attachment>() : nullptr;
-  if (attachment != nullptr) {
-    attachment->table = table;
-    shared.attached.push_back(*attachment);
-    ++shared.attached_count;
-  } else {
-    FdTable::destroy(table);
-  }
-  thread.forked = attachment;
+  thread.forked = table != nullptr ? shared.attach(table) : nullptr;
+  if (thread.forked == nullptr) FdTable::destroy(table);
   drop(shared);
 }
 
@@ -99,7 +141,7 @@ void Process::fork_failed() {
   if (shared_host == nullptr || attachment == nullptr) return;
   Scope scope;
   HostLock lock;
-  detach_from(*shared_host, *attachment);
+  shared_host->detach(*attachment);
 }
 
 void Process::after_fork_in_child() {
@@ -108,35 +150,19 @@ void Process::after_fork_in_child() {
   state.pid.store(0, std::memory_order_relaxed);
   if (shared_host == nullptr) return;
   ThreadState& thread = this_thread();
-  ustack::shim::after_fork_in_child(thread);
-  signals::after_fork_in_child();
-  events::after_fork_in_child();
-  FdTable::lock().reset();
-  close_others_descriptors(state);
-
-  state.attachment = thread.forked;
+  Attachment* attachment = thread.forked;
   thread.forked = nullptr;
-  if (state.attachment != nullptr) {
-    FdTable::set_current(state.attachment->table);
-    state.attachment->pid_namespace.store(this_pid_namespace(), std::memory_order_relaxed);
-    state.attachment->pid.store(id(), std::memory_order_release);
-  } else {
-    // The arena had no room for a table: no socket here is the host's.
-    FdTable::set_current(nullptr);
-    shared_host = nullptr;
-  }
+  begin_child(state, attachment);
   leave_library();
 }
 
-void Process::detach(SharedHost& shared) {
-  ProcessState& state = process_state();
-  FdTable* table = FdTable::current();
-  if (table != nullptr) table->each([&](int fd, OpenFile*) { table->clear(fd); });
-  if (state.attachment == nullptr) return;
-  // The table itself stays for what the ending program still does.
-  state.attachment->unlink();
-  state.attachment = nullptr;
-  --shared.attached_count;
+void Process::leave_host() {
+  if (FdTable* table = FdTable::current()) table->each([&](int fd, OpenFile*) { table->clear(fd); });
+  Attachment* attachment = process_state().attachment;
+  if (attachment == nullptr || attachment->ended) return;
+  // The table itself stays until the process is dead: its threads may still look something up.
+  attachment->ended = true;
+  --shared_host->attached_count;
 }
 
 }  // namespace ustack::shim

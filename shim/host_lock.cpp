@@ -101,6 +101,8 @@ Host& HostLock::host() const { return *shared_host->host; }
 void HostLock::lock() {
   acquire(*shared_host);
   held_ = true;
+  if (Process::is_late_child()) [[unlikely]]
+    Process::late_child();
   shared_host->host->run(io::now());
 }
 

@@ -89,7 +89,7 @@ void Process::linger() {
   OthersBlocked blocked;
   Scope scope;
   HostLock lock;
-  detach(shared);
+  leave_host();
   if (shared.attached_count > 0) shared.reap_dead();
   // Relatives have the host too: whichever waits next drives what is left.
   if (shared.attached_count == 0) {

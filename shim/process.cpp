@@ -12,6 +12,7 @@
 #include "io/bring_up.h"
 #include "io/capture.h"
 #include "io/clock.h"
+#include "io/fork_mark.h"
 #include "io/log_sink.h"
 #include "io/own_descriptors.h"
 #include "io/random.h"
@@ -22,6 +23,7 @@
 #include "shim/shared_host.h"
 #include "shim/signals.h"
 #include "shim/thread.h"
+#include "shim/user_copy.h"
 
 namespace ustack::shim {
 
@@ -95,14 +97,12 @@ std::optional<io::OpenError> make_host(ProcessState& state) {
   config.log = Log(state.config.log_level, &state.log_sink);
   shared->host = Host::create(*shared->arena, state.random, config, io::now());
   FdTable* table = FdTable::create(*shared->arena);
-  auto* attachment = shared->arena->create<Attachment>();
-  if (shared->host == nullptr || table == nullptr || attachment == nullptr) return kNoMemory;
-  attachment->table = table;
+  Attachment* attachment = table != nullptr ? shared->attach(table) : nullptr;
+  if (shared->host == nullptr || attachment == nullptr) return kNoMemory;
   attachment->pid.store(Process::id());
-  attachment->pid_namespace = this_pid_namespace();
-  shared->attached.push_back(*attachment);
-  shared->attached_count = 1;
+  attachment->pid_namespace.store(this_pid_namespace());
   state.attachment = attachment;
+  state.generation = io::fork_generation();
 
   unfinished.region = nullptr;
   shared_host = shared;
@@ -140,11 +140,13 @@ void Process::start() {
     }
     io::sys::call(SYS_exit_group, kConfigurationError);
   }
+  check_user_pointers(state->config.check_pointers);
 }
 
 Status Process::ensure_host() {
+  // A process that has no table has said goodbye to its host (it ends), or could not be given one (fork).
   if (shared_host != nullptr) [[likely]]
-    return {};
+    return FdTable::current() != nullptr ? Status() : Error{ENETDOWN};
   start();
   ProcessState& state = process_state();
   std::lock_guard held(state.start_lock);

@@ -11,7 +11,6 @@
 namespace ustack::shim {
 
 class FdTable;
-struct SharedHost;
 
 /// The process's side of its host. Configuration is read when the library is loaded (a malformed variable
 /// ends the program with a message there); the host itself is made at the first internet socket, so that a
@@ -55,8 +54,15 @@ class Process {
   /// can't be moved.
   static bool move_own(int fd);
 
+  /// This process was cloned without our seeing it (clone(2), syscall()): it still takes its parent's state
+  /// for its own. Costs a load. Lock held.
+  static bool is_late_child();
+  /// What before_fork() and after_fork_in_child() should have done. Lock held.
+  static void late_child();
+
  private:
-  static void detach(SharedHost& shared);
+  /// Closes all of this process's descriptors as the kernel would, and counts it out. Lock held.
+  static void leave_host();
 };
 
 }  // namespace ustack::shim

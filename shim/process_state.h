@@ -29,6 +29,8 @@ struct ProcessState {
   io::Capture* capture = nullptr;
   Attachment* attachment = nullptr;
   std::atomic<int32_t> pid{0};
+  /// io::fork_generation() of the process that this is the state of.
+  uint64_t generation = 0;
   /// Held while the host is made.
   ProcessLock start_lock;
   bool failure_told = false;

@@ -19,13 +19,19 @@ namespace ustack::shim {
 
 class FdTable;
 
-/// A process that uses the host.
+/// A process that uses the host, and what is to be given back when it has died.
 struct Attachment : ListHook<> {
   /// 0 until a child that was just forked has taken it over.
   std::atomic<int32_t> pid{0};
   /// Where `pid` is a process's number; 0: not known.
   std::atomic<uint64_t> pid_namespace{0};
   FdTable* table = nullptr;
+  /// Of its threads.
+  IntrusiveList<Waiter, OfProcess> waiters;
+  /// Shared events that its threads sleep on, a bit each.
+  uint32_t shared_events = 0;
+  /// It has closed everything and is about to end; its table may still be looked at until it has.
+  bool ended = false;
 };
 
 /// Lock: its own `lock`, but for what is said to be read without.
@@ -56,7 +62,8 @@ struct SharedHost {
   IntrusiveList<Waiter, PendingWake> wakes;
 
   IntrusiveList<Attachment> attached;
-  uint32_t attached_count = 0;
+  /// How many there are, and how many of them have not ended.
+  uint32_t attachments = 0, attached_count = 0;
   /// When reap_dead() was last asked.
   Instant last_reap{};
   /// A bit for each shared event (own_events.h) in use.
@@ -65,9 +72,12 @@ struct SharedHost {
   /// An owner of `lock` has died in the middle of a change. Logged; what it left may be inconsistent.
   bool suspect = false;
 
-  /// Releases what processes refer to that have died without a word (kill -9), as far as their numbers tell:
-  /// not while they are zombies. Lock held.
+  /// Frees what is left of processes that have died, and closes what they had open if they died without a
+  /// word (kill -9), as far as their numbers tell: not while they are zombies. Lock held.
   void reap_dead();
+  /// Takes a process in, with its table. nullptr: no memory. Lock held, or not yet shared.
+  Attachment* attach(FdTable* table);
+  void detach(Attachment& attachment);
   /// Makes the locks. The memory is zeroed.
   void initialise_locks();
 };

@@ -13,7 +13,9 @@ Status make_thread_key();
 /// In the child of a fork, in its only thread: the waiter and the engine are the parent's.
 void after_fork_in_child(ThreadState& thread);
 
-/// Lock: the host's.
+/// Takes a waiter's entries out of all queues. Lock: the host's.
+void withdraw(Waiter& waiter);
+/// The same, and frees it.
 void destroy_waiter(Waiter* waiter);
 
 }  // namespace ustack::shim

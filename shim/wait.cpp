@@ -2,6 +2,7 @@
 #include <new>
 
 #include "shim/driver.h"
+#include "shim/process_state.h"
 #include "shim/shared_host.h"
 #include "shim/thread.h"
 
@@ -66,25 +67,34 @@ bool wake(Waiter& waiter) {
 
 Waiter* this_waiter() {
   ThreadState& thread = this_thread();
-  if (thread.waiter == nullptr && expect_thread_end())
+  if (thread.waiter == nullptr && expect_thread_end()) {
     thread.waiter = shared_host->arena->create<ThreadWaiter>();
+    if (thread.waiter != nullptr && process_state().attachment != nullptr)
+      process_state().attachment->waiters.push_back(*thread.waiter);
+  }
   return thread.waiter;
 }
 
-void destroy_waiter(Waiter* waiter) { shared_host->arena->destroy(static_cast<ThreadWaiter*>(waiter)); }
+void withdraw(Waiter& waiter) {
+  while (waiter.registrations > 0) Wait::at(waiter, --waiter.registrations)->~Registration();
+  release_chunks(static_cast<ThreadWaiter&>(waiter));
+  waiter.notified = false;
+}
+
+void destroy_waiter(Waiter* waiter) {
+  withdraw(*waiter);
+  shared_host->arena->destroy(static_cast<ThreadWaiter*>(waiter));
+}
 
 Wait::Wait() = default;
 
 Wait::~Wait() {
-  if (waiter_ == nullptr) return;
-  while (count_ > 0) at(--count_)->~Registration();
-  release_chunks(*static_cast<ThreadWaiter*>(waiter_));
-  waiter_->notified = false;
+  if (waiter_ != nullptr) withdraw(*waiter_);
 }
 
-Wait::Registration* Wait::at(uint32_t index) {
+Wait::Registration* Wait::at(Waiter& waiter, uint32_t index) {
   // Made before, so that its place is there.
-  return std::launder(static_cast<Registration*>(place(*static_cast<ThreadWaiter*>(waiter_), index)));
+  return std::launder(static_cast<Registration*>(place(static_cast<ThreadWaiter&>(waiter), index)));
 }
 
 Status Wait::on(WaitQueue& queue, uint32_t events, bool exclusive) {
@@ -93,7 +103,8 @@ Status Wait::on(WaitQueue& queue, uint32_t events, bool exclusive) {
     waiter_ = this_waiter();
     if (waiter_ == nullptr) return Error{ENOMEM};
   }
-  Registration* found = cursor_ < count_ ? at(cursor_) : nullptr;
+  uint32_t& count = waiter_->registrations;
+  Registration* found = cursor_ < count ? at(*waiter_, cursor_) : nullptr;
   if (found == nullptr || found->queue != &queue)
     found = static_cast<Registration*>(queue.find(Registration::tell, waiter_));
   if (found != nullptr) {
@@ -104,15 +115,14 @@ Status Wait::on(WaitQueue& queue, uint32_t events, bool exclusive) {
     ++cursor_;
     return {};
   }
-  void* room = place(*static_cast<ThreadWaiter*>(waiter_), count_);
+  void* room = place(*static_cast<ThreadWaiter*>(waiter_), count);
   if (room == nullptr) return Error{ENOMEM};
   auto* made = new (room) Registration(*waiter_, queue);
   made->interest = events;
   made->exclusive = exclusive;
   made->turn = turn_;
   queue.add(*made);
-  ++count_;
-  cursor_ = count_;
+  cursor_ = ++count;
   return {};
 }
 

@@ -423,7 +423,7 @@ TEST_P(ShimDriver, RelativesTakeTurns) {
           if (child == 0) {
             alarm(100);
             work(i);
-            Process::linger();
+            Process::linger();  // closes what it has, and nothing else, for the others are there
             _exit(testing::Test::HasFailure() ? 1 : 0);
           }
           children.push_back(child);
@@ -441,6 +441,8 @@ TEST_P(ShimDriver, RelativesTakeTurns) {
         }
         HostLock lock;
         EXPECT_EQ(shared_host->attached_count, 1u);
+        shared_host->reap_dead();
+        EXPECT_EQ(shared_host->attachments, 1u) << "nothing is left of them";
       },
       120, GetParam());
 }
@@ -492,6 +494,73 @@ TEST_P(ShimDriver, AnOwnerThatDiesInsideTheLockIsNoticed) {
         waitpid(child, nullptr, 0);
         HostLock lock;
         EXPECT_TRUE(shared_host->suspect);
+      },
+      60, GetParam());
+}
+
+TEST_P(ShimDriver, AKilledSleeperLeavesNothing) {
+  in_process(
+      [] {
+        auto* place = in_arena<Place>();
+        auto* never = in_arena<Place>();
+        std::thread driver([&] { EXPECT_TRUE(take(*never)); });
+        for (bool driving = false; !driving;) {
+          HostLock lock;
+          driving = shared_host->driver != nullptr;
+        }
+        size_t before = 0;
+        for (int i = 0; i < 3; ++i) {
+          pid_t child = fork_with_host();
+          if (child == 0) {
+            int silent[2];
+            if (pipe(silent) != 0) _exit(1);
+            take(*place, {.kernel_fd = silent[0]});  // on one of the shared events
+            _exit(0);
+          }
+          for (bool sleeping = false; !sleeping;) {
+            HostLock lock;
+            sleeping = !shared_host->sleepers.empty();
+          }
+          kill(child, SIGKILL);
+          waitpid(child, nullptr, 0);
+          HostLock lock;
+          shared_host->reap_dead();
+          EXPECT_EQ(shared_host->attachments, 1u);
+          EXPECT_TRUE(shared_host->sleepers.empty());
+          EXPECT_TRUE(place->queue.empty());
+          EXPECT_EQ(shared_host->shared_events, 0u);
+          if (i == 0) before = shared_host->arena->in_use();
+          EXPECT_EQ(shared_host->arena->in_use(), before);
+        }
+        {
+          HostLock lock;
+          put(*never);
+        }
+        driver.join();
+      },
+      60, GetParam());
+}
+
+TEST_P(ShimDriver, AnUnannouncedChildIsNoticed) {
+  in_process(
+      [] {
+        auto* place = in_arena<Place>();
+        EXPECT_FALSE(take(*place, {.deadline = io::now() + 1ms}));  // an engine and a waiter to inherit
+        pid_t child = fork();                                       // no handler runs
+        if (child == 0) {
+          alarm(20);
+          bool in_time = take(*place, {.deadline = io::now() + 10s});
+          _exit(in_time && shared_host->attached_count == 2 ? 0 : 1);
+        }
+        for (bool there = false; !there;) {
+          HostLock lock;
+          there = shared_host->attached_count == 2;
+          if (there) put(*place);
+        }
+        int status = 0;
+        EXPECT_EQ(waitpid(child, &status, 0), child);
+        EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+        EXPECT_FALSE(take(*place, {.deadline = io::now() + 1ms}));
       },
       60, GetParam());
 }
