@@ -63,6 +63,8 @@ Status Endpoint::open_active(const SocketAddress& remote) {
   Result<Route> route = protocol_.network().find_route(bound_address_, remote.address);
   // TCP has no broadcast, whatever SO_BROADCAST says.
   if (!route.ok()) return route.code() == EACCES ? Error{ENETUNREACH} : route.error();
+  if (options_.dont_route && !route->is_local() && !(route->next_hop() == route->remote()))
+    return Error{ENETUNREACH};
   reset_tcb();
   route_ = *route;
   ConnectionId id{{route_.local(), local_.port}, {route_.remote(), remote.port}};

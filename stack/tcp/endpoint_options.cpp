@@ -250,9 +250,25 @@ struct OptionTable {
 
 const OptionTable::Row OptionTable::kRows[] = {
     // --- socket(7) ---
-    flag<&SocketOptions::reuse_address>(SOL_SOCKET, SO_REUSEADDR),
-    flag<&SocketOptions::reuse_port>(SOL_SOCKET, SO_REUSEPORT),
+    // What others may bind later depends on it too.
+    {.level = SOL_SOCKET,
+     .name = SO_REUSEADDR,
+     .set_int =
+         [](Endpoint& ep, int value) {
+           ep.options_.reuse_address = ep.port_.reuse_address = value != 0;
+           return Status();
+         },
+     .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.reuse_address ? 1 : 0; }},
+    {.level = SOL_SOCKET,
+     .name = SO_REUSEPORT,
+     .set_int =
+         [](Endpoint& ep, int value) {
+           ep.options_.reuse_port = ep.port_.reuse_port = value != 0;
+           return Status();
+         },
+     .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.reuse_port ? 1 : 0; }},
     flag<&SocketOptions::out_of_band_inline>(SOL_SOCKET, SO_OOBINLINE),
+    flag<&SocketOptions::dont_route>(SOL_SOCKET, SO_DONTROUTE),
     // Has no meaning for TCP in Linux either; it is remembered.
     flag<&SocketOptions::broadcast>(SOL_SOCKET, SO_BROADCAST),
     {.level = SOL_SOCKET,
@@ -435,7 +451,11 @@ Status Endpoint::set_option(int level, int name, Bytes value) {
 
 Result<size_t> Endpoint::get_option(int level, int name, MutableBytes out) {
   const OptionTable::Row* row = OptionTable::find(level, name);
-  if (row == nullptr || (row->get == nullptr && row->get_int == nullptr)) return Error{ENOPROTOOPT};
+  if (row == nullptr || (row->get == nullptr && row->get_int == nullptr)) {
+    // As Linux, which looks for an unknown level in IP last (do_ip_getsockopt).
+    bool known = level == SOL_SOCKET || level == IPPROTO_TCP || level == IPPROTO_IP;
+    return Error{known ? ENOPROTOOPT : EOPNOTSUPP};
+  }
   if (row->get != nullptr) return row->get(*this, out);
   Result<int> number = row->get_int(*this);
   if (!number.ok()) return number.error();

@@ -21,6 +21,8 @@ struct SocketOptions {
   bool out_of_band_inline = false;
   bool linger = false;
   bool broadcast = false;
+  /// SO_DONTROUTE: only to hosts on the link, not through a gateway.
+  bool dont_route = false;
   int32_t linger_seconds = 0;
   /// SO_SNDBUF as Linux counts it: true size.
   uint32_t send_limit = 16384;

@@ -42,6 +42,10 @@ TcpPeer::TcpPeer(const Options& options)
   config.network.link = options.link;
   config.network.addresses[0] = {kHost, 24};
   config.network.address_count = 1;
+  if (options.gateway.family() != Family::unspecified) {
+    config.network.gateways[0] = options.gateway;
+    config.network.gateway_count = 1;
+  }
   config.settings = options.settings;
   config.fiber_stacks_carved = 0;
   const char* level = std::getenv("USTACK_TEST_LOG");

@@ -47,6 +47,7 @@ class TcpPeer final : LogSink {
     Settings settings{};
     /// Bare IP by default, so that nothing but TCP is seen.
     LinkInfo link{.kind = LinkInfo::Kind::ip, .mtu = 1500};
+    IpAddress gateway{};
     uint64_t seed = 1;
     /// Pools keep what they get back; off, every object is an allocation that can fail.
     bool recycle = true;

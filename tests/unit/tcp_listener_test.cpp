@@ -268,6 +268,15 @@ TEST(TcpBindErrors, AreLinuxs) {
   EXPECT_EQ(socket->bind({kAny, 81}).code(), EINVAL) << "bound already";
 }
 
+TEST(TcpBindErrors, ReuseCountsAsItIsNow) {
+  TcpPeer peer;
+  TestSocket first = peer.socket(), second = peer.socket();
+  ASSERT_TRUE(first->bind({kAny, 80}).ok());
+  ASSERT_TRUE(first.set(SOL_SOCKET, SO_REUSEADDR, 1).ok());
+  ASSERT_TRUE(second.set(SOL_SOCKET, SO_REUSEADDR, 1).ok());
+  EXPECT_TRUE(second->bind({kAny, 80}).ok());
+}
+
 TEST(TcpBindErrors, SharedPortCanHaveOneListener) {
   TcpPeer peer;
   TestSocket first = peer.socket(), second = peer.socket();
