@@ -21,8 +21,6 @@ class Pattern {
     z = (z ^ (z >> 32)) * 0xd6e8feb86659fd93;
     return z ^ (z >> 32);
   }
-  template <typename Visit>
-  bool words(uint64_t offset, size_t size, Visit visit) const;
   uint64_t seed_;
 };
 
