@@ -111,7 +111,7 @@ void talk(uint64_t bytes, uint32_t seed) {
 
 /// Blocks in recv() on a connection where nothing comes, to be taken out of it by siglongjmp.
 void jump_out(int silent, int times) {
-  for (int i = 0; i < times; ++i) {
+  for (static thread_local int i = 0; i < times; ++i) {  // outlives the jumps
     if (sigsetjmp(jump, 1) != 0) {
       ++jumps;
       continue;
