@@ -75,13 +75,16 @@ int control_descriptor(int fd, int command, unsigned long argument, Real&& go_re
       return on_socket(
           fd, [argument](HostLock&, SocketFile& file) { return set_flags(file, static_cast<int>(argument)); },
           go_real);
-    case F_SETOWN:
-    case F_SETOWN_EX:
-    case F_SETSIG:
     case F_GETOWN:
-    case F_GETOWN_EX:
     case F_GETSIG:
       // The kernel's descriptor stands for all of our sockets; an owner set there would be everybody's.
+      if (!concerns_us(fd)) break;
+      return on_socket(
+          fd, [](HostLock&, SocketFile&) -> Result<int> { return 0; }, go_real);
+    case F_SETOWN:
+    case F_SETOWN_EX:
+    case F_GETOWN_EX:
+    case F_SETSIG:
       if (!concerns_us(fd)) break;
       return on_socket(
           fd, [](HostLock&, SocketFile&) -> Result<int> { return Error{EINVAL}; }, go_real);
