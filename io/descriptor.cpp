@@ -26,6 +26,7 @@ Status move_high(Descriptor& descriptor) {
     long moved = sys::fcntl(descriptor.get(), F_DUPFD_CLOEXEC, lowest);
     if (moved >= 0) {
       descriptor = Descriptor(static_cast<int>(moved));
+      add_own_descriptor(descriptor.get());
       return {};
     }
     if (lowest == 0 || (moved != -EMFILE && moved != -EINVAL)) return Error{static_cast<int>(-moved)};

@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "io/own_descriptors.h"
 #include "io/syscalls.h"
 #include "stack/base/result.h"
 
@@ -27,7 +28,9 @@ class Descriptor {
   explicit operator bool() const { return fd_ >= 0; }
   int release() { return std::exchange(fd_, -1); }
   void reset() {
-    if (fd_ >= 0) sys::close(release());
+    if (fd_ < 0) return;
+    remove_own_descriptor(fd_);
+    sys::close(release());
   }
 
  private:

@@ -30,7 +30,7 @@ Engine* Engine::create(EngineKind kind, Link& link, Host& host, Duration spin) {
   void* memory = reinterpret_cast<void*>(mapped);
   if (kind != EngineKind::plain) {
     auto* ring = new (memory) UringEngine(link, host, spin, kind == EngineKind::uring);
-    if (ring->start() >= 0) return ring;
+    if (kind == EngineKind::automatic || ring->start() >= 0) return ring;
     Engine* refused = ring;
     refused->tear_down(true);
   }

@@ -37,11 +37,13 @@ struct WaitRequest {
 /// What ended a wait; several may be true, none is possible too, and a wake-up or readiness that was reported
 /// once may be reported again: look at your own conditions.
 struct WaitResult {
-  bool frames = false;       ///< deliver() has something
-  bool woken = false;        ///< wake_fd was written
-  bool kernel = false;       ///< kernel_fd is readable
-  bool timed_out = false;    ///< the deadline has passed
-  bool interrupted = false;  ///< EINTR: a signal handler ran, or was left pending by the mask
+  bool frames = false;     ///< deliver() has something
+  bool woken = false;      ///< wake_fd was written
+  bool kernel = false;     ///< kernel_fd is readable
+  bool timed_out = false;  ///< the deadline has passed
+  /// EINTR: a signal handler ran. Seldom for nothing: a stop and SIGCONT or the end of a ring of the
+  /// program's end a wait, too (signal(7)).
+  bool interrupted = false;
   bool link_lost =
       false;  ///< the device or the other end is gone; reported once, waits then go on without it
 };
@@ -77,7 +79,7 @@ class Engine {
   /// and gives finished frames and unused memory back. Small frames are copied into blocks of their size, so
   /// that none pins 68 KB.
   virtual void deliver(Instant now) = 0;
-  /// Lets go of a kernel_fd before it is closed. No lock.
+  /// Lets go of a kernel_fd before it is closed; -1: of whichever it still watches. No lock.
   virtual void forget(int kernel_fd) = 0;
 
  protected:

@@ -6,7 +6,6 @@
 
 #include "io/capture.h"
 #include "io/clock.h"
-#include "io/poll_once.h"
 #include "io/syscalls.h"
 
 namespace ustack::io {
@@ -125,7 +124,7 @@ WaitResult LinkReader::wait(bool link_full, const WaitRequest& request, Duration
     report(result);
     return result;
   }
-  PollOutcome polled = poll_once(lost_ ? -1 : link_.fd(), link_full, request, spin);
+  PollOutcome polled = wait_set_.wait(lost_ ? -1 : link_.fd(), link_full, request, spin);
   if (polled.link_readable) {
     if (!polled.slept) expect_more();
     read(wants_all(), polled.at);

@@ -7,6 +7,7 @@
 
 #include "io/engine.h"
 #include "io/link.h"
+#include "io/wait_set.h"
 #include "stack/host.h"
 
 namespace ustack::io {
@@ -28,7 +29,7 @@ class LinkReader {
 
   bool lost() const { return lost_; }
 
-  /// No lock: waits with poll_once and reads what came. While frames queue up poll is asked only every few
+  /// No lock: waits and reads what came. While frames queue up poll is asked only every few
   /// turns.
   WaitResult wait(bool link_full, const WaitRequest& request, Duration spin);
   /// No lock: takes what is there if the last turn left something behind and poll need not be asked yet.
@@ -43,6 +44,11 @@ class LinkReader {
   void expect_more() { wanted_ = Engine::kReadSlots; }
   /// Fills in `frames` and, once, `link_lost`.
   void report(WaitResult& result);
+
+  /// Engine::forget().
+  void forget(int kernel_fd) { wait_set_.forget(kernel_fd); }
+  /// Of the waits. Also in a child, where they are inherited.
+  void close_descriptors() { wait_set_.close(); }
 
   /// For a read done by somebody else (the ring): a block to read into, at read_padding(); empty: there is
   /// none.
@@ -63,6 +69,7 @@ class LinkReader {
 
   Link& link_;
   Host& host_;
+  WaitSet wait_set_;
   /// One more for the ring's.
   std::array<Slot, Engine::kReadSlots + 1> slots_;
   uint32_t ready_ = 0;   // slots [0, ready_) have a block

@@ -14,7 +14,10 @@ WaitResult PlainEngine::wait(const WaitRequest& request) { return reader_.wait(b
 
 void PlainEngine::deliver(Instant now) { reader_.deliver(now); }
 
+void PlainEngine::forget(int kernel_fd) { reader_.forget(kernel_fd); }
+
 void PlainEngine::tear_down(bool owner) {
+  reader_.close_descriptors();
   // In a child the blocks are its parent's, and not to be released.
   if (owner) reader_.release_all();
 }

@@ -1,4 +1,4 @@
-// The engine that needs nothing but ppoll(2), read(2) and writev(2).
+// The engine that needs no io_uring: epoll_wait(2) or ppoll(2), read(2) and writev(2).
 #pragma once
 
 #include "io/engine.h"
@@ -15,7 +15,7 @@ class PlainEngine final : public Engine {
   void transmit() override;
   WaitResult wait(const WaitRequest& request) override;
   void deliver(Instant now) override;
-  void forget(int) override {}
+  void forget(int kernel_fd) override;
 
  private:
   void tear_down(bool owner) override;

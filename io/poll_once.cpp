@@ -9,10 +9,6 @@ namespace ustack::io {
 
 namespace {
 
-/// A ppoll that has slept took at least two switches of context; one that found something at once, well under
-/// a microsecond.
-constexpr Duration kSleptAtLeast = 3us;
-
 __kernel_timespec to_timespec(Duration d) {
   return {static_cast<long long>(d.count() / 1'000'000'000),
           static_cast<long long>(d.count() % 1'000'000'000)};

@@ -6,15 +6,19 @@
 
 namespace ustack::io {
 
-/// What ppoll said, in the terms of a wait.
+/// What a poll said, in the terms of a wait.
 struct PollOutcome {
   WaitResult result;
   bool link_readable = false;
-  /// When ppoll came back.
+  /// When it came back.
   Instant at{};
   /// It came back at once: whatever was readable had been waiting for us.
   bool slept = true;
 };
+
+/// A wait that has slept took at least two switches of context; one that found something at once, well under
+/// a microsecond.
+inline constexpr Duration kSleptAtLeast = 3us;
 
 /// Waits with ppoll(2) for the link (`link_fd` -1: not; `link_full`: for room to write, too) and for what
 /// `request` names, spinning for `spin` first. Takes the wake-up's value away. No lock.

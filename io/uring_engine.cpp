@@ -16,8 +16,6 @@ namespace {
 constexpr unsigned kEntries = 128;
 /// "No time-out": a wait that long is indistinguishable, and the ring's calls stay of one kind.
 constexpr Duration kLongest = 1h;
-/// An enter that came back sooner has not slept.
-constexpr Duration kSleptAtLeast = 3us;
 
 constexpr int kLinkFile = 0;  // in the registered files
 
@@ -37,6 +35,22 @@ int UringEngine::start() {
   if ((ring_.features & IORING_FEAT_EXT_ARG) == 0) return -ENOSYS;
   int fd = link_.fd();
   return io_uring_register_files(&ring_, &fd, 1);
+}
+
+EngineKind UringEngine::kind() const {
+  if (only_) return EngineKind::uring;
+  return refused_ ? EngineKind::plain : EngineKind::automatic;
+}
+
+bool UringEngine::ring_ready() {
+  if (started_ || refused_) return started_;
+  if (start() >= 0) return true;
+  refused_ = true;
+  if (started_) {
+    remove_own_descriptor(ring_.ring_fd);
+    io_uring_queue_exit(&ring_);
+  }
+  return started_ = false;
 }
 
 // The prep functions of liburing reset an entry, so tag and flags come after them.
@@ -86,7 +100,7 @@ void UringEngine::transmit() {
   for (TxFrame* frame = queue.front(); frame != nullptr; frame = queue.next(*frame)) ++count;
   blocked_ = false;
   // A socket may be full in the middle of a batch: written one by one, its frames keep their order.
-  if (count < kRingFrom || staged_ > 0 || link_.is_socket()) {
+  if (count < kRingFrom || staged_ > 0 || link_.is_socket() || !ring_ready()) {
     blocked_ = !io::transmit(host_, link_);
   } else {
     if (count > kTransmitSlots) blocked_ = !io::transmit(host_, link_, count - kTransmitSlots);
@@ -97,7 +111,7 @@ void UringEngine::transmit() {
     }
   }
   reader_.prepare();
-  if (!read_block_) {
+  if (started_ && !read_block_) {
     read_block_ = reader_.take_block();
     reader_.prepare();
   }
@@ -163,7 +177,9 @@ void UringEngine::arm_watch(Watch& watch, Tag which, int fd) {
 }
 
 void UringEngine::forget(int kernel_fd) {
-  if (kernel_.fd != kernel_fd || kernel_fd < 0 || sys::call(SYS_gettid) != owner_thread_) return;
+  reader_.forget(kernel_fd);
+  if (kernel_.fd < 0 || (kernel_.fd != kernel_fd && kernel_fd != -1)) return;
+  if (sys::call(SYS_gettid) != owner_thread_) return;
   arm_watch(kernel_, kKernel, -1);
   io_uring_submit(&ring_);
 }
@@ -280,8 +296,13 @@ void UringEngine::unmap_ring() {
 }
 
 void UringEngine::tear_down(bool owner) {
-  if (!started_) return;
+  reader_.close_descriptors();
+  if (!started_) {
+    if (owner) reader_.release_all();
+    return;
+  }
   started_ = false;
+  remove_own_descriptor(ring_.ring_fd);
   if (!owner) {
     // The ring's memory is not mapped here (dontfork); its descriptor is.
     sys::close(ring_.ring_fd);

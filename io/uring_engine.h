@@ -21,10 +21,11 @@ class UringEngine final : public Engine {
   UringEngine(Link& link, Host& host, Duration spin, bool only)
       : link_(link), host_(host), reader_(link, host), spin_(spin), only_(only) {}
 
-  /// Makes the ring. A negative errno where the kernel refuses one.
+  /// Makes the ring. A negative errno where the kernel refuses one. Unless `only`, the first batch does it:
+  /// most programs never send one.
   int start();
 
-  EngineKind kind() const override { return only_ ? EngineKind::uring : EngineKind::automatic; }
+  EngineKind kind() const override;
   void transmit() override;
   WaitResult wait(const WaitRequest& request) override;
   void deliver(Instant now) override;
@@ -68,6 +69,7 @@ class UringEngine final : public Engine {
   io_uring_sqe* entry();
   static void tag(io_uring_sqe* sqe, Tag which, uint64_t detail = 0);
   void cancel(Tag tag, uint64_t detail = 0);
+  bool ring_ready();
   void unmap_ring();
 
   Link& link_;
@@ -77,6 +79,8 @@ class UringEngine final : public Engine {
   bool only_;
   io_uring ring_{};
   bool started_ = false;
+  /// The kernel won't have a ring: plain calls from now on.
+  bool refused_ = false;
   long owner_thread_ = 0;
 
   /// What the armed read reads into; the ring's until its completion was seen.
