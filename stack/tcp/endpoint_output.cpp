@@ -104,6 +104,7 @@ Status Endpoint::send(TxFrame* frame, SegmentOut& segment, bool with_sacks) {
     uint32_t fit = tcb_.timestamps ? 3 : 4;
     if (frame->payload_bytes() > 0) fit = std::min(fit, (tcb_.snd.mss() - frame->payload_bytes() - 4) / 8);
     options.sack_count = rcv.sack_blocks(std::span(options.sack_blocks).first(fit));
+    if (rcv.reports_duplicate() && options.sack_count > 0) ++protocol_.counters().TcpExtTCPDSACKOldSent;
   }
   std::array<std::byte, kMaxOptions> buffer;
   uint32_t length = encode_segment_options(options, buffer);

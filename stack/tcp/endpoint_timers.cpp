@@ -70,6 +70,11 @@ void Endpoint::on_resend() {
   }
   ++counters.TcpExtTCPTimeouts;
   snd.on_rto(protocol_.now());
+  // RFC 9293, 3.8.3: R1, after which IP is asked for another way.
+  if (snd.timeouts() == static_cast<uint32_t>(protocol_.settings().tcp_retries1)) {
+    Result<Route> route = protocol_.network().find_route(id().local.address, id().remote.address);
+    if (route.ok()) route_ = *route;
+  }
   protocol_.context().log(LogLevel::debug, [&](LogLine& line) {
     line << id() << ": retransmission time-out " << snd.timeouts() << ", next in " << to_ms(snd.rtt.rto())
          << " ms: " << snd;

@@ -11,8 +11,10 @@ void Receiver::start(uint32_t mss, Instant now) {
   last_window_ = rcv_wnd();
   window_rtt_end_ = rcv_nxt;
   tune_since_ = now;
-  // In whole segments, which is what a full window holds of them.
-  tune_space_ = std::min(rcv_wnd() / mss, 10u) * mss;
+  // Linux begins with ten segments. Where the first window holds fewer, silly window avoidance keeps one or
+  // two of them from ever being read in the same round trip; then half of it is a reason to grow.
+  uint32_t whole = rcv_wnd() / mss;
+  tune_space_ = (whole >= 10 ? 10 : whole / 2) * mss;
   set_quick_ack(true);
 }
 

@@ -93,6 +93,8 @@ class Receiver {
   void on_ack_sent(Instant now);
   /// Data has left: the conversation is interactive if it answers what came just before.
   void on_data_sent(Instant now);
+  /// The next SACK option begins with a D-SACK block.
+  bool reports_duplicate() const { return duplicate_.has_value(); }
   /// SACK blocks for the next ACK, D-SACK first; returns how many.
   uint8_t sack_blocks(std::span<SackBlock> out);
 

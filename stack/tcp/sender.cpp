@@ -282,7 +282,8 @@ void Sender::repair_losses(const Flight::Delivered& delivered, bool sack_permitt
   if (sack_permitted) {
     flight_.mark_lost_by_sack(mss_);
     // What was sent a quarter of a round trip after a retransmission has overtaken it (RFC 8985's rule).
-    if (flight_.retransmitted() > 0) flight_.mark_lost_retransmissions(newest_delivered_ - rtt.srtt() / 4);
+    if (flight_.retransmitted() > 0)
+      outcome.lost_retransmission = flight_.mark_lost_retransmissions(newest_delivered_ - rtt.srtt() / 4) > 0;
     found = flight_.lost() > 0;
   } else if (repair_ == Repair::none) {
     // RFC 6582, 3.2, step 2: not for duplicates that the last recovery's own retransmissions have caused.

@@ -122,6 +122,8 @@ class Sender {
     bool window_opened = false;
     bool entered_recovery = false;
     bool left_recovery = false;
+    /// A retransmission was found lost.
+    bool lost_retransmission = false;
   };
   /// An acceptable ACK: SND.UNA <= SEG.ACK <= SND.NXT. `timestamp_rtt` is what the echoed timestamp says, if
   /// timestamps are on and it is valid.

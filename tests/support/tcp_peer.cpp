@@ -98,6 +98,16 @@ TestSocket TcpPeer::accepted(TestSocket& listener, const ByteVector& options, ui
   return listener.accept();
 }
 
+void TcpPeer::receive(const ByteVector& packet) {
+  RxFrame frame;
+  frame.data.block = host_->blocks().allocate(static_cast<uint32_t>(packet.size()));
+  if (!frame.data.block) return;
+  std::memcpy(frame.data.block->data(), packet.data(), packet.size());
+  frame.data.length = static_cast<uint32_t>(packet.size());
+  frame.arrived = now_;
+  host_->receive(std::move(frame), now_);
+}
+
 void TcpPeer::deliver(const PeerSegment& segment) {
   TcpFields fields{.source_port = segment.source_port.value_or(port),
                    .destination_port = segment.destination_port.value_or(host_port),
@@ -109,13 +119,7 @@ void TcpPeer::deliver(const PeerSegment& segment) {
                    .options = segment.options};
   ByteVector packet = ipv4_packet({.source = kPeer, .destination = kHost, .protocol = 6},
                                   tcp_segment(kPeer, kHost, fields, bytes_of(segment.payload)));
-  RxFrame frame;
-  frame.data.block = host_->blocks().allocate(static_cast<uint32_t>(packet.size()));
-  if (!frame.data.block) return;
-  std::memcpy(frame.data.block->data(), packet.data(), packet.size());
-  frame.data.length = static_cast<uint32_t>(packet.size());
-  frame.arrived = now_;
-  host_->receive(std::move(frame), now_);
+  receive(packet);
 }
 
 void TcpPeer::send(const PeerSegment& segment) {
@@ -128,6 +132,11 @@ void TcpPeer::send_all(const std::vector<PeerSegment>& segments) {
   run();
 }
 
+void TcpPeer::send_packet(const ByteVector& packet) {
+  receive(packet);
+  run();
+}
+
 void TcpPeer::send_icmp(uint8_t type, uint8_t code, uint32_t info, uint32_t quoted_seq) {
   ByteVector quoted = ipv4_packet(
       {.source = kHost, .destination = kPeer, .protocol = 6, .total_length = uint16_t{40}},
@@ -136,13 +145,7 @@ void TcpPeer::send_icmp(uint8_t type, uint8_t code, uint32_t info, uint32_t quot
   quoted.resize(28);
   ByteVector packet = ipv4_packet({.source = kPeer, .destination = kHost, .protocol = 1},
                                   icmp_message(type, code, info, quoted));
-  RxFrame frame;
-  frame.data.block = host_->blocks().allocate(static_cast<uint32_t>(packet.size()));
-  if (!frame.data.block) return;
-  std::memcpy(frame.data.block->data(), packet.data(), packet.size());
-  frame.data.length = static_cast<uint32_t>(packet.size());
-  frame.arrived = now_;
-  host_->receive(std::move(frame), now_);
+  receive(packet);
   run();
 }
 

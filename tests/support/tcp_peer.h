@@ -78,6 +78,8 @@ class TcpPeer final : LogSink {
   void send(const PeerSegment& segment);
   /// Several at once: the host runs only after the last.
   void send_all(const std::vector<PeerSegment>& segments);
+  /// Any IP packet.
+  void send_packet(const ByteVector& packet);
   /// An ICMP error about a segment of ours with this sequence number.
   void send_icmp(uint8_t type, uint8_t code, uint32_t info, uint32_t quoted_seq);
   /// What a call on a socket has made ready.
@@ -106,6 +108,7 @@ class TcpPeer final : LogSink {
  private:
   void write(LogLevel level, std::string_view line) override;
   void collect();
+  void receive(const ByteVector& packet);
   void deliver(const PeerSegment& segment);
   HeapArena arena_;
   SeededRandom random_;

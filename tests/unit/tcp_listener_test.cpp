@@ -124,6 +124,21 @@ TEST(TcpListener, AnswersInListen) {
   EXPECT_EQ(peer.host().tcp().endpoint_count(), 1u);
 }
 
+TEST(TcpListener, IgnoresWhatWasSentToABroadcastAddress) {
+  TcpPeer peer;
+  TestSocket listener = peer.listen();
+  constexpr IpAddress kBroadcast = IpAddress::v4(192, 0, 2, 255);
+  for (uint16_t port : std::initializer_list<uint16_t>{80, 81}) {
+    ByteVector packet =
+        ipv4_packet({.source = TcpPeer::kPeer, .destination = kBroadcast},
+                    tcp_segment(TcpPeer::kPeer, kBroadcast,
+                                {.source_port = 9, .destination_port = port, .seq = 1, .flags = "S"}));
+    peer.send_packet(packet);
+  }
+  EXPECT_THAT(peer.take(), IsEmpty());
+  EXPECT_EQ(peer.host().tcp().endpoint_count(), 1u);
+}
+
 TEST(TcpListener, ConnectionThatWasResetStaysInTheQueue) {
   TcpPeer peer;
   TestSocket listener = peer.listen();
