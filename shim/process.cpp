@@ -8,16 +8,19 @@
 #include <new>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "io/bring_up.h"
 #include "io/capture.h"
 #include "io/clock.h"
+#include "io/engine.h"
 #include "io/fork_mark.h"
 #include "io/log_sink.h"
 #include "io/own_descriptors.h"
 #include "io/random.h"
 #include "shim/events.h"
 #include "shim/fd_table.h"
+#include "shim/host_lock.h"
 #include "shim/process_state.h"
 #include "shim/scope.h"
 #include "shim/shared_host.h"
@@ -178,7 +181,16 @@ bool Process::move_own(int fd) {
   io::Descriptor* const holders[] = {&state.link.descriptor(), &state.placeholder,
                                      &state.log_sink.descriptor(),
                                      state.capture != nullptr ? &state.capture->descriptor() : nullptr};
+  // The calling thread's engine makes its descriptors anew when it next drives.
+  if (ThreadState& thread = this_thread(); thread.engine != nullptr) {
+    Scope scope;
+    HostLock lock;
+    io::Engine::destroy(std::exchange(thread.engine, nullptr));
+  }
+  if (!io::is_own_descriptor(fd)) return true;
+  // Upwards if there is room, else anywhere.
   long moved = io::sys::fcntl(fd, F_DUPFD_CLOEXEC, fd + 1);
+  if (moved < 0) moved = io::sys::fcntl(fd, F_DUPFD_CLOEXEC, 3);
   if (moved < 0) return false;
   for (io::Descriptor* holder : holders) {
     if (holder == nullptr || holder->get() != fd) continue;
