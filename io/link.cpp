@@ -115,6 +115,28 @@ bool finish_transmission(Host& host, Link& link, TxFrame* frame, long result) {
   return true;
 }
 
+namespace {
+
+long write_message(const Link& link, std::span<iovec> parts) {
+  if (link.is_socket()) {
+    msghdr message{};
+    message.msg_iov = parts.data();
+    message.msg_iovlen = parts.size();
+    return sys::sendmsg(link.fd(), &message, MSG_NOSIGNAL);
+  }
+  if (parts.size() == 1) return sys::write(link.fd(), parts[0].iov_base, parts[0].iov_len);
+  // The kernel takes 0.25 us less for one piece than for two, which is more than a small copy takes.
+  std::array<std::byte, 512> whole;
+  if (parts.size() == 2 && parts[0].iov_len + parts[1].iov_len <= whole.size()) {
+    std::memcpy(whole.data(), parts[0].iov_base, parts[0].iov_len);
+    std::memcpy(whole.data() + parts[0].iov_len, parts[1].iov_base, parts[1].iov_len);
+    return sys::write(link.fd(), whole.data(), parts[0].iov_len + parts[1].iov_len);
+  }
+  return sys::writev(link.fd(), parts.data(), parts.size());
+}
+
+}  // namespace
+
 bool transmit(Host& host, Link& link, uint32_t limit) {
   for (; limit > 0; --limit) {
     TxFrame* frame = host.transmit_queue().pop_front();
@@ -123,16 +145,8 @@ bool transmit(Host& host, Link& link, uint32_t limit) {
     uint32_t count = gather(link, *frame, parts);
     long result = -EMSGSIZE;
     if (count > 0) {
-      do {
-        if (link.is_socket()) {
-          msghdr message{};
-          message.msg_iov = parts.data();
-          message.msg_iovlen = count;
-          result = sys::sendmsg(link.fd(), &message, MSG_NOSIGNAL);
-        } else {
-          result = sys::writev(link.fd(), parts.data(), count);
-        }
-      } while (result == -EINTR);
+      do result = write_message(link, std::span(parts).first(count));
+      while (result == -EINTR);
     }
     if (!finish_transmission(host, link, frame, result)) return false;
   }
