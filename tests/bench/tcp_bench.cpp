@@ -1,0 +1,182 @@
+// TCP by itself: two hosts in one thread, frames copied from one to the other as a link would, time as it
+// passes.
+#include <benchmark/benchmark.h>
+#include <sys/socket.h>
+
+#include <chrono>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "stack/host.h"
+#include "tests/support/heap_arena.h"
+#include "tests/support/seeded_random.h"
+
+namespace ustack {
+namespace {
+
+Instant clock_now() {
+  return Instant(std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now().time_since_epoch()));
+}
+
+class BenchHost {
+ public:
+  BenchHost(uint8_t last, bool superframes) : random_(last) {
+    HostConfig config;
+    config.network.link = {.kind = LinkInfo::Kind::ip,
+                           .mtu = 1500,
+                           .checksum_offload = true,
+                           .tcp_segmentation_v4 = superframes};
+    config.network.addresses[0] = {IpAddress::v4(192, 0, 2, last), 24};
+    config.network.address_count = 1;
+    host_ = Host::create(arena_, random_, config, clock_now());
+  }
+  ~BenchHost() { Host::destroy(host_); }
+  BenchHost(const BenchHost&) = delete;
+  BenchHost& operator=(const BenchHost&) = delete;
+  Host& operator*() { return *host_; }
+  Host* operator->() { return host_; }
+
+  /// Hands over what has come out; how many frames that were.
+  int flush_to(BenchHost& other) {
+    int frames = 0;
+    Instant now = clock_now();
+    while (TxFrame* frame = host_->transmit_queue().pop_front()) {
+      RxFrame received;
+      received.data.block = other->blocks().allocate(frame->size());
+      received.data.length = frame->size();
+      received.offload = frame->offload;
+      received.arrived = now;
+      std::byte* out = received.data.data();
+      std::memcpy(out, frame->header().data(), frame->header().size());
+      out += frame->header().size();
+      for (const Slice& slice : frame->payload()) {
+        std::memcpy(out, slice.data(), slice.length);
+        out += slice.length;
+      }
+      host_->frames().release(frame);
+      other->receive(std::move(received), now);
+      ++frames;
+    }
+    if (frames > 0) other->run(now);
+    return frames;
+  }
+
+ private:
+  test::HeapArena arena_{true};
+  test::SeededRandom random_;
+  Host* host_ = nullptr;
+};
+
+class Pair {
+ public:
+  explicit Pair(bool superframes) : client(1, superframes), server(2, superframes) {
+    listener = *server->open_socket(AF_INET, SOCK_STREAM, 0);
+    (void)listener->bind({IpAddress::any(Family::ipv4), 80});
+    (void)listener->listen(1000);
+  }
+  ~Pair() { listener->release(); }
+
+  void settle() {
+    client->run(clock_now());
+    while (client.flush_to(server) + server.flush_to(client) > 0) {
+    }
+  }
+  void connect() {
+    near = *client->open_socket(AF_INET, SOCK_STREAM, 0);
+    (void)near->connect({IpAddress::v4(192, 0, 2, 2), 80});
+    settle();
+    far = *listener->accept();
+  }
+  void close() {
+    near->release();
+    settle();
+    far->release();
+    settle();
+  }
+  static size_t send(Socket& socket, const std::string& data) {
+    auto room = socket.reserve_send(data.size());
+    if (!room.ok()) return 0;
+    size_t at = 0;
+    for (uint32_t i = 0; i < room->count; ++i) {
+      std::memcpy(room->runs[i].data(), data.data() + at, room->runs[i].size());
+      at += room->runs[i].size();
+    }
+    socket.commit_send(at, {});
+    return at;
+  }
+  static size_t receive(Socket& socket, std::vector<std::byte>& into) {
+    auto view = socket.view_receive(into.size(), 0);
+    if (!view.ok()) return 0;
+    size_t at = 0;
+    for (uint32_t i = 0; i < view->count; ++i) {
+      std::memcpy(into.data() + at, view->runs[i].data(), view->runs[i].size());
+      at += view->runs[i].size();
+    }
+    socket.consume(at);
+    return at;
+  }
+
+  BenchHost client, server;
+  Socket *listener = nullptr, *near = nullptr, *far = nullptr;
+};
+
+/// One stream as fast as it goes; the argument says whether the link cuts superframes.
+void BM_TcpBulk(benchmark::State& state) {
+  Pair pair(state.range(0) != 0);
+  pair.connect();
+  std::string data(256 * 1024, 'x');
+  std::vector<std::byte> sink(256 * 1024);
+  uint64_t bytes = 0;
+  for (auto _ : state) {
+    while (Pair::send(*pair.near, data) > 0) {
+    }
+    pair.client.flush_to(pair.server);
+    while (size_t n = Pair::receive(*pair.far, sink)) bytes += n;
+    pair.server.flush_to(pair.client);
+  }
+  state.SetBytesProcessed(static_cast<int64_t>(bytes));
+  pair.close();
+}
+BENCHMARK(BM_TcpBulk)->Arg(1)->Arg(0)->ArgName("superframes");
+
+/// 64 bytes there and back.
+void BM_TcpRequestAnswer(benchmark::State& state) {
+  Pair pair(true);
+  pair.connect();
+  std::string data(64, 'x');
+  std::vector<std::byte> sink(4096);
+  for (auto _ : state) {
+    Pair::send(*pair.near, data);
+    pair.client.flush_to(pair.server);
+    Pair::receive(*pair.far, sink);
+    Pair::send(*pair.far, data);
+    pair.server.flush_to(pair.client);
+    Pair::receive(*pair.near, sink);
+    pair.client.flush_to(pair.server);
+  }
+  pair.close();
+}
+BENCHMARK(BM_TcpRequestAnswer);
+
+/// connect, accept, a byte each way, close.
+void BM_TcpConnection(benchmark::State& state) {
+  Pair pair(true);
+  std::string data(1, 'x');
+  std::vector<std::byte> sink(4096);
+  for (auto _ : state) {
+    pair.connect();
+    Pair::send(*pair.near, data);
+    pair.settle();
+    Pair::receive(*pair.far, sink);
+    Pair::send(*pair.far, data);
+    pair.settle();
+    Pair::receive(*pair.near, sink);
+    pair.close();
+  }
+}
+// TIME-WAITs hold the ephemeral ports for 60 s.
+BENCHMARK(BM_TcpConnection)->Iterations(20000);
+
+}  // namespace
+}  // namespace ustack
