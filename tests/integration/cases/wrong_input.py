@@ -122,6 +122,25 @@ def link_in_use(context: Context):
     check(first.running, "the first program has ended")
 
 
+@case("link.address_of_another_host", kernel=False)
+def address_of_another_host(context: Context):
+    """Two hosts on one bridge are given the same address: both are told (log, counter), the first goes on."""
+    lab = context.lab("bridge", hosts=2)
+    logs = [context.directory / f"host-{n}.log" for n in (1, 2)]
+    first = lab.host("nc.openbsd", "-l", lab.host_address(1), "5000", n=1, env={"USTACK_LOG": f"warning:{logs[0]}"})
+    lab.wait_for_carrier(1)
+    counters = context.directory / "counters"
+    lab.host("curl", "-sS", "--connect-timeout", "2", f"http://{lab.peer_address}:9/", n=2,
+             env={"USTACK_ADDR": f"{lab.host_address(1)}/24", "USTACK_LOG": f"warning:{logs[1]}",
+                  "USTACK_COUNTERS": str(counters)}).wait(20)
+    for log in logs:
+        check(f"address {lab.host_address(1)} is also used by" in log.read_text(), f"{log}: {log.read_text()!r}")
+    shown = dict(line.split() for line in counters.read_text().splitlines())
+    check(int(shown["UstackArpConflicts"]) > 0, "UstackArpConflicts is 0")
+    lab.peer("ping", "-n", "-c", "3", "-i", "0.1", lab.host_address(1)).ok()
+    check(first.running, "the first program has ended")
+
+
 @case("link.free_again", kernel=False)
 def link_free_again(context: Context):
     """A program right after another on the same TAP finds it free (a ring's file closes late)."""
