@@ -82,7 +82,8 @@ void Endpoint::main_loop() {
           park();
         }
         // Closed while the handshake was just being completed.
-        if ((what & kNotifyClose) != 0 && released_) orphan();
+        if ((what & kNotifyClose) != 0 && released_ && is_synchronized(tcb_.state) && !tcb_.orphaned)
+          orphan();
         break;
       }
       case kNewSegment:

@@ -57,6 +57,9 @@ void Handshake::reset_to_syn_rcvd(SeqNum iss, SeqNum irs, const SynOptions& opti
 
 void Handshake::enter(State state) {
   state_ = state;
+  // What ICMP errors are checked against.
+  ep_.tcb_.snd.iss = ep_.tcb_.snd.snd_una = iss_;
+  ep_.tcb_.snd.snd_nxt = iss_ + 1;
   tcp::State before = ep_.tcb_.state;
   ep_.tcb_.state = state == State::syn_sent ? tcp::State::syn_sent : tcp::State::syn_received;
   if (ep_.tcb_.state != before) ep_.on_state_change(before);

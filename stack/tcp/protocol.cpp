@@ -276,9 +276,9 @@ void Protocol::on_icmp_error(const IcmpError& error, Instant) {
   Connection* owner = connections_.find(id);
   if (owner == nullptr || owner->kind() != Connection::Kind::endpoint) return;
   auto& endpoint = static_cast<Endpoint&>(*owner);
-  // RFC 5927, section 4: only about what is in flight. In a handshake that is the SYN.
+  // RFC 5927, section 4: only about what is in flight, which in a handshake is the SYN.
   const Sender& snd = endpoint.tcb().snd;
-  if (is_synchronized(endpoint.tcp_state()) && !(snd.snd_una <= seq && seq <= snd.snd_nxt)) {
+  if (endpoint.tcp_state() == State::closed || !(snd.snd_una <= seq && seq <= snd.snd_nxt)) {
     ++counters().TcpExtOutOfWindowIcmps;
     return;
   }

@@ -77,7 +77,9 @@ Receiver::Outcome Receiver::on_segment(Segment& segment, Instant now) {
     }
   }
   // RFC 9293, 3.10.7.4: "tailored to start at RCV.NXT and be within the window".
-  segment.trim_to_window(rcv_nxt, rcv_wnd());
+  // A FIN needs no room, so it is taken even where the window is closed (Linux's tcp_data_queue).
+  bool bare_fin = segment.flags.fin && segment.payload_size() == 0 && segment.seq == rcv_nxt;
+  segment.trim_to_window(rcv_nxt, bare_fin ? std::max(rcv_wnd(), 1u) : rcv_wnd());
   if (segment.seq_length() == 0) {
     outcome.dropped = true;
     acknowledge_now();

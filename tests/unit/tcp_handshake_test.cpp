@@ -322,6 +322,43 @@ TEST_P(TcpHandshakeIcmp, EndsTheAttempt) {
   EXPECT_EQ(socket->connect_result().code(), GetParam().error);
 }
 
+TEST(TcpHandshake, IcmpErrorAboutSomethingElseIsIgnored) {
+  TcpPeer peer;
+  TestSocket socket = peer.connect();
+  peer.send_icmp(3, 3, 0, peer.iss + 100);
+  EXPECT_EQ(socket->connect_result().code(), EINPROGRESS);
+  EXPECT_EQ(peer.counters().TcpExtOutOfWindowIcmps, 1u);
+}
+
+TEST(TcpHandshake, ConnectsToItself) {
+  TcpPeer peer;
+  TestSocket socket = peer.socket();
+  ASSERT_TRUE(socket->bind({TcpPeer::kHost, 7000}).ok());
+  ASSERT_EQ(socket->connect({TcpPeer::kHost, 7000}).code(), EINPROGRESS);
+  peer.run();
+  EXPECT_EQ(socket->connect_result().code(), 0) << "a simultaneous open of one";
+  socket.send("echo");
+  peer.run();
+  EXPECT_EQ(socket.receive(), "echo");
+}
+
+TEST(TcpHandshake, RefusalAndCloseInTheSameTurn) {
+  TcpPeer peer;
+  TestSocket socket = peer.connect();
+  linger reset{1, 0};
+  ASSERT_TRUE(socket->set_option(SOL_SOCKET, SO_LINGER, std::as_bytes(std::span(&reset, 1))).ok());
+  peer.take();
+  tcp::Endpoint& endpoint = TcpPeer::endpoint(socket);
+  endpoint.drain();
+  peer.run();
+  peer.send({.seq = 0, .ack = peer.iss + 1, .flags = "RA"});
+  socket.close();
+  endpoint.undrain();
+  peer.run();
+  EXPECT_THAT(peer.take(), IsEmpty());
+  EXPECT_EQ(peer.host().tcp().endpoint_count(), 0u);
+}
+
 TEST(TcpHandshake, PassiveOpen) {
   TcpPeer peer;
   TestSocket listener = peer.listen();

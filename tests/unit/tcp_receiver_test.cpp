@@ -206,6 +206,19 @@ TEST_F(TcpReceiver, WindowClosesAsDataPilesUpAndItsEdgeStays) {
   EXPECT_EQ(peer->counters().TcpExtTCPFromZeroWindowAdv, 1u);
 }
 
+TEST_F(TcpReceiver, FinIsTakenWhereTheWindowIsClosed) {
+  connect();
+  uint32_t offset = 0;
+  while (rcv().rcv_wnd() > 0) {
+    uint32_t n = std::min(rcv().rcv_wnd(), 1460u);
+    data(offset, n);
+    offset += n;
+  }
+  data(offset, 0, "FA");
+  EXPECT_EQ(TcpPeer::state(socket), State::close_wait);
+  EXPECT_EQ(socket.receive(), stream(0, offset));
+}
+
 TEST_F(TcpReceiver, DataBeyondTheWindowIsCutOff) {
   connect();
   uint32_t window = rcv().rcv_wnd();
