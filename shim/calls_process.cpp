@@ -33,7 +33,7 @@ pid_t fork_without_handlers() {
   }
   int error = errno;
   Process::after_fork_in_parent();
-  if (pid < 0) Process::fork_failed();
+  Process::fork_returned(pid);
   errno = error;
   return pid;
 }
@@ -133,11 +133,7 @@ namespace hook {
 pid_t fork() {
   // Our fork handlers (start_up.cpp) do the work, also for forks inside libc.
   pid_t pid = real::fork();
-  if (pid < 0) {
-    int error = errno;
-    Process::fork_failed();
-    errno = error;
-  }
+  if (pid != 0) Process::fork_returned(pid);
   return pid;
 }
 

@@ -13,6 +13,7 @@
 // live has its references given back at once and not when its number is free (SharedHost::reap_dead), data is
 // delivered after the last process's end (linger.cpp) and timers run while all processes compute.
 #include <csignal>
+#include <utility>
 
 #include "io/capture.h"
 #include "io/fork_mark.h"
@@ -47,6 +48,8 @@ Attachment* SharedHost::attach(FdTable* table) {
   auto* attachment = arena->create<Attachment>();
   if (attachment == nullptr) return nullptr;
   attachment->table = table;
+  attachment->serial = ++last_serial;
+  attachment->pid_namespace.store(this_pid_namespace(), std::memory_order_relaxed);
   attached.push_back(*attachment);
   ++attachments;
   ++attached_count;
@@ -96,8 +99,11 @@ void begin_child(ProcessState& state, Attachment* attachment) {
   state.attachment = attachment;
   FdTable::set_current(attachment != nullptr ? attachment->table : nullptr);
   if (attachment == nullptr) return;  // the arena had no room: no socket here is the host's
-  attachment->pid_namespace.store(this_pid_namespace(), std::memory_order_relaxed);
-  attachment->pid.store(Process::id(), std::memory_order_release);
+  // In another namespace the number that the parent has noted, or is about to, means nothing.
+  uint64_t here = this_pid_namespace();
+  if (attachment->pid_namespace.load() != here) attachment->pid_namespace.store(0);
+  attachment->pid.store(Process::id());
+  attachment->pid_namespace.store(here);
 }
 
 }  // namespace
@@ -125,6 +131,7 @@ void Process::before_fork() {
   FdTable* table = FdTable::current() != nullptr ? FdTable::current()->copy() : nullptr;
   thread.forked = table != nullptr ? shared.attach(table) : nullptr;
   if (thread.forked == nullptr) FdTable::destroy(table);
+  thread.forked_serial = thread.forked != nullptr ? thread.forked->serial : 0;
   drop(shared);
 }
 
@@ -135,13 +142,22 @@ void Process::after_fork_in_parent() {
   leave_library();
 }
 
-void Process::fork_failed() {
-  Attachment* attachment = this_thread().forked;
-  this_thread().forked = nullptr;
+void Process::fork_returned(pid_t pid) {
+  ThreadState& thread = this_thread();
+  Attachment* attachment = std::exchange(thread.forked, nullptr);
   if (shared_host == nullptr || attachment == nullptr) return;
   Scope scope;
   HostLock lock;
-  shared_host->detach(*attachment);
+  // The child may have run, ended and been cleared away by now.
+  bool there = false;
+  for (Attachment& each : shared_host->attached)
+    there |= &each == attachment && each.serial == thread.forked_serial;
+  if (!there) return;
+  int32_t unknown = 0;
+  if (pid < 0)
+    shared_host->detach(*attachment);
+  else
+    attachment->pid.compare_exchange_strong(unknown, pid);
 }
 
 void Process::after_fork_in_child() {

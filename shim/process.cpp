@@ -103,7 +103,6 @@ std::optional<io::OpenError> make_host(ProcessState& state) {
   Attachment* attachment = table != nullptr ? shared->attach(table) : nullptr;
   if (shared->host == nullptr || attachment == nullptr) return kNoMemory;
   attachment->pid.store(Process::id());
-  attachment->pid_namespace.store(this_pid_namespace());
   state.attachment = attachment;
   state.generation = io::fork_generation();
 

@@ -1,6 +1,8 @@
 // A process with a host: start-up, the first socket, fork, exit.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 
 #include "io/config.h"
@@ -47,8 +49,9 @@ class Process {
   static void after_fork_in_parent();
   /// and in the child.
   static void after_fork_in_child();
-  /// There is no child after all: its table is given back.
-  static void fork_failed();
+  /// What fork() has returned in the parent, where it is known: the child's number, or that there is no child
+  /// after all and its table is given back. Keeps errno.
+  static void fork_returned(pid_t pid);
 
   /// Moves a descriptor of the library's own to another number, for a program that wants this one. False: it
   /// can't be moved.

@@ -45,6 +45,7 @@ struct ThreadState {
   bool deferred_in_wait = false;
   /// What this thread has made for the child that it is forking.
   Attachment* forked = nullptr;
+  uint64_t forked_serial = 0;
 };
 
 /// The calling thread's state.

@@ -21,10 +21,12 @@ class FdTable;
 
 /// A process that uses the host, and what is to be given back when it has died.
 struct Attachment : ListHook<> {
-  /// 0 until a child that was just forked has taken it over.
+  /// 0 until the parent or the child knows it, after a fork.
   std::atomic<int32_t> pid{0};
   /// Where `pid` is a process's number; 0: not known.
   std::atomic<uint64_t> pid_namespace{0};
+  /// Never used twice.
+  uint64_t serial = 0;
   FdTable* table = nullptr;
   /// Of its threads.
   IntrusiveList<Waiter, OfProcess> waiters;
@@ -64,6 +66,7 @@ struct SharedHost {
   IntrusiveList<Attachment> attached;
   /// How many there are, and how many of them have not ended.
   uint32_t attachments = 0, attached_count = 0;
+  uint64_t last_serial = 0;
   /// When reap_dead() was last asked.
   Instant last_reap{};
   /// A bit for each shared event (own_events.h) in use.

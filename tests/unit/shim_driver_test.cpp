@@ -392,7 +392,7 @@ pid_t fork_with_host() {
   if (child == 0)
     Process::after_fork_in_child();
   else
-    Process::after_fork_in_parent();
+    Process::after_fork_in_parent(), Process::fork_returned(child);
   return child;
 }
 
@@ -479,6 +479,44 @@ TEST_P(ShimDriver, AKilledDriverIsSucceeded) {
         shared_host->reap_dead();
         EXPECT_EQ(shared_host->attached_count, 1u);
         EXPECT_FALSE(shared_host->suspect);
+      },
+      60, GetParam());
+}
+
+TEST_P(ShimDriver, AForkThatFailedLeavesNothing) {
+  in_process(
+      [] {
+        size_t before = 0;
+        for (int i = 0; i < 2; ++i) {
+          {
+            HostLock lock;
+            before = shared_host->arena->in_use();
+          }
+          Process::before_fork();
+          Process::after_fork_in_parent();
+          Process::fork_returned(-1);
+          HostLock lock;
+          EXPECT_EQ(shared_host->attached_count, 1u);
+          EXPECT_EQ(shared_host->attachments, 1u);
+        }
+        HostLock lock;
+        EXPECT_EQ(shared_host->arena->in_use(), before);
+      },
+      60, GetParam());
+}
+
+TEST_P(ShimDriver, AChildKilledAtBirthIsCleared) {
+  in_process(
+      [] {
+        for (int i = 0; i < 20; ++i) {
+          pid_t child = fork_with_host();
+          if (child == 0) pause();
+          kill(child, SIGKILL);
+          waitpid(child, nullptr, 0);
+          HostLock lock;
+          shared_host->reap_dead();
+          EXPECT_EQ(shared_host->attachments, 1u);
+        }
       },
       60, GetParam());
 }
