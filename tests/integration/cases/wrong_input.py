@@ -137,6 +137,8 @@ def address_of_another_host(context: Context):
         check(f"address {lab.host_address(1)} is also used by" in log.read_text(), f"{log}: {log.read_text()!r}")
     shown = dict(line.split() for line in counters.read_text().splitlines())
     check(int(shown["UstackArpConflicts"]) > 0, "UstackArpConflicts is 0")
+    # The kernel may still have the other's MAC address in its cache.
+    lab.peer("ip", "neighbour", "flush", "dev", "br0").ok()
     lab.peer("ping", "-n", "-c", "3", "-i", "0.1", lab.host_address(1)).ok()
     check(first.running, "the first program has ended")
 
