@@ -369,8 +369,11 @@ TEST_P(ShimDriver, ThreadsComeAndGo) {
         for (int i = 0; i < 200; ++i) {
           std::thread one([&] { EXPECT_TRUE(take(*place)); });
           std::thread two([&] { EXPECT_TRUE(take(*place)); });
-          {
+          // Both wait at once in every round, so that every round needs as much memory as the first.
+          for (bool both = false; !both; usleep(20)) {
             HostLock lock;
+            both = shared_host->driver != nullptr && !shared_host->sleepers.empty();
+            if (!both) continue;
             put(*place);
             put(*place);
           }
