@@ -38,6 +38,8 @@ void CongestionControl::on_idle_restart(Duration idle, Duration rto, Instant) {
   cwnd_ = std::max(cwnd_, restart_window);
 }
 
+void CongestionControl::on_transmit_start(Duration, Instant) {}
+
 void CongestionControl::set_mss(uint32_t mss) {
   // As many segments as before (Linux counts cwnd in segments).
   auto rescale = [&](uint32_t bytes) {

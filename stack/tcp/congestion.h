@@ -13,50 +13,101 @@
 
 namespace ustack::tcp {
 
-/// An ACK that acknowledges something new, as the sender knows it.
+/// How fast the network delivers, measured from the newest segment that an ACK is about (as in
+/// draft-ietf-ccwg-bbr, 4.1; Linux's tcp_rate.c).
+struct RateSample {
+  /// Bytes delivered between the sending of that segment and now, over `interval`; zero: no valid sample.
+  uint64_t delivered = 0;
+  Duration interval{0};
+  /// The connection's count of delivered bytes when that segment was sent: a round trip has passed when it
+  /// reaches what the count was at the round's beginning.
+  uint64_t prior_delivered = 0;
+  /// What was in flight, and the count of lost bytes, when it was sent.
+  uint32_t tx_in_flight = 0;
+  uint64_t prior_lost = 0;
+  /// The program had nothing to send at the time: the rate is a lower bound.
+  bool app_limited = false;
+  bool retransmitted = false;
+
+  bool valid() const { return interval > Duration(0); }
+  /// Bytes a second.
+  uint64_t bytes_per_second() const {
+    return valid() ? delivered * 1'000'000'000 / static_cast<uint64_t>(interval.count()) : 0;
+  }
+};
+
+/// An ACK that tells of something delivered or lost, as the sender knows it.
 struct AckSample {
   Instant now{};
   /// Bytes newly acknowledged, cumulatively or by SACK.
   uint32_t acked = 0;
+  /// Bytes newly believed lost.
+  uint32_t lost = 0;
   /// Bytes in flight before this ACK, and after it.
   uint32_t prior_in_flight = 0;
   uint32_t in_flight = 0;
   /// Zero if this ACK gave no sample.
   Duration rtt{0};
   Duration srtt{0};
-  /// Fast recovery is under way: cwnd doesn't grow. After a time-out it does, by slow start.
+  /// The smallest of the last net.ipv4.tcp_min_rtt_wlen seconds; zero before the first sample.
+  Duration min_rtt{0};
+  /// The sender holds cwnd (fast recovery, or the round trip after an ECN echo), so cwnd doesn't grow; an
+  /// algorithm that controls_cwnd() sees it for its information. After a time-out it is false: slow start.
   bool in_recovery = false;
+  /// A time-out is being repaired.
+  bool in_loss = false;
+  /// This ACK has echoed congestion (RFC 3168).
+  bool ece = false;
   /// The window was the limit on sending, not the program (is_cwnd_limited). Else cwnd must not grow on it
   /// (RFC 7661; RFC 9293 leaves it to 5681).
   bool cwnd_limited = true;
-  /// Bytes a second delivered over the last round trip; 0: not measured.
-  uint64_t delivery_rate = 0;
+  /// SND.UNA moved; and the connection's counts of bytes delivered and lost, this ACK's included.
+  bool advanced = false;
+  uint64_t total_delivered = 0;
+  uint64_t total_lost = 0;
+  RateSample rate{};
+};
+
+/// Why on_congestion_event() is called.
+enum class CongestionCause : uint8_t {
+  loss,  ///< segments were found lost; also a lost tail that a loss probe has repaired
+  ecn,   ///< the peer has echoed congestion (RFC 3168)
 };
 
 /// State and interface of an algorithm. Everything is in bytes. Lives in a CongestionSlot, so an algorithm is
 /// trivially destructible and holds no reference. Lock: the host's.
+///
+/// Who sets cwnd: the algorithm, except from on_congestion_event() to on_recovery_exit(), when proportional
+/// rate reduction (RFC 6937) in the sender does, towards the algorithm's ssthresh; and the loss window after
+/// a time-out. An algorithm that controls_cwnd() (BBR) sets it on every ACK, in recovery too.
 class CongestionControl {
  public:
   virtual std::string_view name() const = 0;
 
   /// The handshake is done: the initial window (RFC 6928), one segment if the SYN was lost (`syn_lost`).
   virtual void on_connected(uint32_t mss, bool syn_lost, Instant now) = 0;
+  /// For each ACK that has brought something (`acked` or `lost` is not zero).
   virtual void on_ack(const AckSample& sample) = 0;
-  /// A loss was found by duplicate ACKs, SACK or ECN: sets ssthresh, and cwnd for the recovery. Once per
-  /// window.
-  virtual void on_loss_event(uint32_t in_flight, Instant now) = 0;
-  /// The retransmission timer has expired. `repeated`: for the same segment again, then ssthresh is kept
-  /// (RFC 5681, 3.1).
+  /// Congestion was found, the first time in this window: remember() and set ssthresh. cwnd is left alone.
+  /// `in_flight` is RFC 5681's FlightSize.
+  virtual void on_congestion_event(CongestionCause cause, uint32_t in_flight, Instant now) = 0;
+  /// The retransmission timer has expired. `repeated`: in a window whose congestion was counted already, then
+  /// ssthresh is kept (RFC 5681, 3.1). The sender sets cwnd to the loss window afterwards.
   virtual void on_rto(uint32_t in_flight, bool repeated, Instant now) = 0;
-  /// Ends what on_loss_event() or on_rto() began: all that was sent before it has been acknowledged.
+  /// Ends what on_congestion_event() or on_rto() began: all that was sent before it has been acknowledged.
+  /// Not called after on_undo().
   virtual void on_recovery_exit(uint32_t in_flight, Instant now) = 0;
-  /// The last on_loss_event() or on_rto() was spurious (RFC 4015, 5682): as before it.
+  /// The last on_congestion_event() or on_rto() was spurious (RFC 4015, 5682, 3708): as before it.
   virtual void on_undo(Instant now);
   /// Nothing was sent for `idle` >= rto and something is about to be (RFC 5681, 4.1): one halving per rto, as
   /// Linux, down to the restart window.
   virtual void on_idle_restart(Duration idle, Duration rto, Instant now);
+  /// Something is about to be sent with nothing in flight (Linux's CA_EVENT_TX_START); `idle` since the last.
+  virtual void on_transmit_start(Duration idle, Instant now);
   /// Bytes a second at which segments should be spaced; 0: not paced.
   virtual uint64_t pacing_rate() const { return 0; }
+  /// It sets cwnd itself on every ACK, recovery included (Linux's cong_control): no rate reduction.
+  virtual bool controls_cwnd() const { return false; }
 
   /// The effective MSS has changed (PMTUD).
   void set_mss(uint32_t mss);
@@ -67,6 +118,8 @@ class CongestionControl {
   uint32_t initial_window() const;
   /// Upper bound of cwnd: TCP_WINDOW_CLAMP or the largest send buffer; not less than 2 MSS.
   void set_clamp(uint32_t bytes) { clamp_ = bytes; }
+  /// For the algorithm, and for the sender while it repairs; the clamp holds.
+  void set_cwnd(uint32_t cwnd) { cwnd_ = cwnd < clamp_ || cwnd <= 2 * mss_ ? cwnd : largest_cwnd(); }
 
  protected:
   CongestionControl() = default;
@@ -84,6 +137,7 @@ class CongestionControl {
 
  private:
   friend class CongestionSlot;
+  uint32_t largest_cwnd() const { return clamp_ > 2 * mss_ ? clamp_ : 2 * mss_; }
 };
 
 /// IW of RFC 6928: min(10 * MSS, max(2 * MSS, 14600)).

@@ -35,11 +35,10 @@ void Reno::on_ack(const AckSample& sample) {
   }
 }
 
-void Reno::on_loss_event(uint32_t in_flight, Instant) {
+void Reno::on_congestion_event(CongestionCause, uint32_t in_flight, Instant) {
   remember();
   // RFC 5681, equation 4.
   ssthresh_ = std::max(in_flight / 2, 2 * mss_);
-  cwnd_ = ssthresh_;
   acked_ = 0;
 }
 
@@ -65,7 +64,5 @@ void Reno::on_undo(Instant now) {
   CongestionControl::on_undo(now);
   after_rto_ = false;
 }
-
-void Reno::set_cwnd(uint32_t cwnd) { cwnd_ = std::min(cwnd, std::max(clamp_, 2 * mss_)); }
 
 }  // namespace ustack::tcp

@@ -5,21 +5,18 @@
 
 namespace ustack::tcp {
 
-/// Counts acknowledged bytes (RFC 3465), not ACKs. The sender's own bookkeeping of recovery (RFC 6582:
-/// partial ACKs, or how many duplicate ACKs have taken bytes out of flight) is not in cwnd(), which stays at
-/// ssthresh from on_loss_event() to on_recovery_exit().
+/// Counts acknowledged bytes (RFC 3465), not ACKs.
 class Reno final : public CongestionControl {
  public:
   std::string_view name() const override { return "reno"; }
   void on_connected(uint32_t mss, bool syn_lost, Instant now) override;
   void on_ack(const AckSample& sample) override;
-  void on_loss_event(uint32_t in_flight, Instant now) override;
+  void on_congestion_event(CongestionCause cause, uint32_t in_flight, Instant now) override;
   void on_rto(uint32_t in_flight, bool repeated, Instant now) override;
   void on_recovery_exit(uint32_t in_flight, Instant now) override;
   void on_undo(Instant now) override;
 
  private:
-  void set_cwnd(uint32_t cwnd);
   uint32_t acked_ = 0;      // bytes acknowledged towards the next MSS of congestion avoidance
   bool after_rto_ = false;  // until on_recovery_exit()
 };

@@ -303,7 +303,8 @@ void Sender::repair_losses(const Flight::Delivered& delivered, bool sack_permitt
   retransmit_now_ = true;
   reduced_ = true;
   outcome.entered_recovery = true;
-  congestion->on_loss_event(prior_flight, now);
+  congestion->on_congestion_event(CongestionCause::loss, prior_flight, now);
+  congestion->set_cwnd(congestion->ssthresh());
 }
 
 void Sender::end_repair(Instant now) {
@@ -323,6 +324,7 @@ void Sender::on_rto(Instant now) {
   if (flight_.front()->sacked) flight_.forget_sacks();
   flight_.mark_all_lost();
   congestion->on_rto(in_flight_before, timeouts_ > 0, now);
+  congestion->set_cwnd(mss_);
   repair_ = Repair::loss;
   reduced_ = true;
   recover_ = snd_nxt;
