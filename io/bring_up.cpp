@@ -143,6 +143,7 @@ void wait_until_running(const Link& link) {
 MacAddress choose_mac(const Link& link, const NetworkConfig& network, RandomSource& random) {
   MacAddress mac;
   ifreq device{};
+  link.name().copy(device.ifr_name, sizeof device.ifr_name - 1);
   if (network.address_count == 0 || sys::failed(sys::ioctl(link.fd(), SIOCGIFHWADDR, &device))) {
     random.fill(mac.bytes);
   } else {
@@ -197,6 +198,8 @@ std::optional<OpenError> bring_up(const Config& config, RandomSource& random, Br
   if (info.kind == LinkInfo::Kind::ethernet)
     info.mac = config.mac ? *config.mac : choose_mac(up.link, up.network, random);
   up.network.link = info;
+  if (config.link.scheme == LinkSpec::Scheme::packet)
+    if (auto problem = start_packet(up.network, &up.link)) return problem;
   up.summary = describe(up);
   *out = std::move(up);
   return std::nullopt;

@@ -142,6 +142,9 @@ void check_together(const Config& config, Complaints& complaints) {
   if (config.link.scheme == LinkSpec::Scheme::fd && config.addresses.empty())
     complaints.add("USTACK_LINK=fd:" + std::to_string(config.link.fd) +
                    ": needs USTACK_ADDR, as there is no kernel's side to set up and take an address from");
+  if (config.link.scheme == LinkSpec::Scheme::packet && config.addresses.empty())
+    complaints.add("USTACK_LINK=packet:" + config.link.name +
+                   ": needs USTACK_ADDR, an address of its own in the interface's network");
   if (is_ip && config.mac)
     complaints.add("USTACK_MAC=" + to_string(*config.mac) + ": a link of bare IP has no MAC address");
   for (const IpAddress& gateway : config.gateways) {

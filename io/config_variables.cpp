@@ -50,10 +50,12 @@ Problem parse_link(std::string_view value, Config& config) {
   std::string_view scheme = value.substr(0, colon);
   std::string_view rest = colon == std::string_view::npos ? std::string_view() : value.substr(colon + 1);
   LinkSpec spec;
-  if (scheme == "tap" || scheme == "tun") {
+  if (scheme == "tap" || scheme == "tun" || scheme == "packet") {
     if (!is_device_name(rest))
       return quoted(rest) + " can't be a device's name: 1 to 15 characters without '/', ':', '%' and space";
-    spec.scheme = scheme == "tap" ? LinkSpec::Scheme::tap : LinkSpec::Scheme::tun;
+    spec.scheme = scheme == "tap"   ? LinkSpec::Scheme::tap
+                  : scheme == "tun" ? LinkSpec::Scheme::tun
+                                    : LinkSpec::Scheme::packet;
     spec.name = rest;
   } else if (scheme == "fd") {
     size_t second = rest.find(':');
@@ -65,8 +67,6 @@ Problem parse_link(std::string_view value, Config& config) {
     spec.scheme = LinkSpec::Scheme::fd;
     spec.fd = *fd;
     spec.ip = second != std::string_view::npos;
-  } else if (scheme == "packet") {
-    return "AF_PACKET links are not supported yet; use tap:NAME, for example bridged to the interface";
   } else {
     return "unknown kind of link " + quoted(scheme);
   }
@@ -258,7 +258,7 @@ Problem parse_config(std::string_view value, Config& config) {
 
 constexpr std::array kVariables{
     ConfigVariable{
-        "USTACK_LINK", "tap:NAME | tun:NAME | fd:N | fd:N:ip",
+        "USTACK_LINK", "tap:NAME | tun:NAME | packet:IFNAME | fd:N | fd:N:ip",
         "what the host is plugged into; fd is a datagram or seqpacket socket with one frame (or one "
         "bare IP packet) a message; default: a TAP named by the kernel, ustack0 and so on",
         parse_link},

@@ -3,10 +3,10 @@
 //   link         descriptor               prefix               offload
 //   tap:NAME     /dev/net/tun, IFF_TAP    virtio_net_hdr (10)  checksums and TSO both ways
 //   tun:NAME     /dev/net/tun, IFF_TUN    virtio_net_hdr (10)  the same, bare IP
+//   packet:IF    AF_PACKET, SOCK_RAW       virtio_net_hdr (10)  the same, beside the kernel
 //   fd:N[:ip]    a socket of the caller   none                 none
 //
-// A new kind of link (AF_PACKET with PACKET_VNET_HDR, ...) is one function that returns a Link of these
-// parts.
+// A new kind of link is one function that returns a Link of these parts.
 #pragma once
 
 #include <array>
@@ -19,6 +19,7 @@
 #include "io/open_error.h"
 #include "stack/host.h"
 #include "stack/net/frame.h"
+#include "stack/net/network.h"
 
 namespace ustack::io {
 
@@ -41,6 +42,10 @@ class Link {
 
   int fd() const { return fd_.get(); }
   Descriptor& descriptor() { return fd_; }
+  /// Held for as long as the link is used: what it keeps others from taking (packet: the address). Often
+  /// none.
+  Descriptor& claim() { return claim_; }
+  const Descriptor& claim() const { return claim_; }
   const LinkInfo& info() const { return info_; }
   /// mac and mtu are chosen after opening.
   LinkInfo& info() { return info_; }
@@ -69,6 +74,7 @@ class Link {
 
  private:
   Descriptor fd_;
+  Descriptor claim_;
   LinkInfo info_;
   uint32_t prefix_length_ = 0;
   bool is_socket_ = false;
@@ -78,7 +84,7 @@ class Link {
 /// Which link to open; text form as in USTACK_LINK.
 struct LinkSpec {
   /// automatic: a TAP named ustack%d by the kernel.
-  enum class Scheme : uint8_t { automatic, tap, tun, fd };
+  enum class Scheme : uint8_t { automatic, tap, tun, packet, fd };
   Scheme scheme = Scheme::automatic;
   std::string name;
   int fd = -1;
@@ -93,6 +99,15 @@ std::optional<OpenError> open_link(const LinkSpec& spec, Link* link, bool* creat
 /// busy for some 10 to 31 ms after that process has ended. `*created`: it didn't exist before.
 std::optional<OpenError> open_tun_device(const std::string& name, bool tap, Link* link,
                                          bool* created = nullptr);
+/// A packet socket on the interface `name`, which is left as it is. The link's MAC address is the
+/// interface's. It receives nothing before start_packet(). EPERM without CAP_NET_RAW; ENODEV; EPROTOTYPE: not
+/// Ethernet.
+std::optional<OpenError> open_packet(const std::string& name, Link* link);
+/// Begins to receive what is for the addresses of `network`, under the MAC address that stands there. That
+/// may be the interface's own; another one is added to what its card takes in, which makes cards that can't
+/// filter promiscuous. EADDRINUSE: another program in this network namespace has the first address on this
+/// interface.
+std::optional<OpenError> start_packet(const NetworkConfig& network, Link* link);
 /// A datagram or seqpacket socket of the caller's, duplicated. One frame (`ip`: one bare IP packet) a
 /// message.
 std::optional<OpenError> open_fd(int fd, bool ip, Link* link);

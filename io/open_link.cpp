@@ -16,6 +16,8 @@ std::optional<OpenError> open_link(const LinkSpec& spec, Link* link, bool* creat
       return open_tun_device(spec.name, true, link, created);
     case LinkSpec::Scheme::tun:
       return open_tun_device(spec.name, false, link, created);
+    case LinkSpec::Scheme::packet:
+      return open_packet(spec.name, link);
     case LinkSpec::Scheme::fd:
       return open_fd(spec.fd, spec.ip, link);
   }

@@ -34,7 +34,8 @@ namespace {
 /// Descriptors of the library's own that belong to other threads of the parent (their rings).
 void close_others_descriptors(ProcessState& state) {
   for (int fd = io::next_own_descriptor(0); fd >= 0; fd = io::next_own_descriptor(fd + 1)) {
-    if (fd == state.link.fd() || fd == state.placeholder.get() || fd == state.log_sink.descriptor().get() ||
+    if (fd == state.link.fd() || fd == state.link.claim().get() || fd == state.placeholder.get() ||
+        fd == state.log_sink.descriptor().get() ||
         (state.capture != nullptr && fd == state.capture->descriptor().get()) || events::is_event(fd))
       continue;
     io::remove_own_descriptor(fd);

@@ -59,7 +59,8 @@ std::optional<io::OpenError> make_descriptors(ProcessState& state) {
   state.placeholder =
       io::Descriptor(static_cast<int>(io::sys::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)));
   if (!state.placeholder || !io::move_high(state.placeholder).ok() ||
-      !io::move_high(state.link.descriptor()).ok() || !events::make_driver_event())
+      !io::move_high(state.link.descriptor()).ok() ||
+      (state.link.claim() && !io::move_high(state.link.claim()).ok()) || !events::make_driver_event())
     return io::OpenError{EMFILE,
                          "no descriptors left for the host's own use: raise RLIMIT_NOFILE (ulimit -n)"};
   if (!state.config.log_file.empty())
@@ -177,7 +178,7 @@ int32_t Process::id() {
 
 bool Process::move_own(int fd) {
   ProcessState& state = process_state();
-  io::Descriptor* const holders[] = {&state.link.descriptor(), &state.placeholder,
+  io::Descriptor* const holders[] = {&state.link.descriptor(), &state.link.claim(), &state.placeholder,
                                      &state.log_sink.descriptor(),
                                      state.capture != nullptr ? &state.capture->descriptor() : nullptr};
   // The calling thread's engine makes its descriptors anew when it next drives.

@@ -133,7 +133,7 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{{"USTACK_"}, {"no such variable"}}, Bad{{"USTACK_LINK=tap0"}, {"\"tap0\"", "tap:NAME"}},
         Bad{{"USTACK_LINK=tap:"}, {"device's name"}}, Bad{{"USTACK_LINK=tap:a/b"}, {"\"a/b\""}},
         Bad{{"USTACK_LINK=tap:0123456789abcdef"}, {"15"}}, Bad{{"USTACK_LINK=tap:x%d"}, {"'%'"}},
-        Bad{{"USTACK_LINK=packet:eth0"}, {"not supported yet"}}, Bad{{"USTACK_LINK=fd:x"}, {"\"x\""}},
+        Bad{{"USTACK_LINK=packet:eth0"}, {"needs USTACK_ADDR"}}, Bad{{"USTACK_LINK=fd:x"}, {"\"x\""}},
         Bad{{"USTACK_LINK=fd:-1"}, {"\"-1\""}},
         Bad{{"USTACK_ADDR=192.0.2.2/24", "USTACK_LINK=fd:3:eth"}, {"\"eth\"", "ip"}},
         Bad{{"USTACK_LINK=fd:3"}, {"needs USTACK_ADDR"}}, Bad{{"USTACK_ADDR=192.0.2.2"}, {"prefix length"}},

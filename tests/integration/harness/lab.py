@@ -10,7 +10,7 @@ from .capture import Capture
 from .case import Failed
 from .process import Process
 
-_KERNEL_KINDS = {"peer": "veth", "bridge": "veth", "emulated": "veth-emulated"}
+_KERNEL_KINDS = {"peer": "veth", "bridge": "veth", "emulated": "veth-emulated", "packet": "veth"}
 
 
 class Lab:
@@ -48,7 +48,7 @@ class Lab:
     def wire_device(self) -> str:
         if self.emulated:
             return "far0"
-        return "veth0" if self.kind == "veth" else "wire0"
+        return "veth0" if self.kind in ("veth", "packet") else "wire0"
 
     def down(self) -> None:
         subprocess.run([str(self.context.script("lab")), "down", self.name], capture_output=True,

@@ -1,0 +1,199 @@
+// An AF_PACKET socket on an interface that the kernel goes on using (packet(7)). The host has an address of
+// its own there, and as a rule a MAC address of its own, so that the kernel neither answers nor resets nor
+// forwards for it. Frames between the host and this machine's own kernel don't cross: as with macvlan, both
+// only talk to the wire.
+#include <linux/filter.h>
+#include <linux/if.h>
+#include <linux/if_arp.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+#include <sys/un.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <vector>
+
+#include "io/config.h"
+#include "io/link.h"
+#include "io/syscalls.h"
+
+namespace ustack::io {
+
+namespace {
+
+/// Room for this many bytes of frames in each direction: some 16 superframes with the kernel's overhead.
+constexpr int kSocketBuffer = 2 << 20;
+
+OpenError failure(const std::string& device, const std::string& what, long result) {
+  int code = static_cast<int>(-result);
+  if (code == EPERM || code == EACCES)
+    return {code,
+            "no right to open a packet socket on " + device +
+                ": CAP_NET_RAW is missing; run it as root or with CAP_NET_RAW in this network namespace"};
+  return {code, "can't " + what + " on " + device + ": " + std::strerror(code)};
+}
+
+/// Interface ioctls by name (netdevice(7)).
+long query(int fd, const std::string& name, unsigned long request, ifreq* out) {
+  *out = ifreq{};
+  name.copy(out->ifr_name, IFNAMSIZ - 1);
+  return sys::ioctl(fd, request, out);
+}
+
+long set(int fd, int level, int name, const void* value, size_t bytes) {
+  return sys::call(SYS_setsockopt, fd, level, name, sys::arg(value), static_cast<long>(bytes));
+}
+
+long set(int fd, int level, int name, int value) { return set(fd, level, name, &value, sizeof value); }
+
+/// The most that the machine allows: SO_RCVBUFFORCE needs CAP_NET_ADMIN, the other is clamped.
+void set_buffer(int fd, int forced, int clamped) {
+  if (sys::failed(set(fd, SOL_SOCKET, forced, kSocketBuffer))) set(fd, SOL_SOCKET, clamped, kSocketBuffer);
+}
+
+/// A classic BPF program (networking/filter.rst) that takes what is for the host: all ARP, and IPv4 sent to
+/// its MAC address or to a group. Where it shares the interface's own MAC address its IPv4 address decides.
+class Filter {
+ public:
+  Filter(const NetworkConfig& network, bool shared_mac) {
+    constexpr auto kVlanTagged = static_cast<uint32_t>(SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT);
+    // A tag that the card has taken off: the frame is another network's.
+    load(BPF_B, kVlanTagged);
+    drop_unless(BPF_JEQ, 0);
+    load(BPF_H, 12);
+    accept_if(BPF_JEQ, ETH_P_ARP);
+    drop_unless(BPF_JEQ, ETH_P_IP);
+    load(BPF_B, 0);
+    accept_if(BPF_JSET, 1);  // IEEE 802.3: the group bit
+    const std::byte* mac = network.link.mac.bytes.data();
+    load(BPF_W, 0);
+    drop_unless(BPF_JEQ, load_be32(mac));
+    load(BPF_H, 4);
+    drop_unless(BPF_JEQ, load_be16(mac + 4));
+    if (shared_mac) {
+      load(BPF_W, ETH_HLEN + 16);
+      for (uint8_t i = 0; i < network.address_count; ++i)
+        if (network.addresses[i].address.is_v4())
+          accept_if(BPF_JEQ, network.addresses[i].address.v4_host_order());
+      code_.push_back(BPF_STMT(BPF_RET | BPF_K, 0));
+    } else {
+      code_.push_back(BPF_STMT(BPF_RET | BPF_K, kAll));
+    }
+  }
+
+  long attach(int fd) {
+    sock_fprog program{static_cast<unsigned short>(code_.size()), code_.data()};
+    return set(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+  }
+
+ private:
+  static constexpr uint32_t kAll = 0x40000;  // bytes of the frame
+
+  void load(unsigned width, uint32_t at) {
+    code_.push_back(BPF_STMT(static_cast<uint16_t>(BPF_LD | width | BPF_ABS), at));
+  }
+  void accept_if(unsigned condition, uint32_t value) {
+    code_.push_back(BPF_JUMP(static_cast<uint16_t>(BPF_JMP | condition | BPF_K), value, 0, 1));
+    code_.push_back(BPF_STMT(BPF_RET | BPF_K, kAll));
+  }
+  void drop_unless(unsigned condition, uint32_t value) {
+    code_.push_back(BPF_JUMP(static_cast<uint16_t>(BPF_JMP | condition | BPF_K), value, 1, 0));
+    code_.push_back(BPF_STMT(BPF_RET | BPF_K, 0));
+  }
+
+  std::vector<sock_filter> code_;
+};
+
+/// One program at a time has an address on an interface: a name in the abstract namespace, which is the
+/// network namespace's own, held as long as the socket is open (unix(7)).
+std::optional<OpenError> claim(const std::string& device, const IpAddress& address, Link* link) {
+  Descriptor holder(static_cast<int>(sys::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)));
+  if (!holder) return OpenError{EMFILE, "no descriptors left for the host's own use: raise RLIMIT_NOFILE"};
+  sockaddr_un name{};
+  name.sun_family = AF_UNIX;
+  std::string text = "ustack packet:" + device + " " + to_string(address);
+  text.copy(name.sun_path + 1, sizeof name.sun_path - 1);
+  auto length = static_cast<long>(offsetof(sockaddr_un, sun_path) + 1 + text.size());
+  if (long result = sys::call(SYS_bind, holder.get(), sys::arg(&name), length); sys::failed(result)) {
+    if (result == -EADDRINUSE)
+      return OpenError{EADDRINUSE, "the address " + to_string(address) + " on " + device +
+                                       " is in use by another program under libustack; choose another one in "
+                                       "USTACK_ADDR"};
+    return failure(device, "claim the address " + to_string(address), result);
+  }
+  link->claim() = std::move(holder);
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::optional<OpenError> open_packet(const std::string& name, Link* link) {
+  // No protocol yet: nothing is received before start_packet() has set the filter.
+  long opened = sys::socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (sys::failed(opened)) return failure(name, "open a packet socket", opened);
+  Descriptor fd(static_cast<int>(opened));
+
+  ifreq device;
+  if (long result = query(fd.get(), name, SIOCGIFHWADDR, &device); sys::failed(result)) {
+    if (result == -ENODEV)
+      return OpenError{ENODEV, "there is no interface " + name + " in this network namespace (ip link)"};
+    return failure(name, "ask for the MAC address", result);
+  }
+  if (device.ifr_hwaddr.sa_family != ARPHRD_ETHER)
+    return OpenError{EPROTOTYPE, "the interface " + name + " is not an Ethernet one"};
+
+  LinkInfo info;
+  std::memcpy(info.mac.bytes.data(), device.ifr_hwaddr.sa_data, info.mac.bytes.size());
+  if (!sys::failed(query(fd.get(), name, SIOCGIFMTU, &device)))
+    info.mtu = static_cast<uint16_t>(std::clamp(device.ifr_mtu, 68, 65535));
+  info.checksum_offload = info.tcp_segmentation_v4 = info.tcp_segmentation_v6 = true;
+  if (long result = set(fd.get(), SOL_PACKET, PACKET_VNET_HDR, 1); sys::failed(result))
+    return failure(name, "use virtio-net headers", result);
+  set_buffer(fd.get(), SO_RCVBUFFORCE, SO_RCVBUF);
+  set_buffer(fd.get(), SO_SNDBUFFORCE, SO_SNDBUF);
+  *link = Link(std::move(fd), info, Link::kVirtioHeader, true, name);
+  return std::nullopt;
+}
+
+std::optional<OpenError> start_packet(const NetworkConfig& network, Link* link) {
+  std::string name(link->name());
+  int fd = link->fd();
+  if (auto problem = claim(name, network.addresses[0].address, link)) return problem;
+
+  ifreq device;
+  if (long result = query(fd, name, SIOCGIFHWADDR, &device); sys::failed(result))
+    return failure(name, "ask for the MAC address", result);
+  bool shared_mac = std::memcmp(device.ifr_hwaddr.sa_data, network.link.mac.bytes.data(),
+                                network.link.mac.bytes.size()) == 0;
+  if (long result = query(fd, name, SIOCGIFINDEX, &device); sys::failed(result))
+    return failure(name, "ask for the index", result);
+  int index = device.ifr_ifindex;
+
+  if (long result = Filter(network, shared_mac).attach(fd); sys::failed(result))
+    return failure(name, "set a filter", result);
+  // Linux 4.20; before it our own frames come back and are dropped by their destination.
+  set(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, 1);
+  if (!shared_mac) {
+    packet_mreq membership{};
+    membership.mr_ifindex = index;
+    membership.mr_type = PACKET_MR_UNICAST;
+    membership.mr_alen = static_cast<unsigned short>(network.link.mac.bytes.size());
+    std::memcpy(membership.mr_address, network.link.mac.bytes.data(), network.link.mac.bytes.size());
+    if (long result = set(fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &membership, sizeof membership);
+        sys::failed(result))
+      return failure(name, "receive under the MAC address " + to_string(network.link.mac), result);
+  }
+  sockaddr_ll address{};
+  address.sll_family = AF_PACKET;
+  address.sll_protocol = __builtin_bswap16(ETH_P_ALL);
+  address.sll_ifindex = index;
+  if (long result = sys::call(SYS_bind, fd, sys::arg(&address), sizeof address);
+      sys::failed(result) && result != -ENETDOWN)
+    return failure(name, "bind the packet socket", result);
+  return std::nullopt;
+}
+
+}  // namespace ustack::io
