@@ -86,7 +86,7 @@ def packet_link_down(context: Context):
     running.stdin.flush()
     lab.in_host_namespace("ip", "link", "set", "dev", "eth0", "up").ok()
     running.ok(30)
-    check(b"b'2'" in running.stdout, "the second answer is missing")
+    check("b'2'" in running.stdout, "the second answer is missing")
 
 
 @case("packet.errors", kernel=False)
