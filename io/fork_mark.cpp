@@ -41,4 +41,6 @@ uint64_t fork_generation() {
   return page->compare_exchange_strong(zero, fresh) ? fresh : zero;
 }
 
+const void* fork_mark_page() { return mark_page.load(std::memory_order_acquire); }
+
 }  // namespace ustack::io

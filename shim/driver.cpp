@@ -129,8 +129,11 @@ Sleep::~Sleep() {
     shared_.asleep_until = SharedHost::kAwake;
     pthread_mutex_unlock(&shared_.role);
   }
-  if (shared_.driver == nullptr)
-    if (Waiter* next = shared_.sleepers.front()) rouse(shared_, *next);
+  if (shared_.driver != nullptr) return;
+  if (Waiter* next = shared_.sleepers.front())
+    rouse(shared_, *next);
+  else
+    keeper::driver_leaves(shared_, shared_.keeper);
 }
 
 /// The thread's own, made when it first drives; nullptr: no memory.

@@ -33,17 +33,19 @@ bool make(int event) {
 
 }  // namespace
 
-bool make_driver_event() { return make(kDriver); }
+bool make_first_events() { return make(kDriver) && make(kKeeper); }
 
-void make_shared_events() {
-  for (int event = 1; event < kShared; ++event)
-    if (!make(event)) return;
+bool make_shared_events() {
+  if (descriptor(kShared - 1) >= 0) return false;
+  for (int event = kFirstShared; event < kShared; ++event)
+    if (!make(event)) return event > kFirstShared;
+  return true;
 }
 
 int take() {
   SharedHost& shared = *shared_host;
   if (shared.attached_count > 1) {
-    for (int event = 1; event < kShared; ++event) {
+    for (int event = kFirstShared; event < kShared; ++event) {
       uint32_t mine = uint32_t{1} << event;
       if ((shared.shared_events & mine) != 0 || descriptor(event) < 0) continue;
       shared.shared_events |= mine;
@@ -64,7 +66,7 @@ int take() {
 }
 
 void give_back(int event) {
-  if (event <= kDriver) return;
+  if (event < kFirstShared) return;
   if (event < kShared) {
     shared_host->shared_events &= ~(uint32_t{1} << event);
     if (Attachment* own = process_state().attachment) own->shared_events &= ~(uint32_t{1} << event);
@@ -76,6 +78,15 @@ void give_back(int event) {
 void after_fork_in_child() {
   for (int event = kShared; event < kMost; ++event)
     if (descriptor(event) >= 0) own_in_use[event / 64] |= uint64_t{1} << (event % 64);
+}
+
+void forget_own() {
+  for (int event = kShared; event < kMost; ++event) descriptors[event].store(0, std::memory_order_relaxed);
+}
+
+void adopt(int event, io::Descriptor fd) {
+  if (event < kFirstShared || event >= kShared || descriptor(event) >= 0 || !io::move_high(fd).ok()) return;
+  descriptors[event].store(fd.release() + 1, std::memory_order_release);
 }
 
 int descriptor(int event) {

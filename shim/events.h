@@ -3,27 +3,37 @@
 // descriptor it has for it.
 //
 //   0                 the driver's: made with the host, so that every relative has inherited it
-//   1 .. kShared      for sleepers of related processes: made before the first fork
+//   1                 the keeper's: the same
+//   2 .. kShared      for sleepers of related processes: made before the first fork
 //   from kShared on   for sleepers of one process; also good for its descendants that were forked later
 #pragma once
 
 #include <cstdint>
 
+#include "io/descriptor.h"
+
 namespace ustack::shim::events {
 
 inline constexpr int kDriver = 0;
+inline constexpr int kKeeper = 1;
+inline constexpr int kFirstShared = 2;
 inline constexpr int kShared = 16;
 inline constexpr int kMost = 256;
 
-/// Makes the driver's. False: no descriptor is to be had.
-bool make_driver_event();
-/// Makes the shared ones, before the first fork of a process with a host. Fewer if descriptors run out.
-void make_shared_events();
+/// Makes the driver's and the keeper's. False: no descriptor is to be had.
+bool make_first_events();
+/// Makes the shared ones, before the first fork of a process with a host. Fewer if descriptors run out. True:
+/// some were made now.
+bool make_shared_events();
 /// An event that is not in use, for a sleeper that others can wake; -1: none. Lock: the host's.
 int take();
 void give_back(int event);
 /// The events of the parent's own are the parent's sleepers': here they may be set, never taken.
 void after_fork_in_child();
+/// In the keeper: the events from kShared on are the program's, and closed.
+void forget_own();
+/// In the keeper: a shared event that was made after it was started. Takes over the descriptor.
+void adopt(int event, io::Descriptor fd);
 /// This process's descriptor for it; -1: it has none.
 int descriptor(int event);
 bool is_event(int fd);

@@ -9,9 +9,8 @@
 //
 // The tables' lock is held across the fork itself, so that the kernel's table and ours agree in the child.
 //
-// What comes with the keeper (a helper process that shares the arena): a process that is killed while others
-// live has its references given back at once and not when its number is free (SharedHost::reap_dead), data is
-// delivered after the last process's end (linger.cpp) and timers run while all processes compute.
+// A process that is killed has its references given back by the keeper at once (keeper.h); without a keeper,
+// by whichever relative drives, when its number is free (SharedHost::reap_dead).
 #include <csignal>
 #include <utility>
 
@@ -21,6 +20,7 @@
 #include "shim/events.h"
 #include "shim/fd_table.h"
 #include "shim/host_lock.h"
+#include "shim/keeper.h"
 #include "shim/process.h"
 #include "shim/process_state.h"
 #include "shim/scope.h"
@@ -35,7 +35,8 @@ namespace {
 void close_others_descriptors(ProcessState& state) {
   for (int fd = io::next_own_descriptor(0); fd >= 0; fd = io::next_own_descriptor(fd + 1)) {
     if (fd == state.link.fd() || fd == state.link.claim().get() || fd == state.placeholder.get() ||
-        fd == state.log_sink.descriptor().get() ||
+        fd == state.log_sink.descriptor().get() || fd == state.counters_file.get() ||
+        fd == keeper::control().to_keeper.get() || fd == keeper::control().in_keeper.get() ||
         (state.capture != nullptr && fd == state.capture->descriptor().get()) || events::is_event(fd))
       continue;
     io::remove_own_descriptor(fd);
@@ -52,6 +53,7 @@ Attachment* SharedHost::attach(FdTable* table) {
   attachment->serial = ++last_serial;
   attachment->pid_namespace.store(this_pid_namespace(), std::memory_order_relaxed);
   attached.push_back(*attachment);
+  ++keeper.processes;
   ++attachments;
   ++attached_count;
   return attachment;
@@ -67,21 +69,30 @@ void SharedHost::detach(Attachment& attachment) {
   arena->destroy(&attachment);
 }
 
+int32_t Attachment::number_in(uint64_t where) const {
+  if (where == 0) return 0;
+  if (int32_t number = pid.load(std::memory_order_relaxed); number != 0 && pid_namespace.load() == where)
+    return number;
+  return outer_namespace == where ? outer_pid : 0;
+}
+
+void SharedHost::bury(Attachment& attachment) {
+  if (!attachment.ended) {
+    host->log()(LogLevel::info, [&](LogLine& line) {
+      line << "process " << attachment.pid.load() << " has died; what it had open is closed";
+    });
+  }
+  detach(attachment);
+}
+
 void SharedHost::reap_dead() {
   uint64_t here = this_pid_namespace();
   if (here == 0) return;
   Attachment* next;
   for (Attachment* one = attached.front(); one != nullptr; one = next) {
     next = attached.next(*one);
-    int32_t pid = one->pid.load(std::memory_order_relaxed);
-    if (pid == 0 || one->pid_namespace.load(std::memory_order_relaxed) != here) continue;
-    if (io::sys::call(SYS_kill, pid, 0) != -ESRCH) continue;
-    if (!one->ended) {
-      host->log()(LogLevel::info, [&](LogLine& line) {
-        line << "process " << pid << " has died; what it had open is closed";
-      });
-    }
-    detach(*one);
+    int32_t pid = one->number_in(here);
+    if (pid != 0 && io::sys::call(SYS_kill, pid, 0) == -ESRCH) bury(*one);
   }
 }
 
@@ -95,6 +106,7 @@ void begin_child(ProcessState& state, Attachment* attachment) {
   signals::after_fork_in_child();
   events::after_fork_in_child();
   FdTable::lock().reset();
+  keeper::forget_child();
   close_others_descriptors(state);
 
   state.attachment = attachment;
@@ -102,6 +114,7 @@ void begin_child(ProcessState& state, Attachment* attachment) {
   if (attachment == nullptr) return;  // the arena had no room: no socket here is the host's
   // In another namespace the number that the parent has noted, or is about to, means nothing.
   uint64_t here = this_pid_namespace();
+  state.pid_namespace = here;
   if (attachment->pid_namespace.load() != here) attachment->pid_namespace.store(0);
   attachment->pid.store(Process::id());
   attachment->pid_namespace.store(here);
@@ -127,7 +140,7 @@ void Process::before_fork() {
   ThreadState& thread = this_thread();
   SharedHost& shared = *shared_host;
   acquire(shared);
-  events::make_shared_events();
+  if (events::make_shared_events()) keeper::share_events();
   FdTable::lock().lock();
   FdTable* table = FdTable::current() != nullptr ? FdTable::current()->copy() : nullptr;
   thread.forked = table != nullptr ? shared.attach(table) : nullptr;
@@ -148,17 +161,22 @@ void Process::fork_returned(pid_t pid) {
   Attachment* attachment = std::exchange(thread.forked, nullptr);
   if (shared_host == nullptr || attachment == nullptr) return;
   Scope scope;
+  keeper::ensure();
   HostLock lock;
   // The child may have run, ended and been cleared away by now.
   bool there = false;
   for (Attachment& each : shared_host->attached)
     there |= &each == attachment && each.serial == thread.forked_serial;
   if (!there) return;
-  int32_t unknown = 0;
-  if (pid < 0)
+  if (pid < 0) {
     shared_host->detach(*attachment);
-  else
-    attachment->pid.compare_exchange_strong(unknown, pid);
+    return;
+  }
+  int32_t unknown = 0;
+  attachment->pid.compare_exchange_strong(unknown, pid);
+  attachment->outer_pid = pid;
+  attachment->outer_namespace = this_pid_namespace();
+  keeper::processes_changed(*shared_host);
 }
 
 void Process::after_fork_in_child() {

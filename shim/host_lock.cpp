@@ -20,6 +20,8 @@ struct Ending {
   std::atomic<uint32_t>* word;
   int event;
 
+  /// This process has what it takes.
+  bool possible() const { return event == Waiter::kNoEvent || events::descriptor(event) >= 0; }
   void operator()() const {
     if (event != Waiter::kNoEvent)
       events::set(event);
@@ -27,6 +29,15 @@ struct Ending {
       io::sys::call(SYS_futex, io::sys::arg(word), FUTEX_WAKE, 1);
   }
 };
+
+/// Sleepers of another process that only its own events wake, which this one (the keeper) doesn't have. While
+/// somebody sleeps there is a driver, or one is about to be; it wakes them when it drops the lock.
+void leave_to_driver(SharedHost& shared, IntrusiveList<Waiter, PendingWake>& sleepers) {
+  shared.wakes.splice_back(sleepers);
+  Waiter* driver = shared.driver;
+  if (driver != nullptr && driver->asleep && driver->word.exchange(1) == 0)
+    Ending{&driver->word, driver->event}();
+}
 
 /// Wake-ups made after the lock was dropped; more are made under it.
 constexpr int kEndings = 32;
@@ -47,6 +58,7 @@ SharedHost* shared_host = nullptr;
 void SharedHost::initialise_locks() {
   make_robust(lock);
   make_robust(role);
+  make_robust(keeper.life);
 }
 
 void acquire(SharedHost& shared) {
@@ -64,13 +76,20 @@ void acquire(SharedHost& shared) {
 void drop(SharedHost& shared) {
   Ending endings[kEndings];
   int count = 0;
+  IntrusiveList<Waiter, PendingWake> others;
   while (Waiter* waiter = shared.wakes.pop_front()) {
     Ending ending{&waiter->word, waiter->event};
+    if (!ending.possible()) {
+      others.push_back(*waiter);
+      continue;
+    }
     if (count < kEndings)
       endings[count++] = ending;
     else
       ending();
   }
+  if (!others.empty()) [[unlikely]]
+    leave_to_driver(shared, others);
   pthread_mutex_unlock(&shared.lock);
   for (int i = 0; i < count; ++i) endings[i]();
 }
@@ -88,6 +107,10 @@ void settle(SharedHost& shared) {
     shared.asleep_until = SharedHost::kAwake;
     rouse(shared, *shared.driver);
   }
+  // The same for the keeper, where nobody drives.
+  if (shared.driver == nullptr && shared.keeper.watching_until != SharedHost::kAwake &&
+      (full || host.next_deadline() < shared.keeper.watching_until))
+    keeper::wake(shared);
 }
 
 HostLock::HostLock() { lock(); }
@@ -107,9 +130,13 @@ void HostLock::lock() {
 }
 
 void HostLock::unlock() {
-  settle(*shared_host);
+  SharedHost& shared = *shared_host;
+  settle(shared);
   held_ = false;
-  drop(*shared_host);
+  bool keeper_missing = shared.keeper.missing;
+  drop(shared);
+  if (keeper_missing && !keeper::is_keeper()) [[unlikely]]
+    keeper::ensure();
 }
 
 }  // namespace ustack::shim

@@ -1,12 +1,14 @@
-// A program's end. What it has sent is delivered and its connections are closed in order, as the kernel would
-// do after the program is gone; until there is a keeper to do so, the program's last thread does it here, for
-// a bounded time.
+// A program's end. What it has sent is delivered and its connections are closed in order after the program is
+// gone, by the keeper (keeper.h). Where there can't be one the program's last thread does it here, for a
+// bounded time.
 #include <csignal>
 
 #include "io/capture.h"
 #include "io/clock.h"
 #include "io/syscalls.h"
+#include "shim/counters_file.h"
 #include "shim/host_lock.h"
+#include "shim/keeper.h"
 #include "shim/process.h"
 #include "shim/process_state.h"
 #include "shim/scope.h"
@@ -66,19 +68,6 @@ void deliver(HostLock& lock) {
   }
 }
 
-/// One "name value" line for each counter, named as nstat(8) does.
-void write_counters(const std::string& path, const Counters& counters) {
-  std::string text;
-  for (const CounterDescription& row : kCounterTable) {
-    text.append(row.group).append(row.name).append(" ");
-    text.append(std::to_string(counters.*row.field)).append("\n");
-  }
-  long fd = io::sys::openat(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (fd < 0) return;
-  io::sys::write(static_cast<int>(fd), text.data(), text.size());
-  io::sys::close(static_cast<int>(fd));
-}
-
 }  // namespace
 
 void Process::linger() {
@@ -88,15 +77,16 @@ void Process::linger() {
   SharedHost& shared = *shared_host;
   OthersBlocked blocked;
   Scope scope;
+  bool kept = keeper::will_take_over();
   HostLock lock;
   leave_host();
   if (shared.attached_count > 0) shared.reap_dead();
-  // Relatives have the host too: whichever waits next drives what is left.
-  if (shared.attached_count == 0) {
+  // Relatives have the host too: whichever waits next drives what is left, or the keeper.
+  if (kept)
+    keeper::wake(shared);
+  else if (shared.attached_count == 0)
     deliver(lock);
-    if (!state.config.counters_file.empty())
-      write_counters(state.config.counters_file, lock.host().counters());
-  }
+  if (shared.attached_count == 0) write_counters(state.counters_file, lock.host().counters());
   if (state.capture != nullptr) state.capture->flush();
 }
 

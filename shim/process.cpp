@@ -1,5 +1,6 @@
 #include "shim/process.h"
 
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -18,9 +19,11 @@
 #include "io/log_sink.h"
 #include "io/own_descriptors.h"
 #include "io/random.h"
+#include "shim/counters_file.h"
 #include "shim/events.h"
 #include "shim/fd_table.h"
 #include "shim/host_lock.h"
+#include "shim/keeper.h"
 #include "shim/process_state.h"
 #include "shim/scope.h"
 #include "shim/shared_host.h"
@@ -60,7 +63,8 @@ std::optional<io::OpenError> make_descriptors(ProcessState& state) {
       io::Descriptor(static_cast<int>(io::sys::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)));
   if (!state.placeholder || !io::move_high(state.placeholder).ok() ||
       !io::move_high(state.link.descriptor()).ok() ||
-      (state.link.claim() && !io::move_high(state.link.claim()).ok()) || !events::make_driver_event())
+      (state.link.claim() && !io::move_high(state.link.claim()).ok()) || !events::make_first_events() ||
+      !keeper::make_control().ok())
     return io::OpenError{EMFILE,
                          "no descriptors left for the host's own use: raise RLIMIT_NOFILE (ulimit -n)"};
   if (!state.config.log_file.empty())
@@ -70,6 +74,8 @@ std::optional<io::OpenError> make_descriptors(ProcessState& state) {
       return error;
     state.link.capture = state.capture;
   }
+  if (!state.config.counters_file.empty())
+    if (auto error = open_counters_file(state.config.counters_file, &state.counters_file)) return error;
   return std::nullopt;
 }
 
@@ -106,6 +112,7 @@ std::optional<io::OpenError> make_host(ProcessState& state) {
   attachment->pid.store(Process::id());
   state.attachment = attachment;
   state.generation = io::fork_generation();
+  state.pid_namespace = attachment->pid_namespace.load();
 
   unfinished.region = nullptr;
   shared_host = shared;
@@ -116,6 +123,7 @@ std::optional<io::OpenError> make_host(ProcessState& state) {
     lock.host().network().start();
   }
   FdTable::set_current(table);
+  keeper::ensure();
   return std::nullopt;
 }
 
@@ -127,7 +135,7 @@ uint64_t this_pid_namespace() {
   struct stat status {};
   long result =
       io::sys::call(SYS_newfstatat, AT_FDCWD, io::sys::arg("/proc/self/ns/pid"), io::sys::arg(&status), 0);
-  return result == 0 ? status.st_ino : 0;
+  return result == 0 ? status.st_ino : process_state().pid_namespace;
 }
 
 void Process::start() {
@@ -144,6 +152,7 @@ void Process::start() {
     io::sys::call(SYS_exit_group, kConfigurationError);
   }
   check_user_pointers(state->config.check_pointers);
+  state->seccomp_at_start = io::sys::call(SYS_prctl, PR_GET_SECCOMP);
 }
 
 Status Process::ensure_host() {
@@ -178,9 +187,14 @@ int32_t Process::id() {
 
 bool Process::move_own(int fd) {
   ProcessState& state = process_state();
-  io::Descriptor* const holders[] = {&state.link.descriptor(), &state.link.claim(), &state.placeholder,
+  io::Descriptor* const holders[] = {&state.link.descriptor(),
+                                     &state.link.claim(),
+                                     &state.placeholder,
                                      &state.log_sink.descriptor(),
-                                     state.capture != nullptr ? &state.capture->descriptor() : nullptr};
+                                     state.capture != nullptr ? &state.capture->descriptor() : nullptr,
+                                     &state.counters_file,
+                                     &keeper::control().to_keeper,
+                                     &keeper::control().in_keeper};
   // The calling thread's engine makes its descriptors anew when it next drives.
   if (ThreadState& thread = this_thread(); thread.engine != nullptr) {
     Scope scope;

@@ -1,5 +1,5 @@
 // What a process with the library in it owns itself. Not in the arena: fork copies it. Internal to
-// process.cpp, fork.cpp and linger.cpp.
+// process.cpp, fork.cpp, linger.cpp and the keeper.
 #pragma once
 
 #include <atomic>
@@ -27,6 +27,7 @@ struct ProcessState {
   io::Link link;
   io::Descriptor placeholder;
   io::Capture* capture = nullptr;
+  io::Descriptor counters_file;
   Attachment* attachment = nullptr;
   std::atomic<int32_t> pid{0};
   /// io::fork_generation() of the process that this is the state of.
@@ -34,7 +35,10 @@ struct ProcessState {
   /// Held while the host is made.
   ProcessLock start_lock;
   bool failure_told = false;
-  bool handlers_registered = false;
+  /// PR_GET_SECCOMP when the library was loaded.
+  long seccomp_at_start = 0;
+  /// this_pid_namespace() when it could last be asked: not after a chroot.
+  uint64_t pid_namespace = 0;
   std::atomic<bool> lingered{false};
 };
 

@@ -11,6 +11,7 @@
 
 #include "io/shared_region.h"
 #include "shim/driver.h"
+#include "shim/keeper.h"
 #include "stack/base/intrusive_list.h"
 #include "stack/host.h"
 #include "stack/mem/shared_arena.h"
@@ -25,6 +26,11 @@ struct Attachment : ListHook<> {
   std::atomic<int32_t> pid{0};
   /// Where `pid` is a process's number; 0: not known.
   std::atomic<uint64_t> pid_namespace{0};
+  /// The number as its parent knows it, and where: another one for the first process of a namespace.
+  int32_t outer_pid = 0;
+  uint64_t outer_namespace = 0;
+  /// The keeper's descriptor of the process; -1: it has none.
+  int keepers_descriptor = -1;
   /// Never used twice.
   uint64_t serial = 0;
   FdTable* table = nullptr;
@@ -34,6 +40,9 @@ struct Attachment : ListHook<> {
   uint32_t shared_events = 0;
   /// It has closed everything and is about to end; its table may still be looked at until it has.
   bool ended = false;
+
+  /// Its number in a PID namespace; 0: not known. Lock held.
+  int32_t number_in(uint64_t where) const;
 };
 
 /// Lock: its own `lock`, but for what is said to be read without.
@@ -75,12 +84,16 @@ struct SharedHost {
   /// An owner of `lock` has died in the middle of a change. Logged; what it left may be inconsistent.
   bool suspect = false;
 
+  keeper::Record keeper;
+
   /// Frees what is left of processes that have died, and closes what they had open if they died without a
   /// word (kill -9), as far as their numbers tell: not while they are zombies. Lock held.
   void reap_dead();
   /// Takes a process in, with its table. nullptr: no memory. Lock held, or not yet shared.
   Attachment* attach(FdTable* table);
   void detach(Attachment& attachment);
+  /// The process is dead: closes what it had open if it died without a word.
+  void bury(Attachment& attachment);
   /// Makes the locks. The memory is zeroed.
   void initialise_locks();
 };

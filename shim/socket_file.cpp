@@ -12,6 +12,7 @@
 #include "io/syscalls.h"
 #include "shim/blocker.h"
 #include "shim/epoll_set.h"
+#include "shim/keeper.h"
 #include "shim/loopback_twin.h"
 #include "stack/host.h"
 
@@ -80,7 +81,10 @@ void SocketFile::open_twin(int backlog) {
   for (EpollMember& member : registrations) member.set.attach_half(member, twin_);
 }
 
-void SocketFile::close_twin() { io::Descriptor(std::exchange(twin_, -1)).reset(); }
+void SocketFile::close_twin() {
+  io::Descriptor twin(std::exchange(twin_, -1));
+  if (keeper::is_keeper()) twin.release();  // a number of the process that is gone, and closed with it
+}
 
 Status SocketFile::connect(HostLock& lock, const SocketAddress& remote) {
   Status s = socket_.connect(remote);

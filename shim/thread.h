@@ -13,6 +13,8 @@ Status make_thread_key();
 /// In the child of a fork, in its only thread: the waiter and the engine are the parent's.
 void after_fork_in_child(ThreadState& thread);
 
+/// A waiter that belongs to no thread; nullptr: no memory. Lock: the host's.
+Waiter* make_waiter();
 /// Takes a waiter's entries out of all queues. Lock: the host's.
 void withdraw(Waiter& waiter);
 /// The same, and frees it.

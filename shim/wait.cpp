@@ -65,10 +65,12 @@ bool wake(Waiter& waiter) {
   return true;
 }
 
+Waiter* make_waiter() { return shared_host->arena->create<ThreadWaiter>(); }
+
 Waiter* this_waiter() {
   ThreadState& thread = this_thread();
   if (thread.waiter == nullptr && expect_thread_end()) {
-    thread.waiter = shared_host->arena->create<ThreadWaiter>();
+    thread.waiter = make_waiter();
     if (thread.waiter != nullptr && process_state().attachment != nullptr)
       process_state().attachment->waiters.push_back(*thread.waiter);
   }
@@ -83,6 +85,10 @@ void withdraw(Waiter& waiter) {
 
 void destroy_waiter(Waiter* waiter) {
   withdraw(*waiter);
+  if (shared_host->driver == waiter) {  // its thread was killed
+    shared_host->driver = nullptr;
+    shared_host->asleep_until = SharedHost::kAwake;
+  }
   shared_host->arena->destroy(static_cast<ThreadWaiter*>(waiter));
 }
 

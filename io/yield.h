@@ -1,0 +1,34 @@
+// How a program asks for a device that only the keeper of an earlier one still uses.
+//
+// A TAP has one user at a time. A keeper (shim/keeper.h) that outlives its program delivers what is unsent
+// and holds TIME-WAIT on the device; the next program that wants it connects to the keeper's socket in the
+// abstract namespace (which is that of the network namespace, as the device is) and waits for its end.
+#pragma once
+
+#include <string_view>
+
+#include "io/descriptor.h"
+#include "stack/base/time.h"
+
+namespace ustack::io {
+
+enum class YieldAnswer : uint8_t {
+  nobody,  ///< no keeper has this device
+  in_use,  ///< its programs still run
+  gone,    ///< it has delivered what it had to, and ended
+  late,    ///< it was not done in time
+};
+
+/// Asks the keeper of `device` to deliver what is left, to skip TIME-WAIT and to end; waits for that, at most
+/// `patience`.
+YieldAnswer ask_to_yield(std::string_view device, Duration patience);
+
+/// The keeper's side: a listening SOCK_SEQPACKET socket, O_NONBLOCK; empty: it can't be had, nobody can ask.
+/// Who connects either gets a message (in_use) or waits for the end of the connection.
+Descriptor open_yield_socket(std::string_view device);
+/// Accepts who asks; empty: nobody does (any more).
+Descriptor accept_yield(const Descriptor& listening);
+/// Tells it that the device is in use.
+void refuse_yield(Descriptor asking);
+
+}  // namespace ustack::io

@@ -1,0 +1,504 @@
+// The keeper's own life. It runs on a stack in the arena, without the program's memory: no malloc, no stdio,
+// no environment, nothing of the heap (the strings of io::Config among it).
+//
+// It never holds the role of the driver while it sleeps, so that a thread of the program that begins to wait
+// has it at once; both then sleep on the link until the next frame, after which the keeper sees that somebody
+// drives. Who drives is looked at only every few milliseconds, since a program that waits, computes and waits
+// again takes and leaves the role thousands of times a second and should not pay for that.
+#include <linux/capability.h>
+#include <linux/futex.h>
+#include <linux/prctl.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "io/capture.h"
+#include "io/clock.h"
+#include "io/engine.h"
+#include "io/fork_mark.h"
+#include "io/syscalls.h"
+#include "io/yield.h"
+#include "shim/counters_file.h"
+#include "shim/escape.h"
+#include "shim/events.h"
+#include "shim/fd_table.h"
+#include "shim/host_lock.h"
+#include "shim/keeper.h"
+#include "shim/keeper_memory.h"
+#include "shim/process.h"
+#include "shim/process_state.h"
+#include "shim/scope.h"
+#include "shim/shared_host.h"
+#include "shim/thread.h"
+#include "stack/tcp/protocol.h"
+
+namespace ustack::shim::keeper {
+
+namespace {
+
+namespace sys = io::sys;
+
+/// How long nobody must have driven.
+constexpr Duration kGrace = 1ms;
+/// How seldom the keeper looks, at most, while a program takes and leaves the role all the time. Less than a
+/// peer waits for an acknowledgement.
+constexpr Duration kLongestTick = 16ms;
+/// Who has driven that long without a break is trusted to say when it leaves.
+constexpr Duration kRestAfter = 100ms;
+/// Where a process can't be watched by a descriptor, it is looked for that often.
+constexpr Duration kLookForDead = 500ms;
+
+/// For a keeper that was asked to end (SIGTERM, a program that wants the device): as long as the peers
+/// answer, at most this long; and without any segment from a peer, this long: some retransmissions.
+constexpr Duration kLongest = 60s, kWithoutProgress = 5s;
+/// After SIGTERM: the system goes down, and will not wait for long.
+constexpr Duration kLongestWhenTold = 5s;
+
+constexpr uint64_t bit(int signal) { return uint64_t{1} << (signal - 1); }
+
+// --- becoming the keeper ---
+
+/// Descriptors that stay, in ascending order.
+struct KeptDescriptors {
+  static constexpr int kMost = 64;
+  int fds[kMost];
+  int count = 0;
+
+  void add(int fd) {
+    if (fd < 0 || count == kMost) return;
+    int* at = std::lower_bound(fds, fds + count, fd);
+    if (at != fds + count && *at == fd) return;
+    std::memmove(at + 1, at, static_cast<size_t>(fds + count - at) * sizeof(int));
+    *at = fd;
+    ++count;
+  }
+};
+
+void close_the_programs_descriptors() {
+  ProcessState& state = process_state();
+  control().to_keeper.release();
+  KeptDescriptors kept;
+  kept.add(state.link.fd());
+  kept.add(state.link.claim().get());
+  kept.add(state.placeholder.get());
+  kept.add(state.log_sink.descriptor().get());
+  if (state.capture != nullptr) kept.add(state.capture->descriptor().get());
+  kept.add(state.counters_file.get());
+  kept.add(control().in_keeper.get());
+  for (int event = 0; event < events::kShared; ++event) kept.add(events::descriptor(event));
+  events::forget_own();
+
+  int next = 0;
+  for (int i = 0; i < kept.count; ++i) {
+    if (kept.fds[i] > next) sys::call(SYS_close_range, next, kept.fds[i] - 1, 0);
+    next = kept.fds[i] + 1;
+  }
+  sys::call(SYS_close_range, next, ~0u, 0);
+  // Whatever has these numbers next must not be what a line of the log goes to.
+  for (int fd = 0; fd < 3; ++fd) sys::call(SYS_dup3, state.placeholder.get(), fd, O_CLOEXEC);
+}
+
+void drop_privileges() {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct none[2]{};
+  sys::call(SYS_capset, sys::arg(&header), sys::arg(none));
+  sys::call(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+}
+
+/// All signals stay blocked, so that no handler of the program's, whose code is gone, ever runs; a fault
+/// kills. SIGTERM is read from a descriptor, for which it must not be ignored.
+void default_action(int number) {
+  struct {
+    uintptr_t handler = 0;
+    unsigned long flags = 0;
+    uintptr_t restorer = 0;
+    uint64_t mask = 0;
+  } action;
+  sys::call(SYS_rt_sigaction, number, sys::arg(&action), 0, sys::kSignalSetBytes);
+}
+
+/// What the clone has copied of the program's and is not true of this process.
+void begin_anew() {
+  ProcessState& state = process_state();
+  become();
+  state.pid.store(0);
+  state.generation = io::fork_generation();
+  state.start_lock.reset();
+  FdTable::lock().reset();
+  ThreadState& thread = this_thread();
+  thread.engine = nullptr;  // with the memory and the descriptors of the program
+  after_fork_in_child(thread);
+  thread.signal_deferred.store(false);
+  thread.has_wait_mask = thread.deferred_in_wait = false;
+  thread.forked = nullptr;
+  thread.depth = 1;
+  state.attachment = nullptr;
+}
+
+// --- the loop ---
+
+class Keeper {
+ public:
+  explicit Keeper(void* stack) : shared_(*shared_host), record_(shared_.keeper), stack_(stack) {}
+  [[noreturn]] void run();
+
+ private:
+  bool attach(HostLock& lock);
+  void open_descriptors();
+  bool watch(int fd);
+
+  void turn(HostLock& lock);
+  /// How long to leave the host to whoever drives; zero: it is the keeper's turn to.
+  Duration leave_to_others(Instant now);
+  void drive(Instant until);
+  void rest(Duration time);
+  /// The mark that drop() and wake-ups need of a waiter that sleeps.
+  void fall_asleep();
+  void awake();
+
+  void serve(HostLock& lock);
+  void receive_messages();
+  void take_message(const Message& message, const int* fds, int count);
+  void answer_yield();
+  void watch_processes();
+  bool process_ended(int fd);
+  void bury(Attachment& process);
+
+  bool may_leave(Instant now);
+  bool told_to_end() const { return yielding_ || terminated_; }
+  bool out_of_patience(Instant now);
+  [[noreturn]] void leave();
+
+  SharedHost& shared_;
+  Record& record_;
+  void* stack_;
+  io::Engine* engine_ = nullptr;
+  /// All that ends its sleep beside the link, the timers and wake-ups.
+  io::Descriptor set_, signals_, yield_;
+  /// A device's next user is waited for here; others keep it for themselves.
+  bool holds_time_wait_ = false;
+
+  uint64_t generation_seen_ = 0, processes_seen_ = ~uint64_t{0};
+  Instant changed_at_{};
+  Duration tick_ = kGrace;
+  /// Some process has no descriptor here to be watched by.
+  bool blind_ = false;
+  bool link_lost_ = false;
+
+  bool yielding_ = false, terminated_ = false;
+  /// Since when nobody is attached and it was told to end; since when no segment came.
+  Instant ending_since_ = kNever, progress_at_{};
+  uint64_t segments_seen_ = 0;
+};
+
+bool Keeper::attach(HostLock& lock) {
+  // What the one before has left.
+  if (record_.waiter != nullptr) destroy_waiter(record_.waiter);
+  FdTable::destroy(record_.table);
+  if (record_.stack != nullptr) shared_.arena->release(record_.stack, kStackBytes);
+  record_.resting = record_.missing = false;
+  record_.watching_until = Instant::min();
+  for (Attachment& process : shared_.attached) process.keepers_descriptor = -1;
+
+  record_.stack = stack_;
+  record_.table = FdTable::create(*shared_.arena);
+  record_.waiter = make_waiter();
+  FdTable::set_current(record_.table);
+  record_.pid.store(Process::id());
+  if (record_.table == nullptr || record_.waiter == nullptr) return false;
+  engine_ = io::Engine::create(io::EngineKind::plain, Process::link(), *shared_.host);
+  if (engine_ == nullptr) return false;
+  lock.host().log()(LogLevel::debug, [&](LogLine& line) { line << "keeper process " << Process::id(); });
+  record_.state.store(Record::running);
+  sys::call(SYS_futex, sys::arg(&record_.state), FUTEX_WAKE, ~0u >> 1);
+  return true;
+}
+
+bool Keeper::watch(int fd) {
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.fd = fd;
+  return fd >= 0 && sys::call(SYS_epoll_ctl, set_.get(), EPOLL_CTL_ADD, fd, sys::arg(&event)) == 0;
+}
+
+void Keeper::open_descriptors() {
+  set_ = io::Descriptor(static_cast<int>(sys::call(SYS_epoll_create1, EPOLL_CLOEXEC)));
+  (void)io::move_high(set_);
+  uint64_t mask = bit(SIGTERM);
+  signals_ = io::Descriptor(static_cast<int>(
+      sys::call(SYS_signalfd4, -1, sys::arg(&mask), sys::kSignalSetBytes, SFD_NONBLOCK | SFD_CLOEXEC)));
+  (void)io::move_high(signals_);
+  watch(signals_.get());
+  watch(control().in_keeper.get());
+  io::LinkSpec::Scheme scheme = Process::config().link.scheme;
+  if (scheme == io::LinkSpec::Scheme::tap || scheme == io::LinkSpec::Scheme::tun) {
+    yield_ = io::open_yield_socket(Process::link().name());
+    holds_time_wait_ = watch(yield_.get());
+  }
+  if (int fd = escape::kernel_fd(); fd >= 0) watch(fd);
+}
+
+void Keeper::run() {
+  open_descriptors();
+  drop_privileges();
+  HostLock lock;
+  if (!attach(lock)) {
+    record_.state.store(Record::none);
+    record_.not_before = io::now() + 1s;
+    lock.unlock();
+    sys::call(SYS_exit_group, 1);
+  }
+  for (;;) turn(lock);
+}
+
+void Keeper::turn(HostLock& lock) {
+  if (processes_seen_ != record_.processes) watch_processes();
+  escape::run(lock);
+  Instant now = io::now();
+  if (may_leave(now)) leave();
+  Duration others = leave_to_others(now);
+  if (others == Duration(0)) {
+    Instant until = told_to_end() && shared_.attached_count == 0 ? now + 100ms : kNever;
+    drive(blind_ ? std::min(until, now + kLookForDead) : until);
+  } else {
+    rest(blind_ ? std::min(others, kLookForDead) : others);
+  }
+  serve(lock);
+  if (blind_) shared_.reap_dead();
+}
+
+Duration Keeper::leave_to_others(Instant now) {
+  bool changed = shared_.driver_generation != generation_seen_;
+  generation_seen_ = shared_.driver_generation;
+  if (changed) changed_at_ = now;
+  if (shared_.driver != nullptr) {
+    if (changed) tick_ = std::min(2 * tick_, kLongestTick);
+    return now - changed_at_ >= kRestAfter ? Duration::max() : tick_;
+  }
+  if (shared_.attached_count > 0 && now - changed_at_ < kGrace) return kGrace;
+  tick_ = kGrace;
+  return Duration(0);
+}
+
+void Keeper::fall_asleep() {
+  Waiter& waiter = *record_.waiter;
+  waiter.event = events::kKeeper;
+  waiter.word.store(0, std::memory_order_seq_cst);
+  waiter.asleep = true;
+  drop(shared_);
+}
+
+void Keeper::awake() {
+  acquire(shared_);
+  Waiter& waiter = *record_.waiter;
+  waiter.asleep = false;
+  static_cast<ListHook<PendingWake>&>(waiter).unlink();
+}
+
+void Keeper::drive(Instant until) {
+  engine_->transmit();
+  io::WaitRequest wait;
+  wait.deadline = std::max(Instant{}, std::min(until, shared_.host->next_deadline()));
+  wait.wake_fd = events::descriptor(events::kKeeper);
+  wait.kernel_fd = set_.get();
+  record_.watching_until = wait.deadline;
+  fall_asleep();
+
+  io::WaitResult result = engine_->wait(wait);
+
+  awake();
+  record_.watching_until = Instant::min();
+  Instant now = io::now();
+  engine_->deliver(now);
+  shared_.host->run(now);
+  settle(shared_);
+  link_lost_ |= result.link_lost;
+}
+
+void Keeper::rest(Duration time) {
+  settle(shared_);
+  record_.resting = time == Duration::max();
+  fall_asleep();
+
+  pollfd fds[2] = {{events::descriptor(events::kKeeper), POLLIN, 0}, {set_.get(), POLLIN, 0}};
+  __kernel_timespec timeout{time.count() / 1'000'000'000, time.count() % 1'000'000'000};
+  sys::ppoll(fds, 2, time == Duration::max() ? nullptr : &timeout, nullptr);
+  events::clear(events::kKeeper);
+
+  awake();
+  record_.resting = false;
+}
+
+// --- what happens beside the link ---
+
+void Keeper::serve(HostLock&) {
+  constexpr int kRoom = 16;
+  epoll_event ready[kRoom];
+  long count = sys::call(SYS_epoll_pwait, set_.get(), sys::arg(ready), kRoom, 0, 0, sys::kSignalSetBytes);
+  for (long i = 0; i < count; ++i) {
+    int fd = ready[i].data.fd;
+    if (fd == signals_.get()) {
+      signalfd_siginfo info;
+      terminated_ |= sys::read(fd, &info, sizeof info) > 0;
+    } else if (fd == control().in_keeper.get()) {
+      receive_messages();
+    } else if (fd == yield_.get()) {
+      answer_yield();
+    } else if (fd != escape::kernel_fd() && !process_ended(fd)) {
+      io::Descriptor(fd).reset();  // of one that a relative has buried
+    }
+  }
+}
+
+void Keeper::receive_messages() {
+  for (;;) {
+    Message message;
+    iovec part{&message, sizeof message};
+    alignas(cmsghdr) char rights[CMSG_SPACE(Message::kMostDescriptors * sizeof(int))];
+    msghdr header{};
+    header.msg_iov = &part;
+    header.msg_iovlen = 1;
+    header.msg_control = rights;
+    header.msg_controllen = sizeof rights;
+    long bytes =
+        sys::call(SYS_recvmsg, control().in_keeper.get(), sys::arg(&header), MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (bytes != sizeof message) return;
+    int fds[Message::kMostDescriptors];
+    int count = 0;
+    cmsghdr* first = CMSG_FIRSTHDR(&header);
+    if (first != nullptr && first->cmsg_type == SCM_RIGHTS) {
+      count = static_cast<int>((first->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+      std::memcpy(fds, CMSG_DATA(first), static_cast<size_t>(count) * sizeof(int));
+    }
+    take_message(message, fds, count);
+  }
+}
+
+void Keeper::take_message(const Message& message, const int* fds, int count) {
+  if (message.kind == Message::events) {
+    for (int i = 0; i < count; ++i) events::adopt(message.first + i, io::Descriptor(fds[i]));
+    return;
+  }
+  io::Descriptor end(count > 0 ? fds[0] : -1);
+  (void)io::move_high(end);
+  escape::adopt(*message.file, std::move(end));
+}
+
+void Keeper::answer_yield() {
+  while (io::Descriptor asking = io::accept_yield(yield_)) {
+    if (shared_.attached_count > 0) {
+      io::refuse_yield(std::move(asking));
+    } else {
+      yielding_ = true;
+      asking.release();  // closed by our end
+    }
+  }
+}
+
+/// Opens a descriptor for every process that has none here.
+void Keeper::watch_processes() {
+  processes_seen_ = record_.processes;
+  blind_ = false;
+  const uint64_t here = this_pid_namespace();
+  Attachment* next;
+  for (Attachment* process = shared_.attached.front(); process != nullptr; process = next) {
+    next = shared_.attached.next(*process);
+    if (process->keepers_descriptor >= 0) continue;
+    int32_t pid = process->number_in(here);
+    if (pid == 0) {
+      blind_ = true;
+      continue;
+    }
+    long opened = sys::call(SYS_pidfd_open, pid, 0);
+    if (opened == -ESRCH) {
+      bury(*process);
+      continue;
+    }
+    io::Descriptor fd(opened < 0 ? -1 : static_cast<int>(opened));
+    if (!fd || !io::move_high(fd).ok() || !watch(fd.get())) {
+      blind_ = true;
+      continue;
+    }
+    process->keepers_descriptor = fd.release();
+  }
+}
+
+bool Keeper::process_ended(int fd) {
+  for (Attachment& process : shared_.attached) {
+    if (process.keepers_descriptor != fd) continue;
+    bury(process);
+    return true;
+  }
+  return false;
+}
+
+void Keeper::bury(Attachment& process) {
+  io::Descriptor(std::exchange(process.keepers_descriptor, -1)).reset();
+  shared_.bury(process);
+  // If it drove, or was about to, another one must.
+  if (shared_.driver == nullptr && shared_.sleepers.front() != nullptr)
+    rouse(shared_, *shared_.sleepers.front());
+}
+
+// --- the end ---
+
+bool Keeper::out_of_patience(Instant now) {
+  uint64_t segments = shared_.host->counters().TcpInSegs;
+  if (ending_since_ == kNever) {
+    ending_since_ = progress_at_ = now;
+    segments_seen_ = segments;
+  } else if (segments != segments_seen_) {
+    segments_seen_ = segments;
+    progress_at_ = now;
+  }
+  Duration longest = terminated_ ? kLongestWhenTold : kLongest;
+  if (now < ending_since_ + longest && now < progress_at_ + kWithoutProgress) return false;
+  shared_.host->log()(LogLevel::warning, [](LogLine& line) {
+    line << "the keeper was told to end before all that was sent was acknowledged";
+  });
+  return true;
+}
+
+bool Keeper::may_leave(Instant now) {
+  if (shared_.attached_count > 0) return false;
+  if (link_lost_) return true;
+  if (told_to_end() && out_of_patience(now)) return true;
+  settle(shared_);
+  if (!escape::idle() || !shared_.host->drained()) return false;
+  return told_to_end() || !holds_time_wait_ || shared_.host->tcp().time_wait_count() == 0;
+}
+
+void Keeper::leave() {
+  record_.state.store(Record::none);
+  if (io::Capture* capture = process_state().capture) capture->flush();
+  write_counters(process_state().counters_file, shared_.host->counters());
+  drop(shared_);
+  sys::call(SYS_exit_group, 0);
+  __builtin_unreachable();
+}
+
+}  // namespace
+
+void process_main(void* argument) {
+  auto* start = static_cast<Start*>(argument);
+  sys::call(SYS_set_robust_list, sys::arg(start->robust_list), static_cast<long>(start->robust_list_bytes));
+  begin_anew();
+  int result = pthread_mutex_trylock(&shared_host->keeper.life);
+  if (result == EOWNERDEAD)
+    pthread_mutex_consistent(&shared_host->keeper.life);
+  else if (result != 0)
+    sys::call(SYS_exit_group, 1);  // another one was quicker
+  sys::call(SYS_prctl, PR_SET_NAME, sys::arg("ustack-keeper"));
+  default_action(SIGTERM);
+  sys::call(SYS_setsid);
+  sys::call(SYS_chdir, sys::arg("/"));
+  close_the_programs_descriptors();
+  unmap_program();
+  Keeper(start->stack).run();
+}
+
+}  // namespace ustack::shim::keeper
