@@ -19,6 +19,7 @@
 #include "io/config.h"
 #include "io/link.h"
 #include "io/syscalls.h"
+#include "io/yield.h"
 
 namespace ustack::io {
 
@@ -117,7 +118,9 @@ std::optional<OpenError> claim(const std::string& device, const IpAddress& addre
   std::string text = "ustack packet:" + device + " " + to_string(address);
   text.copy(name.sun_path + 1, sizeof name.sun_path - 1);
   auto length = static_cast<long>(offsetof(sockaddr_un, sun_path) + 1 + text.size());
-  if (long result = sys::call(SYS_bind, holder.get(), sys::arg(&name), length); sys::failed(result)) {
+  long result = retry_while_busy(text, -EADDRINUSE,
+                                 [&] { return sys::call(SYS_bind, holder.get(), sys::arg(&name), length); });
+  if (sys::failed(result)) {
     if (result == -EADDRINUSE)
       return OpenError{EADDRINUSE, "the address " + to_string(address) + " on " + device +
                                        " is in use by another program under libustack; choose another one in "

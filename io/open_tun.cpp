@@ -18,13 +18,6 @@ namespace ustack::io {
 namespace {
 
 constexpr char kTunDevice[] = "/dev/net/tun";
-/// How long a device may stay busy after its last user's io_uring was torn down, which the kernel does beside
-/// other work: 10 to 31 ms were measured on an idle machine, some hundred on one that compiles.
-constexpr Duration kBusyPatience = 1s;
-/// How long the keeper of an earlier program may take to deliver what that has sent: a little more than it
-/// takes at most (shim/keeper_process.cpp).
-constexpr Duration kKeeperPatience = 65s;
-
 std::string mode_name(bool tap) { return tap ? "tap" : "tun"; }
 
 std::string how_to_get_rights(const std::string& name, bool tap) {
@@ -109,19 +102,12 @@ OpenError attach_error(int code, const std::string& name, bool tap, bool existed
 
 /// TUNSETIFF, again while the device is busy with what an earlier program has left.
 long attach_when_free(const Descriptor& fd, const std::string& name, bool tap, ifreq* request) {
-  for (Instant give_up = now() + kBusyPatience;;) {
+  return retry_while_busy(name, -EBUSY, [&] {
     *request = ifreq{};
     name.copy(request->ifr_name, IFNAMSIZ - 1);
     request->ifr_flags = static_cast<short>((tap ? IFF_TAP : IFF_TUN) | IFF_NO_PI | IFF_VNET_HDR);
-    long result = sys::ioctl(fd.get(), TUNSETIFF, request);
-    if (result != -EBUSY || now() >= give_up) return result;
-    if (ask_to_yield(name, kKeeperPatience) == YieldAnswer::gone) {
-      give_up = now() + kBusyPatience;
-      continue;
-    }
-    __kernel_timespec pause{0, 2'000'000};
-    sys::nanosleep(&pause);
-  }
+    return sys::ioctl(fd.get(), TUNSETIFF, request);
+  });
 }
 
 }  // namespace

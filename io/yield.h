@@ -1,12 +1,14 @@
 // How a program asks for a device that only the keeper of an earlier one still uses.
 //
-// A TAP has one user at a time. A keeper (shim/keeper.h) that outlives its program delivers what is unsent
-// and holds TIME-WAIT on the device; the next program that wants it connects to the keeper's socket in the
-// abstract namespace (which is that of the network namespace, as the device is) and waits for its end.
+// A TAP, and an address on an AF_PACKET link, has one user at a time. A keeper (shim/keeper.h) that outlives
+// its program delivers what is unsent and holds TIME-WAIT on the device; the next program that wants it
+// connects to the keeper's socket in the abstract namespace (which is that of the network namespace, as the
+// device is) and waits for its end.
 #pragma once
 
 #include <string_view>
 
+#include "io/clock.h"
 #include "io/descriptor.h"
 #include "stack/base/time.h"
 
@@ -22,6 +24,28 @@ enum class YieldAnswer : uint8_t {
 /// Asks the keeper of `device` to deliver what is left, to skip TIME-WAIT and to end; waits for that, at most
 /// `patience`.
 YieldAnswer ask_to_yield(std::string_view device, Duration patience);
+
+/// How long a device may stay busy after its last user's io_uring was torn down, which the kernel does beside
+/// other work: 10 to 31 ms were measured on an idle machine, some hundred on one that compiles.
+inline constexpr Duration kBusyPatience = 1s;
+/// How long the keeper of an earlier program may take to deliver what that has sent: a little more than it
+/// takes at most (shim/keeper_process.cpp).
+inline constexpr Duration kKeeperPatience = 65s;
+
+/// `attempt()` again as long as it gives `busy` and that may be due to what an earlier program has left.
+template <typename Attempt>
+long retry_while_busy(std::string_view device, long busy, Attempt attempt) {
+  for (Instant give_up = now() + kBusyPatience;;) {
+    long result = attempt();
+    if (result != busy || now() >= give_up) return result;
+    if (ask_to_yield(device, kKeeperPatience) == YieldAnswer::gone) {
+      give_up = now() + kBusyPatience;
+      continue;
+    }
+    __kernel_timespec pause{0, 2'000'000};
+    sys::nanosleep(&pause);
+  }
+}
 
 /// The keeper's side: a listening SOCK_SEQPACKET socket, O_NONBLOCK; empty: it can't be had, nobody can ask.
 /// Who connects either gets a message (in_use) or waits for the end of the connection.

@@ -10,9 +10,11 @@
 #include <linux/prctl.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
+#include <sys/un.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <utility>
 
@@ -149,6 +151,7 @@ class Keeper {
  private:
   bool attach(HostLock& lock);
   void open_descriptors();
+  void open_yield_socket();
   bool watch(int fd);
 
   void turn(HostLock& lock);
@@ -234,12 +237,25 @@ void Keeper::open_descriptors() {
   (void)io::move_high(signals_);
   watch(signals_.get());
   watch(control().in_keeper.get());
-  io::LinkSpec::Scheme scheme = Process::config().link.scheme;
-  if (scheme == io::LinkSpec::Scheme::tap || scheme == io::LinkSpec::Scheme::tun) {
-    yield_ = io::open_yield_socket(Process::link().name());
-    holds_time_wait_ = watch(yield_.get());
-  }
+  open_yield_socket();
   if (int fd = escape::kernel_fd(); fd >= 0) watch(fd);
+}
+
+/// Where the next program asks for what this host has for itself: the device, or an address on one.
+void Keeper::open_yield_socket() {
+  using Scheme = io::LinkSpec::Scheme;
+  Scheme scheme = Process::config().link.scheme;
+  if (scheme == Scheme::automatic || scheme == Scheme::fd) return;
+  std::string_view name = Process::link().name();
+  sockaddr_un claimed{};
+  if (io::Descriptor& claim = Process::link().claim()) {
+    socklen_t length = sizeof claimed;
+    sys::call(SYS_getsockname, claim.get(), sys::arg(&claimed), sys::arg(&length));
+    if (length > offsetof(sockaddr_un, sun_path) + 1)
+      name = {claimed.sun_path + 1, length - offsetof(sockaddr_un, sun_path) - 1};
+  }
+  yield_ = io::open_yield_socket(name);
+  holds_time_wait_ = watch(yield_.get());
 }
 
 void Keeper::run() {
