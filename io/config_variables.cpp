@@ -101,8 +101,8 @@ Problem parse_addresses(std::string_view value, Config& config) {
     if (Problem problem = check_own_address(*prefix)) return problem;
     for (const Prefix& other : config.addresses)
       if (other.address == prefix->address) return to_string(prefix->address) + " is there twice";
-    if (config.addresses.size() == NetworkConfig::kMaxAddresses)
-      return "more than " + std::to_string(NetworkConfig::kMaxAddresses) + " addresses";
+    constexpr size_t kMost = NetworkConfig::kMaxAddresses - 1;
+    if (config.addresses.size() == kMost) return "more than " + std::to_string(kMost) + " addresses";
     config.addresses.push_back(*prefix);
     return std::nullopt;
   });
@@ -140,10 +140,8 @@ Problem parse_mtu(std::string_view value, Config& config) {
 }
 
 Problem parse_loopback(std::string_view value, Config& config) {
-  if (value == "stack")
-    return "a loopback inside the host is not supported yet; only \"kernel\" (the default) is";
-  if (value != "kernel") return "must be \"kernel\"";
-  config.loopback_in_stack = false;
+  if (value != "kernel" && value != "stack") return "must be \"kernel\" or \"stack\"";
+  config.loopback_in_stack = value == "stack";
   return std::nullopt;
 }
 
@@ -272,8 +270,8 @@ constexpr std::array kVariables{
     ConfigVariable{"USTACK_MAC", "xx:xx:xx:xx:xx:xx", "the host's MAC address; default: random",
                    parse_mac_variable},
     ConfigVariable{"USTACK_MTU", "BYTES", "largest IP packet, 68 to 65521; default: the device's", parse_mtu},
-    ConfigVariable{"USTACK_LOOPBACK", "kernel",
-                   "who has 127.0.0.0/8 and ::1; kernel (default): they belong to the machine",
+    ConfigVariable{"USTACK_LOOPBACK", "kernel | stack",
+                   "who has 127.0.0.0/8; kernel (default): the machine; stack: the host itself",
                    parse_loopback},
     ConfigVariable{"USTACK_KERNEL", "PREFIX | :PORT[-PORT] | PREFIX:PORT[-PORT] [,...]",
                    "destinations that stay with the kernel, as in 203.0.113.0/24,:53,[2001:db8::]/32:80-443; "

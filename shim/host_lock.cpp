@@ -100,7 +100,7 @@ void rouse(SharedHost& shared, Waiter& waiter) {
 
 void settle(SharedHost& shared) {
   Host& host = *shared.host;
-  if (!host.scheduler().idle()) host.run(host.now());
+  if (!host.idle()) host.run(host.now());
   bool full = !host.transmit_queue().empty() && !io::transmit(host, Process::link());
   if (shared.driver != nullptr && shared.asleep_until != SharedHost::kAwake &&
       (full || host.next_deadline() < shared.asleep_until)) {

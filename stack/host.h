@@ -48,6 +48,8 @@ class Host {
   /// Fires timers and runs what became ready, until nothing is. Time never goes back: an earlier `now` than
   /// before counts as that.
   void run(Instant now);
+  /// run() has nothing to do before next_deadline(), unless something comes in.
+  bool idle() const { return scheduler_.idle() && !network_.has_local(); }
   /// When run() is next due if nothing comes in; kNever if nothing is pending.
   Instant next_deadline() const;
   /// Frames to be handed to the link, in order; the caller takes them out and gives each back to frames().

@@ -19,7 +19,7 @@ Network::~Network() {
 bool Network::is_own_address(const IpAddress& address) const {
   for (const Prefix& own : addresses()) {
     if (own.address == address) return true;
-    if (own.address.is_loopback() && own.contains(address)) return true;
+    if (own.address.is_loopback() && own.contains(address)) return !(address == own.broadcast());
   }
   return false;
 }

@@ -23,7 +23,8 @@ namespace ustack {
 
 /// Where the interface is and how it reaches the rest.
 struct NetworkConfig {
-  static constexpr size_t kMaxAddresses = 16, kMaxGateways = 4;
+  /// One more than a user may choose: the loopback's.
+  static constexpr size_t kMaxAddresses = 17, kMaxGateways = 4;
   LinkInfo link;
   std::array<Prefix, kMaxAddresses> addresses{};
   uint8_t address_count = 0;
@@ -50,7 +51,7 @@ class Network final : private NeighbourPort {
   const HostContext& context() { return context_; }
   const LinkInfo& link() const { return config_.link; }
   std::span<const Prefix> addresses() const { return {config_.addresses.data(), config_.address_count}; }
-  /// One of addresses(), or in the same 127.0.0.0/8 as one of them.
+  /// One of addresses(), or in the same 127.0.0.0/8 as one of them (but for its broadcast address).
   bool is_own_address(const IpAddress& address) const;
   /// The limited broadcast address or one of our prefixes'.
   bool is_broadcast(const IpAddress& address) const;
@@ -72,8 +73,10 @@ class Network final : private NeighbourPort {
   /// the path MTU from now on, which Route::mtu() of all routes there tells, too.
   uint32_t update_path_mtu(const IpAddress& remote, uint32_t mtu);
   /// Receives the frames that turned round inside the host (is_local routes) since the last call. True if
-  /// there were any.
+  /// there were any. They are queued and not received by their senders, so that nothing recurses.
   bool deliver_local();
+  /// deliver_local() has something to do.
+  bool has_local() const { return !local_.empty(); }
 
   NeighbourCache& neighbours() { return neighbours_; }
   const Reassembler& reassembler() const { return reassembler_; }
@@ -125,6 +128,8 @@ class Network final : private NeighbourPort {
   // routing.cpp
   void report_unreachable(TxFrame* frame) override;
   const Prefix* prefix_of(const IpAddress& neighbour) const;
+  const Prefix* loopback() const;
+  IpAddress source_to_self(const IpAddress& own) const;
   IpAddress choose_gateway(Family family);
   IpAddress choose_source(const IpAddress& next_hop) const;
   void avoid_dead_gateway(Route& route);

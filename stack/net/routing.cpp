@@ -26,6 +26,20 @@ const Prefix* Network::prefix_of(const IpAddress& neighbour) const {
   return best;
 }
 
+/// 127.0.0.1/8, if the loopback is this host's; else nullptr.
+const Prefix* Network::loopback() const {
+  for (const Prefix& own : addresses())
+    if (own.address.is_loopback()) return &own;
+  return nullptr;
+}
+
+/// Where packets to one of our addresses come from: that address itself, but 127.0.0.1 for all of 127.0.0.0/8
+/// (the preferred sources of Linux's local table).
+IpAddress Network::source_to_self(const IpAddress& own) const {
+  const Prefix* prefix = own.is_loopback() ? loopback() : nullptr;
+  return prefix != nullptr ? prefix->address : own;
+}
+
 /// The address in the next hop's prefix, else our first of its family; "no address" if there is none.
 IpAddress Network::choose_source(const IpAddress& next_hop) const {
   if (const Prefix* prefix = prefix_of(next_hop)) return prefix->address;
@@ -61,9 +75,12 @@ Result<Route> Network::find_route(const IpAddress& local, const IpAddress& remot
   Route route;
   route.network_ = this;
   route.remote_ = remote;
-  if (remote.is_unspecified()) route.remote_ = any_local ? choose_source(remote) : local;
+  if (remote.is_unspecified()) {
+    // ip_route_output_key: this host, over the loopback if it has one.
+    route.remote_ = !any_local ? local : loopback() != nullptr ? loopback()->address : choose_source(remote);
+  }
   if (is_own_address(route.remote_)) {
-    route.local_ = any_local ? route.remote_ : local;
+    route.local_ = any_local ? source_to_self(route.remote_) : local;
     route.next_hop_ = route.remote_;
     route.local_delivery_ = true;
     return route;

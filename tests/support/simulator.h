@@ -71,6 +71,7 @@ struct HostOptions {
   IpAddress gateway{};
   LinkInfo link{};  ///< mac is chosen if zero
   Settings settings{};
+  bool loopback = false;         ///< has 127.0.0.1/8
   LogLevel log = LogLevel::off;  ///< to stderr, with virtual time; USTACK_TEST_LOG=debug overrides
 };
 

@@ -70,7 +70,7 @@ TEST(Config, WithoutVariablesEverythingHasItsDefault) {
 TEST(Config, ReadsEveryVariable) {
   Config config =
       parsed({"USTACK_LINK=tap:tap7", "USTACK_ADDR=192.0.2.2/24, 198.51.100.9/25", "USTACK_GATEWAY=192.0.2.1",
-              "USTACK_MAC=02:aB:00:00:00:01", "USTACK_MTU=9000", "USTACK_LOOPBACK=kernel",
+              "USTACK_MAC=02:aB:00:00:00:01", "USTACK_MTU=9000", "USTACK_LOOPBACK=stack",
               "USTACK_KERNEL=203.0.113.0/24",
               "USTACK_SYSCTL=net.ipv4.tcp_sack=0; net.ipv4.tcp_rmem = 4096 65536 131072;", "USTACK_IO=plain",
               "USTACK_SPIN=50", "USTACK_EFAULT=check", "USTACK_LOG=debug:/tmp/x:y",
@@ -89,6 +89,7 @@ TEST(Config, ReadsEveryVariable) {
   EXPECT_EQ(config.settings.tcp_rmem[2], 131072);
   EXPECT_EQ(config.io, EngineKind::plain);
   EXPECT_EQ(config.spin, 50us);
+  EXPECT_TRUE(config.loopback_in_stack);
   EXPECT_TRUE(config.check_pointers);
   EXPECT_EQ(config.log_level, LogLevel::debug);
   EXPECT_EQ(config.log_file, "/tmp/x:y");
@@ -157,8 +158,8 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{{"USTACK_LINK=tun:t0", "USTACK_MAC=02:00:00:00:00:01"}, {"no MAC address"}},
         Bad{{"USTACK_MTU=big"}, {"68 to 65521"}}, Bad{{"USTACK_MTU=67"}, {"68"}},
         Bad{{"USTACK_MTU=70000"}, {"65521"}}, Bad{{"USTACK_MTU=1500x"}, {"68"}},
-        Bad{{"USTACK_LOOPBACK=stack"}, {"not supported yet"}}, Bad{{"USTACK_LOOPBACK=both"}, {"kernel"}},
-        Bad{{"USTACK_KERNEL=:0"}, {"\":0\""}}, Bad{{"USTACK_KERNEL=:80-79"}, {"\":80-79\""}},
+        Bad{{"USTACK_LOOPBACK=both"}, {"kernel", "stack"}}, Bad{{"USTACK_KERNEL=:0"}, {"\":0\""}},
+        Bad{{"USTACK_KERNEL=:80-79"}, {"\":80-79\""}},
         Bad{{"USTACK_KERNEL=192.0.2.0/24:"}, {"192.0.2.0/24:"}},
         Bad{{"USTACK_KERNEL=[192.0.2.1]:80"}, {"PREFIX"}}, Bad{{"USTACK_KERNEL=[2001:db8::1"}, {"PREFIX"}},
         Bad{{"USTACK_KERNEL=example.org"}, {"example.org"}},

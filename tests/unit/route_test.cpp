@@ -96,6 +96,11 @@ TEST(FindRoute, LoopbackInsideTheHost) {
   Result<Route> route = net.network->find_route({}, IpAddress::v4(127, 9, 9, 9));
   ASSERT_TRUE(route.ok());
   EXPECT_TRUE(route->is_local());
+  EXPECT_EQ(route->local(), kLoopback);
+  EXPECT_EQ(net.network->find_route({}, kOurs)->local(), kOurs);
+  EXPECT_EQ(net.network->find_route(kOurs, kLoopback)->local(), kOurs);
+  EXPECT_EQ(net.network->find_route({}, kAny)->remote(), kLoopback);
+  EXPECT_EQ(net.network->find_route({}, IpAddress::v4(127, 255, 255, 255)).code(), EACCES);
   // Never to or from the wire, and never its prefix for others.
   EXPECT_EQ(net.network->find_route(kLoopback, kPeer).code(), EINVAL);
   EXPECT_EQ(net.network->find_route({}, kPeer)->local(), kOurs);

@@ -22,6 +22,8 @@ class Case:
     limit: float
     #: Also run in --kernel mode, where the kernel stands in for the library. False: it is about the library.
     kernel: bool
+    #: Part of every run. False: too long for that; scripts/compat runs it (run --all).
+    always: bool
 
     @property
     def summary(self) -> str:
@@ -31,7 +33,7 @@ class Case:
 _cases: dict[str, Case] = {}
 
 
-def case(name: str, *, limit: float = 90, kernel: bool = True):
+def case(name: str, *, limit: float = 90, kernel: bool = True, always: bool = True):
     """Registers a function that takes a Context. `name` is GROUP.WHAT."""
 
     def register(function: Callable) -> Callable:
@@ -39,7 +41,7 @@ def case(name: str, *, limit: float = 90, kernel: bool = True):
             raise ValueError(f"two cases are named {name}")
         if not function.__doc__:
             raise ValueError(f"{name} doesn't say what it shows")
-        _cases[name] = Case(name, function, limit, kernel)
+        _cases[name] = Case(name, function, limit, kernel, always)
         return function
 
     return register

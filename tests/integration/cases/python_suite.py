@@ -1,0 +1,49 @@
+"""CPython's own tests of what uses sockets: none may fail under the library that does not fail on the kernel."""
+
+import fnmatch
+
+from harness import Context, case, check
+from harness.python_suite import run_module
+
+#: Short enough for every run; the others are scripts/compat's.
+_QUICK = ("test_select", "test_epoll", "test_socketserver", "test_asyncore", "test_asynchat", "test_telnetlib",
+          "test_smtplib", "test_urllib2_localnet", "test_wsgiref")
+_LONG = ("test_socket", "test_selectors", "test_poll", "test_asyncio", "test_ssl", "test_httplib", "test_httpservers",
+         "test_ftplib", "test_poplib", "test_imaplib", "test_xmlrpc", "test_sendfile")
+
+#: What differs, and why.
+_DIFFERS = {
+    "test_socket.CreateServerFunctionalTest.test_dual_stack_client_v4":
+        "IPv6: the listener is the kernel's, the loopback that the IPv4 client uses is the stack's",
+}
+
+
+def _compare(context: Context, module: str) -> None:
+    lab = context.lab()
+    reference = run_module(lab, module, library=False)
+    check(any(outcome == "passed" for outcome in reference.values()), f"the kernel passes nothing of {module}")
+    if context.kernel_mode:
+        return
+    library = run_module(lab, module, library=True)
+    worse = [name for name, outcome in reference.items() if outcome == "passed" and library.get(name) != "passed"]
+    known = [name for name in worse if any(fnmatch.fnmatch(name, pattern) for pattern in _DIFFERS)]
+    wrong = [name for name in worse if name not in known]
+    context.note(f"{sum(outcome == 'passed' for outcome in library.values())} passed, on the kernel "
+                 f"{sum(outcome == 'passed' for outcome in reference.values())}")
+    for name in known:
+        context.note(f"{name}: {next(why for pattern, why in _DIFFERS.items() if fnmatch.fnmatch(name, pattern))}")
+    check(not wrong, f"{len(wrong)} pass on the kernel only: " + ", ".join(wrong))
+
+
+def _register(module: str, always: bool) -> None:
+    def run(context: Context) -> None:
+        _compare(context, module)
+
+    run.__doc__ = f"CPython's {module} under the library, with the loopback in the stack, as on the kernel."
+    case(f"python.{module}", limit=1300, always=always)(run)
+
+
+for _module in _QUICK:
+    _register(_module, True)
+for _module in _LONG:
+    _register(_module, False)
