@@ -9,7 +9,7 @@ from harness.python_suite import run_module
 _QUICK = ("test_select", "test_epoll", "test_socketserver", "test_asyncore", "test_asynchat", "test_telnetlib",
           "test_smtplib", "test_urllib2_localnet", "test_wsgiref")
 _LONG = ("test_socket", "test_selectors", "test_poll", "test_asyncio", "test_ssl", "test_httplib", "test_httpservers",
-         "test_ftplib", "test_poplib", "test_imaplib", "test_xmlrpc", "test_sendfile")
+         "test_ftplib", "test_poplib", "test_imaplib", "test_xmlrpc")
 
 #: What differs, and why.
 _DIFFERS = {
