@@ -7,9 +7,15 @@ from harness.python_suite import run_module
 
 #: Short enough for every run; the others are scripts/compat's.
 _QUICK = ("test_select", "test_epoll", "test_socketserver", "test_asyncore", "test_asynchat", "test_telnetlib",
-          "test_smtplib", "test_urllib2_localnet", "test_wsgiref")
-_LONG = ("test_socket", "test_selectors", "test_poll", "test_asyncio", "test_ssl", "test_httplib", "test_httpservers",
-         "test_ftplib", "test_poplib", "test_imaplib", "test_xmlrpc")
+          "test_smtplib", "test_urllib2_localnet", "test_wsgiref", "test_httplib", "test_httpservers",
+          "test_asyncio.test_sock_lowlevel")
+_LONG = ("test_socket", "test_selectors", "test_poll", "test_ssl", "test_ftplib", "test_poplib", "test_imaplib",
+         "test_xmlrpc",
+         # Of test_asyncio what touches sockets, pipes and processes.
+         "test_asyncio.test_base_events", "test_asyncio.test_buffered_proto", "test_asyncio.test_events",
+         "test_asyncio.test_selector_events", "test_asyncio.test_sendfile", "test_asyncio.test_server",
+         "test_asyncio.test_ssl", "test_asyncio.test_sslproto", "test_asyncio.test_streams",
+         "test_asyncio.test_subprocess", "test_asyncio.test_unix_events")
 
 #: What differs, and why.
 _DIFFERS = {
