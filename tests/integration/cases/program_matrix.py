@@ -97,10 +97,10 @@ def aria2(context: Context, lab: Lab):
 
 @program("lftp", "lftp", always=True)
 def lftp(context: Context, lab: Lab):
-    """client: a file over HTTP in parallel pieces"""
+    """client: 5 MB over HTTP"""
     path = context.file(5_000_000)
     got = context.directory / "got"
-    lab.host("lftp", "-c", f"set net:max-retries 1; pget -n 3 -o {got} {Nginx(lab).serve(path)}").ok()
+    lab.host("lftp", "-c", f"set net:max-retries 1; get {Nginx(lab).serve(path)} -o {got}").ok()
     same_file(context, got, path)
 
 
@@ -447,13 +447,14 @@ def iperf3_server(context: Context, lab: Lab):
 def redis(context: Context, lab: Lab):
     """server, cli and benchmark"""
     options = ["--save", "", "--protected-mode", "no", "--port", _PORT]
-    lab.host("redis-server", *options, "--bind", lab.host_address())
+    server = lab.host("redis-server", *options, "--bind", lab.host_address())
     lab.wait_until_listening(_PORT)
     path = context.file(1_000_000)
     cli = ["redis-cli", "-h", lab.host_address(), "-p", _PORT]
     equal(lab.peer(*cli, "-x", "set", "key", stdin=path).ok().stdout.strip(), "OK", "the answer to SET")
     got = lab.peer(*cli, "--raw", "get", "key").ok().stdout_path.read_bytes()
     equal(got, path.read_bytes() + b"\n", "the value")
+    server.end()
     lab.peer("redis-server", *options, "--bind", lab.peer_address, label="redis-peer")
     lab.wait_until_peer_listens(_PORT)
     cli[2] = lab.peer_address
