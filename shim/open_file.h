@@ -10,6 +10,7 @@
 
 namespace ustack::shim {
 
+class Claims;
 class HostLock;
 struct EpollMember;
 struct OfFile;  // tag: all registrations of one file, whatever set they are in
@@ -37,6 +38,9 @@ class OpenFile {
 
   /// close(2) of the last number: waits as SO_LINGER says. Lock held, dropped while it waits.
   virtual void linger(HostLock&) {}
+
+  /// The thread that `dead` is of has died: a turn at the file that it had is over. Lock held.
+  virtual void end_turns(const Claims& dead) { (void)dead; }
 
   void reference() { ++references_; }
   uint32_t references() const { return references_; }

@@ -56,6 +56,7 @@ class Polling {
 
   HostLock& lock_;
   PollRoom& room_;
+  Claims* claims_ = this_claims();
   size_t kernel_count_ = 0;
 };
 
@@ -71,9 +72,11 @@ void Polling::gather() {
     room_.kernel_of()[kernel_count_] = static_cast<uint32_t>(i);
     ++kernel_count_;
   }
+  if (claims_ != nullptr) room_.claim(*claims_);
 }
 
 Polling::~Polling() {
+  if (claims_ != nullptr) claims_->clear_polled();
   for (OpenFile* file : room_.files())
     if (file != nullptr) file->release();
 }

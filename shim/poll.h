@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <span>
 
+#include "shim/claims.h"
 #include "shim/driver.h"
 #include "shim/open_file.h"
 #include "stack/base/result.h"
@@ -39,11 +40,13 @@ class PollRoom {
   bool ok() const { return items_ != nullptr; }
   std::span<PollItem> items() { return {items_, count_}; }
   std::span<OpenFile*> files() { return {files_, count_}; }
+  /// Writes them down, with the memory that they are in.
+  void claim(Claims& claims) { claims.set_polled(files(), memory_, count_ * kBytesEach); }
   std::span<pollfd> kernel() { return {kernel_, count_}; }
   std::span<uint32_t> kernel_of() { return {kernel_of_, count_}; }
 
  private:
-  static constexpr size_t kFew = 32;
+  static constexpr size_t kFew = Claims::kFew;
   static constexpr size_t kBytesEach =
       sizeof(PollItem) + sizeof(OpenFile*) + sizeof(pollfd) + sizeof(uint32_t);
   size_t count_;

@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 
 #include "shim/address.h"
+#include "shim/claims.h"
 #include "shim/driver.h"
 #include "shim/open_file.h"
 #include "shim/user_copy.h"
@@ -64,6 +65,7 @@ class SocketFile final : public OpenFile {
   Result<size_t> receive(HostLock& lock, UserBytes& to, int flags, int* message_flags);
 
   void linger(HostLock& lock) override;
+  void end_turns(const Claims& dead) override;
 
   Status set_option(int level, int name, Bytes value);
 
@@ -100,6 +102,8 @@ class SocketFile final : public OpenFile {
   /// One of a kind at a time is between reserve and commit (or view and consume): the others queue here.
   struct Turn {
     bool taken = false;
+    /// Of the thread that has it.
+    const Claims* by = nullptr;
     WaitQueue queue;
   };
   static Status take_turn(Blocker& blocker, Turn& turn);
@@ -128,13 +132,20 @@ class SocketFile final : public OpenFile {
 /// A reference to a file for the length of a call. Lock: held when made and when ended.
 class Held {
  public:
-  explicit Held(OpenFile& file) : file_(file) { file_.reference(); }
-  ~Held() { file_.release(); }
+  explicit Held(OpenFile& file) : file_(file), claims_(this_claims()) {
+    file_.reference();
+    if (claims_ != nullptr) claims_->add(file_);
+  }
+  ~Held() {
+    if (claims_ != nullptr) claims_->remove(file_);
+    file_.release();
+  }
   Held(const Held&) = delete;
   Held& operator=(const Held&) = delete;
 
  private:
   OpenFile& file_;
+  Claims* claims_;
 };
 
 /// Raises SIGPIPE in the calling thread, as a write to a closed stream does.

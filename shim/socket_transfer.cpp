@@ -23,12 +23,25 @@ Status SocketFile::take_turn(Blocker& blocker, Turn& turn) {
   while (turn.taken)
     if (Status s = blocker.wait_turn(turn.queue); !s.ok()) return s;
   turn.taken = true;
+  turn.by = this_claims();
   return {};
 }
 
 void SocketFile::end_turn(Turn& turn) {
   turn.taken = false;
   turn.queue.notify(ready::kIn);
+}
+
+void SocketFile::end_turns(const Claims& dead) {
+  // It was copying: what it had reserved stays empty, what it was looking at is unread.
+  if (sending_.taken && sending_.by == &dead) {
+    socket_.commit_send(0, {});
+    end_turn(sending_);
+  }
+  if (receiving_.taken && receiving_.by == &dead) {
+    socket_.consume(0);
+    end_turn(receiving_);
+  }
 }
 
 template <typename Fill>

@@ -17,7 +17,7 @@ void after_fork_in_child(ThreadState& thread);
 Waiter* make_waiter();
 /// Takes a waiter's entries out of all queues. Lock: the host's.
 void withdraw(Waiter& waiter);
-/// The same, and frees it.
+/// The same, gives back what the thread's calls had (if it was killed in one), and frees it.
 void destroy_waiter(Waiter* waiter);
 
 }  // namespace ustack::shim

@@ -1,6 +1,7 @@
 // What a thread waits for: its waiter and its entries in wait queues. How it waits is in driver.cpp.
 #include <new>
 
+#include "shim/claims.h"
 #include "shim/driver.h"
 #include "shim/process_state.h"
 #include "shim/shared_host.h"
@@ -33,6 +34,7 @@ struct Chunk {
 struct ThreadWaiter : Waiter {
   alignas(16) std::byte first[kFirst][kRegistrationBytes];
   Chunk* chunks = nullptr;
+  Claims claims;
 };
 
 /// The place for registration `index`, in a chunk that is made where it doesn't exist; nullptr: no memory.
@@ -77,6 +79,11 @@ Waiter* this_waiter() {
   return thread.waiter;
 }
 
+Claims* this_claims() {
+  Waiter* waiter = this_waiter();
+  return waiter != nullptr ? &static_cast<ThreadWaiter*>(waiter)->claims : nullptr;
+}
+
 void withdraw(Waiter& waiter) {
   while (waiter.registrations > 0) Wait::at(waiter, --waiter.registrations)->~Registration();
   release_chunks(static_cast<ThreadWaiter&>(waiter));
@@ -89,6 +96,7 @@ void destroy_waiter(Waiter* waiter) {
     shared_host->driver = nullptr;
     shared_host->asleep_until = SharedHost::kAwake;
   }
+  static_cast<ThreadWaiter*>(waiter)->claims.give_back(*shared_host->arena);
   shared_host->arena->destroy(static_cast<ThreadWaiter*>(waiter));
 }
 

@@ -9,7 +9,7 @@ from .lab import Lab
 _CONFIGURATION = """
 user root root;
 daemon off;
-master_process off;
+{processes}
 pid {directory}/nginx.pid;
 error_log stderr warn;
 events {{ worker_connections 512; }}
@@ -35,9 +35,10 @@ http {{
 
 
 class Nginx:
-    """One nginx process (no master: it needs no user to change to, so it runs in any user namespace)."""
+    """One nginx process (no master: it needs no user to change to, so it runs in any user namespace), or a master
+    and so many workers."""
 
-    def __init__(self, lab: Lab, *, on_host: bool = False, port: int = 80):
+    def __init__(self, lab: Lab, *, on_host: bool = False, port: int = 80, workers: int = 0):
         context = lab.context
         self.directory: pathlib.Path = context.directory / f"nginx-{lab.name}"
         self.www = self.directory / "www"
@@ -46,7 +47,9 @@ class Nginx:
         self.port = port
         self.url = f"http://{self.address}" + (f":{port}" if port != 80 else "")
         configuration = self.directory / "nginx.conf"
-        configuration.write_text(_CONFIGURATION.format(directory=self.directory, address=self.address, port=port))
+        processes = f"worker_processes {workers};" if workers else "master_process off;"
+        configuration.write_text(_CONFIGURATION.format(directory=self.directory, address=self.address, port=port,
+                                                       processes=processes))
         start = lab.host if on_host else lab.peer
         self.process = start("nginx", "-e", "stderr", "-p", self.directory, "-c", configuration, label="nginx")
         if on_host:
