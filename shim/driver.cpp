@@ -26,7 +26,9 @@
 #include "io/syscalls.h"
 #include "shim/events.h"
 #include "shim/host_lock.h"
+#include "shim/keeper.h"
 #include "shim/process.h"
+#include "shim/sandbox.h"
 #include "shim/scope.h"
 #include "shim/shared_host.h"
 #include "shim/thread.h"
@@ -105,6 +107,8 @@ class Sleep {
 
 bool Sleep::take_role() {
   if (driving_) return true;
+  // One that has forbidden itself system calls leaves it to others, if there are any.
+  if (sandbox::active() && (shared_.attached_count > 1 || keeper::alive(shared_))) return false;
   int result = pthread_mutex_trylock(&shared_.role);
   if (result == EOWNERDEAD) {
     pthread_mutex_consistent(&shared_.role);
@@ -216,9 +220,16 @@ void Sleep::sleep_on_word(Instant until) {
 
 void Sleep::sleep_in_poll(Instant until, int fd) {
   pollfd fds[2] = {{request_.kernel_fd, POLLIN, 0}, {fd, POLLIN, 0}};
+  const bool both = request_.kernel_fd >= 0 && fd >= 0;
+  pollfd* first = request_.kernel_fd >= 0 ? fds : fds + 1;
   Duration left = until == kLook ? Duration(0) : std::max(Duration(0), until - io::now());
   __kernel_timespec time = to_timespec(left);
-  sys::ppoll(fds, 2, until == kNever ? nullptr : &time, request_.signal_mask);
+  long result = sys::ppoll(first, both ? 2 : 1, until == kNever ? nullptr : &time, request_.signal_mask);
+  if (result == -EINVAL && both) {
+    // poll(2): no more descriptors than RLIMIT_NOFILE, which is 1 in sshd's sandbox.
+    time = to_timespec(std::min(left, kTick));
+    sys::ppoll(fds, 1, &time, request_.signal_mask);
+  }
   kernel = request_.kernel_fd >= 0 && fds[0].revents != 0;
 }
 

@@ -9,6 +9,7 @@
 #include "io/own_descriptors.h"
 #include "io/syscalls.h"
 #include "shim/process_state.h"
+#include "shim/sandbox.h"
 #include "shim/shared_host.h"
 
 namespace ustack::shim::events {
@@ -23,6 +24,7 @@ uint64_t own_in_use[kMost / 64];
 
 bool make(int event) {
   if (descriptors[event].load(std::memory_order_relaxed) != 0) return true;
+  if (sandbox::active()) return false;
   long made = io::sys::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   if (made < 0) return false;
   io::Descriptor fd(static_cast<int>(made));

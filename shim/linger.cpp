@@ -11,6 +11,7 @@
 #include "shim/keeper.h"
 #include "shim/process.h"
 #include "shim/process_state.h"
+#include "shim/sandbox.h"
 #include "shim/scope.h"
 
 namespace ustack::shim {
@@ -80,7 +81,7 @@ void Process::linger() {
   bool kept = keeper::will_take_over();
   HostLock lock;
   leave_host();
-  if (shared.attached_count > 0) shared.reap_dead();
+  if (shared.attached_count > 0 && !sandbox::active()) shared.reap_dead();
   // Relatives have the host too: whichever waits next drives what is left, or the keeper.
   if (kept)
     keeper::wake(shared);

@@ -8,6 +8,7 @@
 #include "io/syscalls.h"
 #include "shim/fd_table.h"
 #include "shim/kernel_watch.h"
+#include "shim/sandbox.h"
 #include "shim/socket_file.h"
 
 namespace ustack::shim {
@@ -149,12 +150,13 @@ Result<int> Polling::run(Instant deadline, const sigset_t* mask) {
   } else if (kernel_count_ == 1 && watch_directly(room_.kernel()[0])) {
     request.kernel_fd = room_.kernel()[0].fd;
     direct = true;
-  } else if (kernel_count_ > 0) {
+  } else if (kernel_count_ > 0 && !sandbox::active()) {
     lock_.unlock();
     request.kernel_fd = watch.start(room_.kernel().first(kernel_count_));
     lock_.lock();
   }
-  bool blind = !watch.complete();  // the kernel's side can't be waited for, only looked at
+  // The kernel's side can't be waited for, only looked at.
+  bool blind = !watch.complete() || (kernel_count_ > 0 && waits && request.kernel_fd < 0);
   Wait wait;
   Result<int> result = 0;
   for (;;) {

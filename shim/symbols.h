@@ -140,7 +140,7 @@
   X(int, socketpair, (int domain, int type, int protocol, int* fds), (domain, type, protocol, fds), \
     SYS_socketpair)
 
-// Processes: shim/fork.cpp, shim/exec.cpp, shim/exit.cpp.
+// Processes: shim/calls_process.cpp, shim/calls_sandbox.cpp.
 #define USTACK_PROCESS_SYMBOLS(X)                                                                           \
   X(pid_t, fork, (), (), kNone)                                                                             \
   X(pid_t, _Fork, (), (), kNone)                                                                            \
@@ -158,7 +158,9 @@
   X(int, daemon, (int stay, int keep_open), (stay, keep_open), kNone)                                       \
   X(void, _exit, (int status), (status), SYS_exit_group)                                                    \
   X(void, _Exit, (int status), (status), SYS_exit_group)                                                    \
-  X(int, mlockall, (int flags), (flags), SYS_mlockall)
+  X(int, mlockall, (int flags), (flags), SYS_mlockall)                                                      \
+  X(int, prctl, (int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d),           \
+    (option, a, b, c, d), SYS_prctl)
 
 // The same, but with a list of arguments, which the hook turns into an array for a relative: libc's own is
 // not needed. Y(result, name, (parameters))

@@ -141,11 +141,12 @@ pasv_enable=YES
 port_enable=YES
 connect_from_port_20=YES
 xferlog_enable=NO
-seccomp_sandbox={sandbox}
+seccomp_sandbox=NO
+one_process_model=YES
 """
 
 
-def exercise_vsftpd(context: Context, sandbox: str) -> None:
+def exercise_vsftpd(context: Context) -> None:
     need_root()
     program = need_program("vsftpd")
     lab: Lab = context.lab()
@@ -156,7 +157,7 @@ def exercise_vsftpd(context: Context, sandbox: str) -> None:
     path = context.file(3_000_000)
     (root / "file").write_bytes(path.read_bytes())
     configuration = context.directory / "vsftpd.conf"
-    configuration.write_text(_VSFTPD.format(address=lab.host_address(), root=root, empty=empty, sandbox=sandbox))
+    configuration.write_text(_VSFTPD.format(address=lab.host_address(), root=root, empty=empty))
     server = lab.host(program, configuration, label="vsftpd")
     lab.wait_until_listening(21)
     url = f"ftp://{lab.host_address()}"
@@ -178,13 +179,7 @@ def exercise_vsftpd(context: Context, sandbox: str) -> None:
         raise Failed("vsftpd didn't end")
 
 
-@case("vsftpd.chroot")
-def vsftpd_chroot(context: Context):
-    """vsftpd: sessions that go to chroot and give up root; active and passive transfers, an upload, listings."""
-    exercise_vsftpd(context, "NO")
-
-
-@case("vsftpd.sandbox")
-def vsftpd_sandbox(context: Context):
-    """The same with its seccomp sandbox, in which only few system calls are left."""
-    exercise_vsftpd(context, "YES")
+@case("vsftpd.one_process")
+def vsftpd_one_process(context: Context):
+    """vsftpd, a process per session that goes to chroot and gives up root; active and passive transfers, an upload."""
+    exercise_vsftpd(context)
