@@ -1,7 +1,7 @@
-// What a thread's call under way holds of open files while it does not hold the lock: references, and turns at
-// their streams. Written down in the arena beside the thread's waiter, so that a relative can give them back for
-// a thread that was killed in the middle of its call; else a connection that it was reading from would never
-// end.
+// What a thread's call under way holds of open files while it does not hold the lock: references, and turns
+// at their streams. Written down in the arena beside the thread's waiter, so that a relative can give them
+// back for a thread that was killed in the middle of its call; else a connection that it was reading from
+// would never end.
 #pragma once
 
 #include <array>
@@ -32,8 +32,8 @@ class Claims {
 
   /// The most files for which poll() needs no room of its own.
   static constexpr size_t kFew = 32;
-  /// The same for the files of one poll(); nullptrs among them are nothing. More than kFew must be in memory of
-  /// `arena`, of `bytes` bytes at `memory`, which is freed with them.
+  /// The same for the files of one poll(); nullptrs among them are nothing. More than kFew must be in memory
+  /// of `arena`, of `bytes` bytes at `memory`, which is freed with them.
   void set_polled(std::span<OpenFile* const> files, void* memory = nullptr, size_t bytes = 0);
   void clear_polled() { set_polled({}); }
 

@@ -64,8 +64,8 @@ void SharedHost::detach(Attachment& attachment) {
   --attachments;
   if (!attachment.ended) --attached_count;
   while (Waiter* waiter = attachment.waiters.pop_front()) destroy_waiter(waiter);
-  // An event that only one is told of (blocked accepts, EPOLLEXCLUSIVE) may have been told to a thread that died
-  // before it could do anything: the others are told again.
+  // An event that only one is told of (blocked accepts, EPOLLEXCLUSIVE) may have been told to a thread that
+  // died before it could do anything: the others are told again.
   attachment.table->each([](int, OpenFile* file) {
     if (file->references() > 1) file->waiters().notify(file->readiness());
   });

@@ -31,14 +31,15 @@ constexpr uint32_t kArchitecture = AUDIT_ARCH_AARCH64;
 constexpr uint32_t kPopulateWrite = 23;  // MADV_POPULATE_WRITE, which older headers lack
 
 /// Asked with whatever arguments.
-constexpr uint32_t kAnyhow[] = {SYS_futex,     SYS_ppoll,          SYS_clock_gettime, SYS_getpid,
-                                SYS_gettid,    SYS_rt_sigprocmask, SYS_rt_sigreturn,  SYS_restart_syscall,
-                                SYS_getrandom};
+constexpr uint32_t kAnyhow[] = {SYS_futex,        SYS_ppoll,           SYS_clock_gettime,
+                                SYS_getpid,       SYS_gettid,          SYS_rt_sigprocmask,
+                                SYS_rt_sigreturn, SYS_restart_syscall, SYS_getrandom};
 /// On the library's own descriptors.
 constexpr uint32_t kOnOwn[] = {SYS_read, SYS_readv, SYS_write, SYS_writev, SYS_recvmsg, SYS_sendmsg};
 
-/// A classic BPF program (seccomp(2), "struct seccomp_data") in the making. Each allow() is a piece that either
-/// ends with "allowed" or goes on behind itself, so that the program's own filter can be put behind all of them.
+/// A classic BPF program (seccomp(2), "struct seccomp_data") in the making. Each allow() is a piece that
+/// either ends with "allowed" or goes on behind itself, so that the program's own filter can be put behind
+/// all of them.
 class Prefix {
  public:
   Prefix(sock_filter* room, size_t most) : code_(room), most_(most) {}

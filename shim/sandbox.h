@@ -1,10 +1,12 @@
-// A program that forbids itself system calls (seccomp(2)), as the unprivileged processes of sshd and vsftpd do.
-// Its filter knows what the program does with the kernel's sockets, not what the library does in their place. So
-// the few calls that a process needs which shares a host and leaves driving to others are put in front of the
-// filter: sleeping on a word, growing the arena, reading and writing the library's own descriptors. None of them
-// gives a sandboxed process what it has not got by sharing the host's memory (README, Trust).
+// A program that forbids itself system calls (seccomp(2)), as the unprivileged processes of sshd and vsftpd
+// do. Its filter knows what the program does with the kernel's sockets, not what the library does in their
+// place. So the few calls that a process needs which shares a host and leaves driving to others are put in
+// front of the filter: sleeping on a word, growing the arena, reading and writing the library's own
+// descriptors. None of them gives a sandboxed process what it has not got by sharing the host's memory
+// (README, Trust).
 //
-// From then on it doesn't drive as long as anybody else can: no ring, no epoll set, no timer, no signal to others.
+// From then on it doesn't drive as long as anybody else can: no ring, no epoll set, no timer, no signal to
+// others.
 #pragma once
 
 #include <linux/filter.h>
@@ -15,8 +17,8 @@ namespace ustack::shim::sandbox {
 bool active();
 
 /// prctl(PR_SET_SECCOMP, mode, program) with a host: `install(program)` is called with the filter that allows
-/// what the library needs and else is `program` (nullptr: as it is, it can't be extended), and yields 0 if it was
-/// put on. A bad pointer is `install`'s affair.
+/// what the library needs and else is `program` (nullptr: as it is, it can't be extended), and yields 0 if it
+/// was put on. A bad pointer is `install`'s affair.
 int put_on(const sock_fprog* program, int (*install)(const sock_fprog* program));
 
 }  // namespace ustack::shim::sandbox
