@@ -431,10 +431,10 @@ def redis_bgsave(context: Context):
 def redis_replication(context: Context):
     """A replica on another host of the library: the first synchronisation by a forked child, then writes that follow."""
     lab = context.lab("bridge", hosts=2)
-    redis(context, lab)
+    redis(context, lab, "--repl-diskless-sync-delay", "0")
     for number in range(20):
         redis_cli(lab, "-x", "SET", f"large-{number}", stdin=context.file(200_000, number))
-    redis(context, lab, "--repl-diskless-sync-delay", "0", "--replicaof", lab.host_address(1), "6379", n=2)
+    redis(context, lab, "--replicaof", lab.host_address(1), "6379", n=2)
     wait_until(lambda: "master_link_status:up" in redis_cli(lab, "INFO", "replication", n=2), "the replica is in step", 30)
     lab.peer("redis-benchmark", "-h", lab.host_address(), "-t", "set,incr", "-r", "5000", "-n", "20000", "-c", "20", "-q",
              label="benchmark").ok(60)
