@@ -18,6 +18,7 @@
 #include "shim/process_state.h"
 #include "shim/scope.h"
 #include "shim/shared_host.h"
+#include "shim/thread.h"
 
 namespace ustack::shim::keeper {
 
@@ -47,19 +48,6 @@ class AllBlocked {
  private:
   uint64_t before_ = 0;
 };
-
-/// Where libc keeps this thread's number, on which its mutexes rely.
-int32_t* thread_id_address() {
-  int32_t* address = nullptr;
-  if (sys::call(SYS_prctl, PR_GET_TID_ADDRESS, sys::arg(&address)) == 0 && address != nullptr) return address;
-  // A kernel without CONFIG_CHECKPOINT_RESTORE: it is near the beginning of the thread's descriptor.
-  constexpr size_t kWithin = 1024;
-  auto* words = reinterpret_cast<int32_t*>(pthread_self());
-  auto id = static_cast<int32_t>(sys::call(SYS_gettid));
-  for (size_t i = 0; i < kWithin / sizeof *words; ++i)
-    if (words[i] == id) return words + i;
-  return nullptr;
-}
 
 /// clone(2) of this process; the child runs process_main() on the stack that ends with `start`.
 long clone_process(Start* start, int32_t* thread_id) {

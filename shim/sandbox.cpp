@@ -125,7 +125,8 @@ void allow_what_we_need(Prefix& prefix) {
 
 bool active() { return put_on_here.load(std::memory_order_relaxed); }
 
-int put_on(const sock_fprog* program, int (*install)(const sock_fprog* program)) {
+long put_on(const sock_fprog* program, unsigned long flags,
+            long (*install)(const sock_fprog* program, unsigned long flags)) {
   sock_fprog theirs{};
   sock_filter room[BPF_MAXINSNS];
   sock_filter copy[BPF_MAXINSNS];
@@ -139,7 +140,7 @@ int put_on(const sock_fprog* program, int (*install)(const sock_fprog* program))
     extended = prefix.program();
     if (!prefix.full()) chosen = &extended;
   }
-  int result = install(chosen);
+  long result = install(chosen, flags);
   if (result == 0) put_on_here.store(true, std::memory_order_relaxed);
   return result;
 }

@@ -16,9 +16,10 @@ namespace ustack::shim::sandbox {
 /// This process has put on a filter that the library has seen, or is the child of one that has. Costs a load.
 bool active();
 
-/// prctl(PR_SET_SECCOMP, mode, program) with a host: `install(program)` is called with the filter that allows
-/// what the library needs and else is `program` (nullptr: as it is, it can't be extended), and yields 0 if it
-/// was put on. A bad pointer is `install`'s affair.
-int put_on(const sock_fprog* program, int (*install)(const sock_fprog* program));
+/// Where a process with a host puts on the filter `program`: `install(program, flags)` is called with one
+/// that allows what the library needs and else is `program` (or with that itself, if it is too long or can't
+/// be read), and yields 0 if it was put on.
+long put_on(const sock_fprog* program, unsigned long flags,
+            long (*install)(const sock_fprog* program, unsigned long flags));
 
 }  // namespace ustack::shim::sandbox

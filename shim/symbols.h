@@ -140,7 +140,7 @@
   X(int, socketpair, (int domain, int type, int protocol, int* fds), (domain, type, protocol, fds), \
     SYS_socketpair)
 
-// Processes: shim/calls_process.cpp, shim/calls_sandbox.cpp.
+// Processes: shim/calls_process.cpp, shim/calls_bare.cpp.
 #define USTACK_PROCESS_SYMBOLS(X)                                                                           \
   X(pid_t, fork, (), (), kNone)                                                                             \
   X(pid_t, _Fork, (), (), kNone)                                                                            \
@@ -160,7 +160,12 @@
   X(void, _Exit, (int status), (status), SYS_exit_group)                                                    \
   X(int, mlockall, (int flags), (flags), SYS_mlockall)                                                      \
   X(int, prctl, (int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d),           \
-    (option, a, b, c, d), SYS_prctl)
+    (option, a, b, c, d), SYS_prctl)                                                                        \
+  X(long, syscall, (long number, long a, long b, long c, long d, long e, long f),                           \
+    (number, a, b, c, d, e, f), kNone)                                                                      \
+  X(int, setrlimit, (int resource, const rlimit* limit), (resource, limit), kNone)                          \
+  X(int, prlimit, (pid_t pid, int resource, const rlimit* limit, rlimit* old), (pid, resource, limit, old), \
+    SYS_prlimit64)
 
 // The same, but with a list of arguments, which the hook turns into an array for a relative: libc's own is
 // not needed. Y(result, name, (parameters))
@@ -205,6 +210,9 @@
   A(int, __poll, poll, (pollfd * fds, nfds_t count, int timeout), (fds, count, timeout))                  \
   A(int, __select, select, (int count, fd_set* in, fd_set* out, fd_set* except, timeval* timeout),        \
     (count, in, out, except, timeout))                                                                    \
+  A(int, setrlimit64, setrlimit, (int resource, const rlimit* limit), (resource, limit))                  \
+  A(int, prlimit64, prlimit, (pid_t pid, int resource, const rlimit* limit, rlimit* old),                 \
+    (pid, resource, limit, old))                                                                          \
   A(pid_t, __fork, fork, (), ())                                                                          \
   A(int, __sigaction, sigaction, (int number, const struct sigaction* action, struct sigaction* old),     \
     (number, action, old))                                                                                \

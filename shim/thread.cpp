@@ -1,8 +1,10 @@
 #include "shim/thread.h"
 
+#include <linux/prctl.h>
 #include <pthread.h>
 
 #include "io/engine.h"
+#include "io/syscalls.h"
 #include "shim/shared_host.h"
 
 namespace ustack::shim {
@@ -39,6 +41,19 @@ Status make_thread_key() {
 }
 
 bool expect_thread_end() { return pthread_setspecific(key, &key) == 0; }
+
+int32_t* thread_id_address() {
+  int32_t* address = nullptr;
+  if (io::sys::call(SYS_prctl, PR_GET_TID_ADDRESS, io::sys::arg(&address)) == 0 && address != nullptr)
+    return address;
+  // A kernel without CONFIG_CHECKPOINT_RESTORE: it is near the beginning of the thread's descriptor.
+  constexpr size_t kWithin = 1024;
+  auto* words = reinterpret_cast<int32_t*>(pthread_self());
+  auto id = static_cast<int32_t>(io::sys::call(SYS_gettid));
+  for (size_t i = 0; i < kWithin / sizeof *words; ++i)
+    if (words[i] == id) return words + i;
+  return nullptr;
+}
 
 void after_fork_in_child(ThreadState& thread) {
   thread.waiter = nullptr;

@@ -15,6 +15,10 @@ void after_fork_in_child(ThreadState& thread);
 
 /// A waiter that belongs to no thread; nullptr: no memory. Lock: the host's.
 Waiter* make_waiter();
+/// Where libc keeps this thread's number, on which its mutexes rely; who clones without libc has to see to
+/// it. nullptr: not found.
+int32_t* thread_id_address();
+
 /// Takes a waiter's entries out of all queues. Lock: the host's.
 void withdraw(Waiter& waiter);
 /// The same, gives back what the thread's calls had (if it was killed in one), and frees it.

@@ -1,10 +1,12 @@
-"""Servers with a process per session, which changes its user, goes to chroot, into a sandbox: sshd, PostgreSQL."""
+"""Servers with a process per session, which changes its user, goes to chroot, into a sandbox: sshd, PostgreSQL, vsftpd."""
 
+import concurrent.futures
 import hashlib
 import os
 import signal
 
-from harness import Context, Postgres, Sshd, case, check, children_of, equal, wait_until
+from harness import (Context, Lab, Postgres, Sshd, case, check, children_of, equal, need_program, need_root,
+                     wait_until)
 
 PYTHON = "/usr/bin/python3"
 
@@ -116,3 +118,68 @@ def postgres_backend_killed(context: Context):
     wait_until(lambda: postgres.psql("select sum(n) from kept", check=False) == "500500", "it serves again", 30)
     os.kill(postgres.pid, signal.SIGTERM)
     equal(postgres.process.wait(20), 0, "the server's status")
+
+
+# ---- FTP ------------------------------------------------------------------------------------------------------
+
+_VSFTPD = """
+listen=YES
+listen_ipv6=NO
+background=NO
+listen_address={address}
+anonymous_enable=YES
+no_anon_password=YES
+anon_root={root}
+write_enable=YES
+anon_upload_enable=YES
+anon_umask=022
+chown_uploads=NO
+ftp_username=daemon
+nopriv_user=nobody
+secure_chroot_dir={empty}
+pasv_enable=YES
+port_enable=YES
+connect_from_port_20=YES
+xferlog_enable=NO
+seccomp_sandbox=NO
+one_process_model=YES
+"""
+
+
+def exercise_vsftpd(context: Context) -> None:
+    need_root()
+    program = need_program("vsftpd")
+    lab: Lab = context.lab()
+    root, empty = context.directory / "ftp", context.directory / "empty"
+    (root / "upload").mkdir(parents=True)
+    (root / "upload").chmod(0o777)
+    empty.mkdir()
+    path = context.file(3_000_000)
+    (root / "file").write_bytes(path.read_bytes())
+    configuration = context.directory / "vsftpd.conf"
+    configuration.write_text(_VSFTPD.format(address=lab.host_address(), root=root, empty=empty))
+    server = lab.host(program, configuration, label="vsftpd")
+    lab.wait_until_listening(21)
+    url = f"ftp://{lab.host_address()}"
+    for mode in ([], ["--ftp-port", "-"]):
+        target = context.directory / f"got{len(mode)}"
+        lab.peer("curl", "-sS", "--max-time", "20", *mode, "-o", target, f"{url}/file").ok(25)
+        equal(context.sha256(target), context.sha256(path), "sha256 of what was fetched")
+    lab.peer("curl", "-sS", "--max-time", "20", "-T", path, f"{url}/upload/put").ok(25)
+    equal(context.sha256(root / "upload" / "put"), context.sha256(path), "sha256 of what was stored")
+    def listing():
+        return lab.peer("curl", "-sS", "--max-time", "20", f"{url}/", label="listing").ok(25).stdout
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for text in pool.map(lambda _: listing(), range(8)):
+            check("upload" in text and " file" in text, f"not a listing: {text}")
+    server.signal(signal.SIGTERM)
+    try:
+        server.wait(10)
+    except Failed:
+        raise Failed("vsftpd didn't end")
+
+
+@case("vsftpd.one_process")
+def vsftpd_one_process(context: Context):
+    """vsftpd, a process per session that goes to chroot and gives up root; active and passive transfers, an upload."""
+    exercise_vsftpd(context)
