@@ -140,7 +140,7 @@
   X(int, socketpair, (int domain, int type, int protocol, int* fds), (domain, type, protocol, fds), \
     SYS_socketpair)
 
-// Processes: shim/calls_process.cpp, shim/calls_bare.cpp.
+// Processes: shim/calls_process.cpp, shim/calls_wait.cpp, shim/calls_bare.cpp.
 #define USTACK_PROCESS_SYMBOLS(X)                                                                           \
   X(pid_t, fork, (), (), kNone)                                                                             \
   X(pid_t, _Fork, (), (), kNone)                                                                            \
@@ -165,7 +165,12 @@
     (number, a, b, c, d, e, f), kNone)                                                                      \
   X(int, setrlimit, (int resource, const rlimit* limit), (resource, limit), kNone)                          \
   X(int, prlimit, (pid_t pid, int resource, const rlimit* limit, rlimit* old), (pid, resource, limit, old), \
-    SYS_prlimit64)
+    SYS_prlimit64)                                                                                          \
+  X(pid_t, waitpid, (pid_t pid, int* status, int options), (pid, status, options), kNone)                   \
+  X(pid_t, wait3, (int* status, int options, rusage* usage), (status, options, usage), kNone)               \
+  X(pid_t, wait4, (pid_t pid, int* status, int options, rusage* usage), (pid, status, options, usage),      \
+    SYS_wait4)                                                                                              \
+  X(int, waitid, (idtype_t type, id_t id, siginfo_t * info, int options), (type, id, info, options), kNone)
 
 // The same, but with a list of arguments, which the hook turns into an array for a relative: libc's own is
 // not needed. Y(result, name, (parameters))
@@ -213,6 +218,7 @@
   A(int, setrlimit64, setrlimit, (int resource, const rlimit* limit), (resource, limit))                  \
   A(int, prlimit64, prlimit, (pid_t pid, int resource, const rlimit* limit, rlimit* old),                 \
     (pid, resource, limit, old))                                                                          \
+  A(pid_t, __waitpid, waitpid, (pid_t pid, int* status, int options), (pid, status, options))             \
   A(pid_t, __fork, fork, (), ())                                                                          \
   A(int, __sigaction, sigaction, (int number, const struct sigaction* action, struct sigaction* old),     \
     (number, action, old))                                                                                \

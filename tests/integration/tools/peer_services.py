@@ -80,6 +80,12 @@ def reporter(connection: socket.socket) -> None:
         _report_came.notify_all()
 
 
+def greeting_reporter(connection: socket.socket) -> None:
+    """As reporter, but says something first, which the caller may leave unread."""
+    connection.sendall(b"greeting")
+    reporter(connection)
+
+
 def last_report(connection: socket.socket) -> None:
     with _report_came:
         _report_came.wait_for(lambda: _reports, timeout=10)
@@ -114,6 +120,7 @@ SERVICES = {
     7010: late_echo,
     7011: slow_digest,
     7012: call_back,
+    7013: greeting_reporter,
 }
 
 
