@@ -200,6 +200,18 @@ void Process::leave_host() {
   if (FdTable* table = FdTable::current()) table->each([&](int fd, OpenFile*) { table->clear(fd); });
   Attachment* attachment = process_state().attachment;
   if (attachment == nullptr || attachment->ended) return;
+  // Calls of other threads have ended, too; they stay out from here on.
+  this_thread().gate = library_gate.fetch_add(1) + 1;
+  for (Waiter& waiter : attachment->waiters) {
+    if (&waiter == this_thread().waiter) continue;
+    if (shared_host->driver == &waiter) {
+      rouse(*shared_host, waiter);  // to give up the role
+      shared_host->driver = nullptr;
+      shared_host->asleep_until = SharedHost::kAwake;
+    }
+    static_cast<ListHook<>&>(waiter).unlink();
+    end_calls(waiter);
+  }
   // The table itself stays until the process is dead: its threads may still look something up.
   attachment->ended = true;
   --shared_host->attached_count;

@@ -9,6 +9,7 @@
 #include "shim/driver.h"
 #include "shim/events.h"
 #include "shim/process.h"
+#include "shim/scope.h"
 
 namespace ustack::shim {
 
@@ -61,7 +62,30 @@ void SharedHost::initialise_locks() {
   make_robust(keeper.life);
 }
 
+namespace {
+
+/// This thread's calls have ended with the process (library_gate); the thread itself is about to.
+[[noreturn]] void stay_out(SharedHost& shared) {
+  if (pthread_mutex_unlock(&shared.role) == 0)  // robust: EPERM unless this thread has it
+    if (Waiter* next = shared.sleepers.front()) rouse(shared, *next);
+  drop(shared);
+  for (;;) io::sys::ppoll(nullptr, 0, nullptr, nullptr);
+}
+
+void lock_host(SharedHost& shared);
+
+}  // namespace
+
 void acquire(SharedHost& shared) {
+  lock_host(shared);
+  ThreadState& thread = this_thread();
+  if (thread.depth != 0 && thread.gate != library_gate.load(std::memory_order_relaxed)) [[unlikely]]
+    stay_out(shared);
+}
+
+namespace {
+
+void lock_host(SharedHost& shared) {
   if (pthread_mutex_lock(&shared.lock) != EOWNERDEAD) [[likely]]
     return;
   pthread_mutex_consistent(&shared.lock);
@@ -72,6 +96,8 @@ void acquire(SharedHost& shared) {
     line << "a process died while it held the host's lock; the host's state may be inconsistent";
   });
 }
+
+}  // namespace
 
 void drop(SharedHost& shared) {
   Ending endings[kEndings];

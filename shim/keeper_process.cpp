@@ -209,7 +209,7 @@ bool Keeper::attach(HostLock& lock) {
 
   record_.stack = stack_;
   record_.table = FdTable::create(*shared_.arena);
-  record_.waiter = make_waiter();
+  record_.waiter = this_thread().waiter = make_waiter();
   FdTable::set_current(record_.table);
   record_.pid.store(Process::id());
   if (record_.table == nullptr || record_.waiter == nullptr) return false;

@@ -5,6 +5,8 @@
 
 namespace ustack::shim {
 
+constinit std::atomic<uint32_t> library_gate{0};
+
 namespace {
 constinit thread_local ThreadState thread_state;
 }  // namespace
@@ -19,7 +21,7 @@ int32_t this_thread_id() {
 bool Scope::inside() { return thread_state.depth != 0; }
 
 void enter_library() {
-  ++thread_state.depth;
+  if (thread_state.depth++ == 0) thread_state.gate = library_gate.load(std::memory_order_relaxed);
   // A signal handler of this thread must see the depth before anything that it protects.
   std::atomic_signal_fence(std::memory_order_seq_cst);
 }

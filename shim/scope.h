@@ -43,10 +43,16 @@ struct ThreadState {
   bool has_wait_mask = false;
   /// A handler was put off while wait_mask was in force.
   bool deferred_in_wait = false;
+  /// library_gate when this thread came in.
+  uint32_t gate = 0;
   /// What this thread has made for the child that it is forking.
   Attachment* forked = nullptr;
   uint64_t forked_serial = 0;
 };
+
+/// Raised when the process ends or becomes another program: a thread that came in before it never takes the
+/// host's lock again, so that none dies inside it. Process-private; raised under the lock.
+extern std::atomic<uint32_t> library_gate;
 
 /// The calling thread's state.
 ThreadState& this_thread();

@@ -21,7 +21,9 @@ int32_t* thread_id_address();
 
 /// Takes a waiter's entries out of all queues. Lock: the host's.
 void withdraw(Waiter& waiter);
-/// The same, gives back what the thread's calls had (if it was killed in one), and frees it.
+/// The same, and gives back what the thread's calls had: it was killed in one, or never goes on with it.
+void end_calls(Waiter& waiter);
+/// The same, and frees it.
 void destroy_waiter(Waiter* waiter);
 
 }  // namespace ustack::shim

@@ -90,13 +90,17 @@ void withdraw(Waiter& waiter) {
   waiter.notified = false;
 }
 
+void end_calls(Waiter& waiter) {
+  withdraw(waiter);
+  static_cast<ThreadWaiter&>(waiter).claims.give_back(*shared_host->arena);
+}
+
 void destroy_waiter(Waiter* waiter) {
-  withdraw(*waiter);
   if (shared_host->driver == waiter) {  // its thread was killed
     shared_host->driver = nullptr;
     shared_host->asleep_until = SharedHost::kAwake;
   }
-  static_cast<ThreadWaiter*>(waiter)->claims.give_back(*shared_host->arena);
+  end_calls(*waiter);
   shared_host->arena->destroy(static_cast<ThreadWaiter*>(waiter));
 }
 
