@@ -10,6 +10,7 @@
 #include "io/descriptor.h"
 #include "io/syscalls.h"
 #include "shim/call.h"
+#include "shim/escaped_peer.h"
 #include "shim/hooks.h"
 #include "shim/user_copy.h"
 
@@ -144,7 +145,10 @@ Result<int> control_socket(HostLock& lock, SocketFile& file, unsigned long reque
 namespace hook {
 
 int setsockopt(int fd, int level, int option, const void* value, socklen_t length) {
-  auto go_real = [&] { return real::setsockopt(fd, level, option, value, length); };
+  auto go_real = [&] {
+    int result = real::setsockopt(fd, level, option, value, length);
+    return escaped_peer::set_option(fd, level, option, value, length, result);
+  };
   if (!concerns_us(fd)) return go_real();
   return on_socket(
       fd,
@@ -153,7 +157,11 @@ int setsockopt(int fd, int level, int option, const void* value, socklen_t lengt
 }
 
 int getsockopt(int fd, int level, int option, void* value, socklen_t* length) {
-  auto go_real = [&] { return real::getsockopt(fd, level, option, value, length); };
+  auto go_real = [&] {
+    Result<socklen_t> room = length != nullptr ? get_user(length) : socklen_t{0};
+    int result = real::getsockopt(fd, level, option, value, length);
+    return room.ok() ? escaped_peer::get_option(fd, level, option, value, *room, length, result) : result;
+  };
   if (!concerns_us(fd)) return go_real();
   return on_socket(
       fd,

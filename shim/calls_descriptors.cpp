@@ -7,6 +7,7 @@
 #include "io/own_descriptors.h"
 #include "io/syscalls.h"
 #include "shim/driver.h"
+#include "shim/escape.h"
 #include "shim/fd_table.h"
 #include "shim/hooks.h"
 #include "shim/process.h"
@@ -40,6 +41,14 @@ void clear(int fd) {
   FdTable::current()->clear(fd);
 }
 
+/// libc reads and writes these numbers by itself (stdin, stdout, stderr), which it can only if what they
+/// stand for is the kernel's.
+int used_by_libc(int fd) {
+  if (fd >= 0 && fd <= STDERR_FILENO && FdTable::look(fd) != nullptr) [[unlikely]]
+    escape::in_place(fd);
+  return fd;
+}
+
 bool number_allowed(int fd) {
   rlimit limit{};
   return fd >= 0 && sys::call(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, sys::arg(&limit)) == 0 &&
@@ -70,7 +79,7 @@ int duplicate_onto(Scope& scope, int fd, int to, int flags) {
     do result = sys::call(SYS_dup3, fd, to, flags);
     while (result == -EBUSY || result == -EINTR);
   }
-  if (result >= 0) return to;
+  if (result >= 0) return used_by_libc(to);
   HostLock lock;
   FdTable::current()->clear(to);
   return scope.fail(static_cast<int>(-result));
@@ -152,9 +161,12 @@ int dup(int fd) {
     return made < 0 ? made : FdTable::forget_stale(made);
   }
   Scope scope;
-  HostLock lock;
-  Result<int> made = FdTable::current()->duplicate(fd, false);
-  return made.ok() ? *made : scope.fail(made.code());
+  Result<int> made = -1;
+  {
+    HostLock lock;
+    made = FdTable::current()->duplicate(fd, false);
+  }
+  return made.ok() ? used_by_libc(*made) : scope.fail(made.code());
 }
 
 int dup2(int fd, int to) {

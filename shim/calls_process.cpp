@@ -12,6 +12,7 @@
 #include "io/descriptor.h"
 #include "io/own_descriptors.h"
 #include "io/syscalls.h"
+#include "shim/departure.h"
 #include "shim/hooks.h"
 #include "shim/process.h"
 #include "shim/scope.h"
@@ -38,8 +39,7 @@ pid_t fork_without_handlers() {
   return pid;
 }
 
-/// Whether exec of `path` looks as if it would succeed. A process that execs gives up its sockets before,
-/// since nothing of it is left to do so afterwards; an exec that fails should find them still there.
+/// Whether exec of `path` looks as if it would succeed.
 bool executable(int at, const char* path, int flags) {
   struct stat status {};
   return sys::call(SYS_newfstatat, at, sys::arg(path), sys::arg(&status), flags & AT_EMPTY_PATH) == 0 &&
@@ -69,8 +69,18 @@ bool executable_in_path(const char* file) {
   }
 }
 
-void before_exec(bool likely) {
-  if (likely && Process::has_host()) Process::linger();
+/// A real exec and what leaving the host takes. Where there is no keeper the process gives its sockets up
+/// before it knows that the exec succeeds, if it looks as if it would.
+template <typename Exec, typename Likely>
+int leave_by(Exec&& exec, Likely&& likely) {
+  if (!Process::has_host() || Scope::inside()) return exec();
+  Departure departure;
+  if (!departure.prepare() && likely()) Process::linger();
+  int result = exec();
+  int error = errno;
+  departure.undo();
+  errno = error;
+  return result;
 }
 
 /// The arguments of an execl...() as an array. `list` is read up to its nullptr; an environment behind it is
@@ -157,33 +167,31 @@ int daemon(int stay, int keep_open) {
 }
 
 int execve(const char* path, char* const* arguments, char* const* environment) {
-  before_exec(executable(path));
-  return real::execve(path, arguments, environment);
+  return leave_by([&] { return real::execve(path, arguments, environment); },
+                  [&] { return executable(path); });
 }
 
 int execv(const char* path, char* const* arguments) {
-  before_exec(executable(path));
-  return real::execv(path, arguments);
+  return leave_by([&] { return real::execv(path, arguments); }, [&] { return executable(path); });
 }
 
 int execvp(const char* file, char* const* arguments) {
-  before_exec(executable_in_path(file));
-  return real::execvp(file, arguments);
+  return leave_by([&] { return real::execvp(file, arguments); }, [&] { return executable_in_path(file); });
 }
 
 int execvpe(const char* file, char* const* arguments, char* const* environment) {
-  before_exec(executable_in_path(file));
-  return real::execvpe(file, arguments, environment);
+  return leave_by([&] { return real::execvpe(file, arguments, environment); },
+                  [&] { return executable_in_path(file); });
 }
 
 int fexecve(int fd, char* const* arguments, char* const* environment) {
-  before_exec(executable(fd, "", AT_EMPTY_PATH));
-  return real::fexecve(fd, arguments, environment);
+  return leave_by([&] { return real::fexecve(fd, arguments, environment); },
+                  [&] { return executable(fd, "", AT_EMPTY_PATH); });
 }
 
 int execveat(int at, const char* path, char* const* arguments, char* const* environment, int flags) {
-  before_exec(executable(at, path, flags));
-  return real::execveat(at, path, arguments, environment, flags);
+  return leave_by([&] { return real::execveat(at, path, arguments, environment, flags); },
+                  [&] { return executable(at, path, flags); });
 }
 
 int execl(const char* path, const char* argument, ...) {

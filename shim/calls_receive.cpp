@@ -8,6 +8,7 @@
 #include "io/clock.h"
 #include "shim/call.h"
 #include "shim/hooks.h"
+#include "shim/rights.h"
 #include "shim/user_copy.h"
 
 namespace ustack::shim {
@@ -180,12 +181,20 @@ ssize_t __recvfrom_chk(int fd, void* to, size_t bytes, size_t room, int flags, s
 }
 
 ssize_t recvmsg(int fd, msghdr* message, int flags) {
-  if (!concerns_us(fd)) return real::recvmsg(fd, message, flags);
+  if (!concerns_us(fd)) {
+    ssize_t n = real::recvmsg(fd, message, flags);
+    if (n >= 0) forget_received(*message);
+    return n;
+  }
   return receive_message(fd, message, flags);
 }
 
 int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec* timeout) {
-  if (!concerns_us(fd)) return real::recvmmsg(fd, messages, count, flags, timeout);
+  if (!concerns_us(fd)) {
+    int received = real::recvmmsg(fd, messages, count, flags, timeout);
+    for (int i = 0; i < received; ++i) forget_received(messages[i].msg_hdr);
+    return received;
+  }
   return receive_messages(fd, messages, count, flags, timeout);
 }
 

@@ -9,6 +9,7 @@
 #include "shim/call.h"
 #include "shim/hooks.h"
 #include "shim/kernel_socket.h"
+#include "shim/rights.h"
 #include "shim/user_copy.h"
 
 namespace ustack::shim {
@@ -72,6 +73,12 @@ ssize_t send_message(int fd, const msghdr* message, int flags) {
   if (!from.ok()) return fail(from.code());
   if (Status s = check_control(*header); !s.ok()) return fail(s.code());
   return send_bytes(fd, from, flags, to, [&] { return real::sendmsg(fd, message, flags); });
+}
+
+/// A message over a socket of the kernel's that may carry descriptors of ours.
+ssize_t send_rights(int fd, const msghdr* message, int flags) {
+  OutgoingRights rights(message);
+  return rights.error() != 0 ? fail(rights.error()) : real::sendmsg(fd, rights.message(), flags);
 }
 
 template <typename Real>
@@ -151,17 +158,23 @@ ssize_t sendto(int fd, const void* from, size_t bytes, int flags, const sockaddr
 }
 
 ssize_t sendmsg(int fd, const msghdr* message, int flags) {
-  if (!concerns_us(fd)) return real::sendmsg(fd, message, flags);
+  if (!concerns_us(fd))
+    return OutgoingRights::possible(message) ? send_rights(fd, message, flags)
+                                             : real::sendmsg(fd, message, flags);
   return send_message(fd, message, flags);
 }
 
 int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
-  if (!concerns_us(fd)) return real::sendmmsg(fd, messages, count, flags);
   count = std::min(count, static_cast<unsigned>(UserBytes::kMaxParts));
+  const bool ours = concerns_us(fd);
+  if (!ours && std::none_of(messages, messages + count,
+                            [](const mmsghdr& each) { return OutgoingRights::possible(&each.msg_hdr); }))
+    return real::sendmmsg(fd, messages, count, flags);
   unsigned done = 0;
   for (; done < count; ++done) {
     int saved = errno;
-    ssize_t n = send_message(fd, &messages[done].msg_hdr, flags);
+    ssize_t n = ours ? send_message(fd, &messages[done].msg_hdr, flags)
+                     : hook::sendmsg(fd, &messages[done].msg_hdr, flags);
     if (n < 0 && done == 0) return -1;
     if (n < 0 || !put_user(&messages[done].msg_len, static_cast<unsigned>(n)).ok()) {
       errno = saved;

@@ -4,6 +4,7 @@
 
 #include "io/syscalls.h"
 #include "shim/call.h"
+#include "shim/escaped_peer.h"
 #include "shim/hooks.h"
 #include "shim/kernel_socket.h"
 #include "shim/loopback_twin.h"
@@ -78,6 +79,20 @@ Result<int> accept_socket(HostLock& lock, SocketFile& file, sockaddr* address, s
   return s.error();
 }
 
+/// A number of bytes that the program has said, for what may have to be put there in the kernel's place.
+socklen_t room_for(const socklen_t* length) {
+  Result<socklen_t> room = length != nullptr ? get_user(length) : socklen_t{0};
+  return room.ok() ? *room : 0;
+}
+
+/// accept4(2) of the kernel's.
+int accept_of_kernel(int fd, sockaddr* address, socklen_t* length, int flags) {
+  socklen_t room = room_for(length);
+  int made = FdTable::forget_stale(real::accept4(fd, address, length, flags));
+  if (made >= 0 && address != nullptr) escaped_peer::fix_peer_address(made, address, room, length);
+  return made;
+}
+
 int accept_with(int fd, sockaddr* address, socklen_t* length, int flags) {
   return on_socket(
       fd,
@@ -85,7 +100,7 @@ int accept_with(int fd, sockaddr* address, socklen_t* length, int flags) {
         if ((flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != 0) return Error{EINVAL};
         return accept_socket(lock, file, address, length, flags);
       },
-      [&] { return FdTable::forget_stale(real::accept4(fd, address, length, flags)); });
+      [&] { return accept_of_kernel(fd, address, length, flags); });
 }
 
 }  // namespace
@@ -119,12 +134,12 @@ int listen(int fd, int backlog) {
 }
 
 int accept(int fd, sockaddr* address, socklen_t* length) {
-  if (!concerns_us(fd)) return FdTable::forget_stale(real::accept(fd, address, length));
+  if (!concerns_us(fd)) return accept_of_kernel(fd, address, length, 0);
   return accept_with(fd, address, length, 0);
 }
 
 int accept4(int fd, sockaddr* address, socklen_t* length, int flags) {
-  if (!concerns_us(fd)) return FdTable::forget_stale(real::accept4(fd, address, length, flags));
+  if (!concerns_us(fd)) return accept_of_kernel(fd, address, length, flags);
   return accept_with(fd, address, length, flags);
 }
 
@@ -149,7 +164,12 @@ int shutdown(int fd, int how) {
 }
 
 int getsockname(int fd, sockaddr* address, socklen_t* length) {
-  auto go_real = [&] { return real::getsockname(fd, address, length); };
+  auto go_real = [&] {
+    socklen_t room = room_for(length);
+    int result = real::getsockname(fd, address, length);
+    if (result == 0) escaped_peer::fix_local_address(fd, address, room, length);
+    return result;
+  };
   if (!concerns_us(fd)) return go_real();
   return on_socket(
       fd,
@@ -162,7 +182,12 @@ int getsockname(int fd, sockaddr* address, socklen_t* length) {
 }
 
 int getpeername(int fd, sockaddr* address, socklen_t* length) {
-  auto go_real = [&] { return real::getpeername(fd, address, length); };
+  auto go_real = [&] {
+    socklen_t room = room_for(length);
+    int result = real::getpeername(fd, address, length);
+    if (result == 0) escaped_peer::fix_peer_address(fd, address, room, length);
+    return result;
+  };
   if (!concerns_us(fd)) return go_real();
   return on_socket(
       fd,

@@ -1,14 +1,126 @@
+// The program's side of escape.h: asks the keeper for ends and puts them on numbers.
 #include "shim/escape.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <cstring>
+#include <utility>
+
+#include "io/clock.h"
+#include "io/syscalls.h"
+#include "shim/call.h"
+#include "shim/escape_server.h"
+#include "shim/keeper.h"
+#include "shim/kernel_socket.h"
+#include "shim/process.h"
+#include "shim/shared_host.h"
 
 namespace ustack::shim::escape {
 
-// Nothing is served yet: the other program finds its end closed, and the connection ends as by close(2).
-void adopt(OpenFile& file, io::Descriptor) { file.release(); }
+namespace {
 
-int kernel_fd() { return -1; }
+namespace sys = io::sys;
 
-void run(HostLock&) {}
+/// A keeper that is there answers within this time, on a machine that does other things too.
+constexpr Duration kAnswerLimit = 10s;
+/// Its mailbox is full: it is looked at again.
+constexpr int kDeliveries = 1000;
+constexpr __kernel_timespec kDeliveryPause{0, 2'000'000};
 
-bool idle() { return true; }
+/// Puts `request` before the keeper. Our end of its socket.
+Result<io::Descriptor> put_before_keeper(HostLock& lock, OpenFile& file, const Request& request) {
+  lock.unlock();
+  bool there = keeper::will_take_over();
+  lock.lock();
+  if (!there) return Error{ESRCH};
+  for (int delivery = 0;; ++delivery) {
+    int ends[2];
+    long result = sys::call(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sys::arg(ends));
+    if (result < 0) return Error{static_cast<int>(-result)};
+    io::Descriptor ours(ends[0]), keepers(ends[1]);
+    sys::call(SYS_sendto, ours.get(), sys::arg(&request), sizeof request, MSG_NOSIGNAL);
+    file.reference();
+    Status s = keeper::hand_over(file, std::move(keepers));
+    if (s.ok()) return ours;
+    file.release();
+    if (s.code() != EAGAIN || delivery == kDeliveries) return s.error();
+    lock.unlock();
+    sys::nanosleep(&kDeliveryPause);
+    lock.lock();
+  }
+}
+
+/// The keeper's answer: an errno, or what it has sent (no descriptor where it sends none). Without the lock.
+Result<io::Descriptor> answer_of(const io::Descriptor& socket) {
+  const Instant limit = io::now() + kAnswerLimit;
+  for (;;) {
+    pollfd item{socket.get(), POLLIN, 0};
+    Duration left = limit - io::now();
+    if (left <= Duration(0)) return Error{ETIMEDOUT};
+    __kernel_timespec time{left / 1s, (left % 1s).count()};
+    if (sys::ppoll(&item, 1, &time, nullptr) > 0) break;
+  }
+  int32_t status = 0;
+  iovec part{&status, sizeof status};
+  alignas(cmsghdr) char rights[CMSG_SPACE(sizeof(int))];
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = rights;
+  message.msg_controllen = sizeof rights;
+  long n = sys::call(SYS_recvmsg, socket.get(), sys::arg(&message), MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  if (n != sizeof status) return Error{ESRCH};  // it has died over it
+  if (status != 0) return Error{status};
+  io::Descriptor end;
+  if (cmsghdr* control = CMSG_FIRSTHDR(&message); control != nullptr && control->cmsg_type == SCM_RIGHTS) {
+    int fd;
+    std::memcpy(&fd, CMSG_DATA(control), sizeof fd);
+    end = io::Descriptor(fd);
+  }
+  return end;
+}
+
+}  // namespace
+
+Result<io::Descriptor> end_of(HostLock& lock, SocketFile& file) {
+  if (file.undecided()) return open_kernel_socket(file);
+  Request request{.kind = Request::Kind::end, .pid = Process::id()};
+  Result<io::Descriptor> socket = put_before_keeper(lock, file, request);
+  if (!socket.ok()) return socket.error();
+  Result<io::Descriptor> end = unlocked(lock, [&] { return answer_of(*socket); });
+  if (end.ok() && !*end) return Error{EMFILE};  // received, but there was no number for it
+  return end;
+}
+
+void in_place(int fd) {
+  HostLock lock;
+  OpenFile* file = FdTable::look(fd);
+  if (file == nullptr || file->kind() != OpenFile::Kind::socket) return;
+  Held held(*file);
+  auto& socket = static_cast<SocketFile&>(*file);
+  if (socket.undecided()) {
+    (void)become_kernel_socket(socket, fd);
+    return;
+  }
+  Result<io::Descriptor> end = end_of(lock, socket);
+  if (end.ok()) put_on_all_numbers(socket, end->get());
+}
+
+Result<io::Descriptor> watch_departure(HostLock& lock, OpenFile& file, Attachment& attachment) {
+  Request request{.kind = Request::Kind::departure,
+                  .pid = Process::id(),
+                  .attachment = &attachment,
+                  .serial = attachment.serial,
+                  .departure = ++shared_host->last_departure};
+  attachment.departure = request.departure;
+  Result<io::Descriptor> socket = put_before_keeper(lock, file, request);
+  if (socket.ok()) {
+    Result<io::Descriptor> answer = unlocked(lock, [&] { return answer_of(*socket); });
+    if (!answer.ok()) socket = answer.error();
+  }
+  if (!socket.ok()) attachment.departure = 0;
+  return socket;
+}
 
 }  // namespace ustack::shim::escape

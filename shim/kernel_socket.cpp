@@ -43,17 +43,7 @@ void put_on(int kernel, int fd) {
   io::sys::call(SYS_dup3, kernel, fd, (flags & FD_CLOEXEC) != 0 ? O_CLOEXEC : 0);
 }
 
-}  // namespace
-
-Status become_kernel_socket(SocketFile& file, int fd) {
-  io::Descriptor kernel(static_cast<int>(io::sys::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP)));
-  if (!kernel) return checked(kernel.get());  // a negative errno
-  if (Status s = set_up(kernel.get(), file); !s.ok()) return s;
-
-  put_on(kernel.get(), fd);
-  // The caller's hold is the last reference, unless there are duplicates or relatives.
-  for (int other = 0; file.references() > 1 && (other = FdTable::current()->next(other)) >= 0; ++other)
-    if (FdTable::look(other) == &file) put_on(kernel.get(), other);
+void move_registrations(SocketFile& file) {
   for (EpollMember& member : file.registrations) {
     epoll_event event{};
     event.events = member.events;
@@ -63,6 +53,32 @@ Status become_kernel_socket(SocketFile& file, int fd) {
       member.set.expect_kernel_members();
   }
   EpollSet::forget(file);
+}
+
+/// The caller's hold is the last reference, but for relatives' and those of ends outside.
+bool has_numbers(SocketFile& file) { return file.references() > 1 + file.end_count(); }
+
+}  // namespace
+
+Result<io::Descriptor> open_kernel_socket(SocketFile& file) {
+  io::Descriptor kernel(static_cast<int>(io::sys::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP)));
+  if (!kernel) return Error{-kernel.release()};
+  if (Status s = set_up(kernel.get(), file); !s.ok()) return s.error();
+  return kernel;
+}
+
+void put_on_all_numbers(SocketFile& file, int kernel) {
+  for (int fd = 0; has_numbers(file) && (fd = FdTable::current()->next(fd)) >= 0; ++fd)
+    if (FdTable::look(fd) == &file) put_on(kernel, fd);
+  if (!has_numbers(file)) move_registrations(file);
+}
+
+Status become_kernel_socket(SocketFile& file, int fd) {
+  Result<io::Descriptor> kernel = open_kernel_socket(file);
+  if (!kernel.ok()) return kernel.status();
+  put_on(kernel->get(), fd);
+  put_on_all_numbers(file, kernel->get());
+  move_registrations(file);
   file.mark_replaced();
   return {};
 }

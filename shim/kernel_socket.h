@@ -1,9 +1,18 @@
 // A socket that turns out not to be ours becomes a kernel socket on the same number.
 #pragma once
 
+#include "io/descriptor.h"
 #include "shim/socket_file.h"
 
 namespace ustack::shim {
+
+/// A kernel socket, CLOEXEC, on which is set what was set on `file`. Errors as below.
+Result<io::Descriptor> open_kernel_socket(SocketFile& file);
+
+/// Puts a descriptor of the kernel's on every number of this process that refers to `file`, FD_CLOEXEC as it
+/// was. The file's registrations with epoll move to the kernel's sets unless relatives have the file too. The
+/// caller holds a reference. Lock: the host's.
+void put_on_all_numbers(SocketFile& file, int kernel);
 
 /// Opens a kernel socket, sets on it what was set on `file` (options in their order, O_NONBLOCK, the port it
 /// was bound to), puts it on `fd` and every other number of this process that refers to `file`, and moves the

@@ -8,7 +8,11 @@ OpenFile::OpenFile(Kind kind) : kind_(kind) {}
 OpenFile::~OpenFile() = default;
 
 void OpenFile::release() {
-  if (--references_ > 0) return;
+  if (--references_ > 0) {
+    if (references_ == end_count_) [[unlikely]]
+      left_to_ends();
+    return;
+  }
   EpollSet::forget(*this);
   close();
 }

@@ -44,6 +44,8 @@ class OpenFile {
 
   void reference() { ++references_; }
   uint32_t references() const { return references_; }
+  /// How many of the references are held by ends outside of the library (escape.h).
+  uint32_t end_count() const { return end_count_; }
   /// Drops a reference; the last one ends the file's epoll registrations, closes it and frees it.
   void release();
 
@@ -53,6 +55,9 @@ class OpenFile {
   /// The last reference is gone: gives back what the file stands for, and its own memory (only the class
   /// itself knows its size).
   virtual void close() = 0;
+  /// Of the references only those of ends outside are left.
+  virtual void left_to_ends() {}
+  uint32_t end_count_ = 0;
 
  private:
   Kind kind_;

@@ -11,6 +11,7 @@
 
 #include "io/shared_region.h"
 #include "shim/driver.h"
+#include "shim/escaped_end.h"
 #include "shim/keeper.h"
 #include "stack/base/intrusive_list.h"
 #include "stack/host.h"
@@ -43,6 +44,8 @@ struct Attachment : ListHook<> {
 
   /// Its number in a PID namespace; 0: not known. Lock held.
   int32_t number_in(uint64_t where) const;
+  /// Not 0: it is about to exec, and has left if that succeeds (departure.h).
+  uint64_t departure = 0;
 };
 
 /// Lock: its own `lock`, but for what is said to be read without.
@@ -80,6 +83,10 @@ struct SharedHost {
   Instant last_reap{};
   /// A bit for each shared event (own_events.h) in use.
   uint32_t shared_events = 0;
+
+  /// Ends of files outside of the library, which the keeper serves (escape.h).
+  IntrusiveList<EscapedEnd> escaped;
+  uint64_t last_departure = 0;
 
   /// An owner of `lock` has died in the middle of a change. Logged; what it left may be inconsistent.
   bool suspect = false;

@@ -12,6 +12,7 @@
 #include "io/syscalls.h"
 #include "shim/blocker.h"
 #include "shim/epoll_set.h"
+#include "shim/escaped_end.h"
 #include "shim/keeper.h"
 #include "shim/loopback_twin.h"
 #include "stack/host.h"
@@ -147,6 +148,10 @@ Result<SocketFile::Accepted> SocketFile::accept(HostLock& lock, int flags) {
     Result<Accepted> result = kernel_turn_ ? accept_from_kernel(flags) : accept_from_stack(flags);
     if (result.code() == EAGAIN) result = kernel_turn_ ? accept_from_stack(flags) : accept_from_kernel(flags);
     if (result.code() != EAGAIN) return result;
+    if (lends()) {
+      if (Status s = wait_for_return(lock); !s.ok()) return s.error();
+      continue;
+    }
     if (Status s = blocker.wait(socket_.waiters, ready::kIn, true, twin_); !s.ok()) return s.error();
   }
 }

@@ -15,6 +15,7 @@
 namespace ustack::shim {
 
 class Blocker;
+class EscapedEnd;
 
 /// An option that was set on a socket of which it is not yet known whether it is ours or the kernel's.
 struct SetOption : ListHook<> {
@@ -80,6 +81,35 @@ class SocketFile final : public OpenFile {
   bool replaced() const { return replaced_; }
   void mark_replaced();
 
+  // For ends outside of the library (escaped_end.h), which the keeper serves; socket_escape.cpp. Nothing here
+  // waits.
+
+  /// What one step between the stream and a kernel's descriptor came to: all 0 when there was nothing to
+  /// move or no room for it.
+  struct Moved {
+    size_t bytes = 0;
+    int error = 0;         ///< of the socket; EBUSY: a thread is just copying
+    int kernel_error = 0;  ///< of the kernel's descriptor, but for EAGAIN
+    bool ended = false;    ///< the end of the stream that was read
+  };
+  Moved send_from_kernel(HostLock& lock, int from);
+  /// From `offset` bytes into the stream on; `take`: what was moved is taken off the stream.
+  Moved receive_to_kernel(HostLock& lock, int to, size_t offset, bool take);
+  /// Takes bytes off the stream that were moved without.
+  void take(size_t bytes);
+  /// A thread is copying out of the receive buffer.
+  bool receiving() const { return receiving_.taken; }
+  /// EAGAIN, ENOBUFS, ECONNABORTED, ...
+  Result<SocketFile*> accept_now();
+
+  void add_end(EscapedEnd& end);
+  void remove_end(EscapedEnd& end);
+  IntrusiveList<EscapedEnd, SocketFile>& ends() { return ends_; }
+  /// Somebody else than `own` waits for some of `events`.
+  bool others_wait(const WaitEntry& own, uint32_t events) { return socket_.waiters.awaited(events, own); }
+  /// Threads that wait for what is lent look again.
+  void lent_is_settled() { lent_settled_.notify(ready::kIn); }
+
   /// The listener's twin on the kernel's loopback (-1: none).
   int kernel_half() const override { return twin_; }
   uint32_t readiness() override;
@@ -95,6 +125,9 @@ class SocketFile final : public OpenFile {
   Result<size_t> receive_urgent(HostLock& lock, UserBytes& to, int flags, int* message_flags);
   Result<Accepted> accept_from_stack(int flags);
   Result<Accepted> accept_from_kernel(int flags);
+  void left_to_ends() override;
+  bool lends();
+  Status wait_for_return(HostLock& lock);
   void decide();
   void open_twin(int backlog);
   void close_twin();
@@ -120,6 +153,8 @@ class SocketFile final : public OpenFile {
 
   Socket& socket_;
   Turn sending_, receiving_;
+  IntrusiveList<EscapedEnd, SocketFile> ends_;
+  WaitQueue lent_settled_;
   IntrusiveList<SetOption> options_;
   SocketFile* put_back_ = nullptr;
   int twin_ = -1;

@@ -164,6 +164,11 @@ Result<size_t> SocketFile::receive(HostLock& lock, UserBytes& to, int flags, int
   for (;;) {
     if (Status s = take_turn(blocker, receiving_); !s.ok())
       return copied > 0 ? Result<size_t>(copied) : s.error();
+    if (lends()) [[unlikely]] {
+      end_turn(receiving_);
+      if (Status s = wait_for_return(lock); !s.ok()) return copied > 0 ? Result<size_t>(copied) : s.error();
+      continue;
+    }
     const size_t asked = std::max<size_t>(want - copied, 1);
     Result<Extents> view = socket_.view_receive(asked, peek ? copied : 0);
     if (!view.ok()) {

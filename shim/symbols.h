@@ -107,6 +107,12 @@
   X(int, dup3, (int fd, int to, int flags), (fd, to, flags), SYS_dup3)                                   \
   X(int, fclose, (FILE * stream), (stream), kNone)
 
+// I/O by libc or the kernel on a number that it is given: shim/calls_libc_io.cpp.
+#define USTACK_LIBC_IO_SYMBOLS(X)                                                                 \
+  X(FILE*, fdopen, (int fd, const char* mode), (fd, mode), kNone)                                 \
+  X(ssize_t, splice, (int in, off64_t* from, int out, off64_t* to, size_t bytes, unsigned flags), \
+    (in, from, out, to, bytes, flags), SYS_splice)
+
 // Entries that make a descriptor which is not ours. Their hooks only make sure that nothing is left of
 // whatever had the number before and was closed where the library could not see it: shim/descriptors.cpp,
 // generated.
@@ -172,11 +178,31 @@
     SYS_wait4)                                                                                              \
   X(int, waitid, (idtype_t type, id_t id, siginfo_t * info, int options), (type, id, info, options), kNone)
 
-// The same, but with a list of arguments, which the hook turns into an array for a relative: libc's own is
-// not needed. Y(result, name, (parameters))
-#define USTACK_LIST_SYMBOLS(Y)                                  \
-  Y(int, execl, (const char* path, const char* argument, ...))  \
-  Y(int, execle, (const char* path, const char* argument, ...)) \
+// Children that libc starts: shim/calls_spawn.cpp.
+#define USTACK_SPAWN_SYMBOLS(X)                                                                    \
+  X(int, posix_spawn,                                                                              \
+    (pid_t * pid, const char* path, const posix_spawn_file_actions_t* actions,                     \
+     const posix_spawnattr_t* attributes, char* const* arguments, char* const* environment),       \
+    (pid, path, actions, attributes, arguments, environment), kNone)                               \
+  X(int, posix_spawnp,                                                                             \
+    (pid_t * pid, const char* file, const posix_spawn_file_actions_t* actions,                     \
+     const posix_spawnattr_t* attributes, char* const* arguments, char* const* environment),       \
+    (pid, file, actions, attributes, arguments, environment), kNone)                               \
+  X(int, posix_spawn_file_actions_adddup2, (posix_spawn_file_actions_t * actions, int fd, int to), \
+    (actions, fd, to), kNone)                                                                      \
+  X(int, system, (const char* command), (command), kNone)                                          \
+  X(FILE*, popen, (const char* command, const char* mode), (command, mode), kNone)                 \
+  X(int, pclose, (FILE * stream), (stream), kNone)
+
+// The same, but with a list of arguments, which the hook turns into an array (or text) for a relative: libc's
+// own is not needed. Y(result, name, (parameters))
+#define USTACK_LIST_SYMBOLS(Y)                                                      \
+  Y(int, dprintf, (int fd, const char* format, ...))                                \
+  Y(int, vdprintf, (int fd, const char* format, va_list arguments))                 \
+  Y(int, __dprintf_chk, (int fd, int flag, const char* format, ...))                \
+  Y(int, __vdprintf_chk, (int fd, int flag, const char* format, va_list arguments)) \
+  Y(int, execl, (const char* path, const char* argument, ...))                      \
+  Y(int, execle, (const char* path, const char* argument, ...))                     \
   Y(int, execlp, (const char* file, const char* argument, ...))
 
 // Signal handlers: shim/signals.cpp.
@@ -195,7 +221,9 @@
   USTACK_DESCRIPTOR_SYMBOLS(X) \
   USTACK_FRESH_SYMBOLS(X)      \
   USTACK_FRESH_PAIR_SYMBOLS(X) \
+  USTACK_LIBC_IO_SYMBOLS(X)    \
   USTACK_PROCESS_SYMBOLS(X)    \
+  USTACK_SPAWN_SYMBOLS(X)      \
   USTACK_SIGNAL_SYMBOLS(X)
 
 // Further names that libc gives to the same things. A(result, other name, name, (parameters), (arguments))

@@ -61,6 +61,12 @@ class WaitQueue {
     return nullptr;
   }
   bool empty() const { return entries_.empty(); }
+  /// An entry other than `own` is interested in some of `events`. Looks at all entries.
+  bool awaited(uint32_t events, const WaitEntry& own) {
+    for (WaitEntry& entry : entries_)
+      if (&entry != &own && (entry.interest & events) != 0) return true;
+    return false;
+  }
 
  private:
   IntrusiveList<WaitEntry> entries_;

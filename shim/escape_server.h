@@ -1,0 +1,37 @@
+// The keeper's side of escape.h: what its parts share.
+#pragma once
+
+#include <cstdint>
+
+#include "shim/escaped_end.h"
+#include "shim/escaped_name.h"
+#include "stack/base/result.h"
+
+namespace ustack::shim {
+
+struct Attachment;
+class SocketFile;
+
+namespace escape {
+
+/// What a process asks of the keeper through the socket that hand_over() brings; answered by an int32_t, 0
+/// with a descriptor or an errno.
+struct Request {
+  enum class Kind : uint32_t { end, departure };
+  Kind kind = Kind::end;
+  /// Who asks.
+  int32_t pid = 0;
+  /// departure: the process that may leave, and which of its attempts.
+  Attachment* attachment = nullptr;
+  uint64_t serial = 0, departure = 0;
+};
+
+/// `served` hears of `fd`, once for each change (epoll(7), EPOLLET), until it is closed. ENOMEM, ENOSPC.
+Status watch(Served& served, int fd, uint32_t events);
+/// A name for an end, never given before.
+UnixAddress next_name(const SocketAddress& local, const SocketAddress& remote);
+/// Sends an int32_t and, unless -1, a descriptor over a request's socket.
+void answer(int socket, int32_t status, int fd);
+
+}  // namespace escape
+}  // namespace ustack::shim

@@ -1,0 +1,149 @@
+#include "shim/escaped_peer.h"
+
+#include <netinet/in.h>
+#include <sys/time.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <optional>
+
+#include "io/descriptor.h"
+#include "io/syscalls.h"
+#include "shim/address.h"
+#include "shim/escape_control.h"
+#include "shim/escaped_name.h"
+
+namespace ustack::shim::escaped_peer {
+
+namespace {
+
+namespace sys = io::sys;
+
+std::optional<EscapedName> ask_name(long system_call, int fd) {
+  UnixAddress name;
+  name.length = sizeof name.bytes;
+  if (sys::call(system_call, fd, sys::arg(&name.bytes), sys::arg(&name.length)) != 0) return std::nullopt;
+  return parse_escaped_name(reinterpret_cast<const sockaddr*>(&name.bytes), name.length);
+}
+
+/// A stream's peer has the name, a listener itself.
+std::optional<EscapedName> name_of(int fd) {
+  std::optional<EscapedName> name = ask_name(SYS_getpeername, fd);
+  return name ? name : ask_name(SYS_getsockname, fd);
+}
+
+/// What has been written there is an AF_UNIX address, or too little of one to tell.
+bool may_be_unix(const sockaddr* address, socklen_t room) {
+  return address != nullptr && (room < sizeof(sa_family_t) || address->sa_family == AF_UNIX);
+}
+
+void put(const SocketAddress& address, sockaddr* to, socklen_t room, socklen_t* length) {
+  sockaddr_storage storage;
+  socklen_t size = to_sockaddr(address, &storage);
+  std::memcpy(to, &storage, std::min(room, size));
+  *length = size;
+}
+
+/// One question to the keeper of `name`, with `fd` shown. False: there is no answer to be had.
+bool ask(const EscapedName& name, int fd, const escape::ControlRequest& request,
+         escape::ControlAnswer& answer) {
+  io::Descriptor socket(static_cast<int>(sys::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)));
+  if (!socket) return false;
+  const timeval limit{.tv_sec = 2, .tv_usec = 0};
+  sys::call(SYS_setsockopt, socket.get(), SOL_SOCKET, SO_RCVTIMEO, sys::arg(&limit), sizeof limit);
+  UnixAddress keeper = format_keeper_name(name.keeper);
+  if (sys::call(SYS_connect, socket.get(), sys::arg(&keeper.bytes), static_cast<long>(keeper.length)) != 0)
+    return false;
+  iovec part{const_cast<escape::ControlRequest*>(&request), sizeof request};
+  alignas(cmsghdr) char rights[CMSG_SPACE(sizeof fd)]{};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = rights;
+  message.msg_controllen = sizeof rights;
+  cmsghdr* control = CMSG_FIRSTHDR(&message);
+  control->cmsg_level = SOL_SOCKET;
+  control->cmsg_type = SCM_RIGHTS;
+  control->cmsg_len = CMSG_LEN(sizeof fd);
+  std::memcpy(CMSG_DATA(control), &fd, sizeof fd);
+  if (sys::sendmsg(socket.get(), &message, MSG_NOSIGNAL) < 0) return false;
+  return sys::call(SYS_recvfrom, socket.get(), sys::arg(&answer), sizeof answer) == sizeof answer;
+}
+
+int fail(int error) {
+  errno = error;
+  return -1;
+}
+
+/// Options of SOL_SOCKET that are the connection's: the kernel knows the descriptor only.
+bool of_the_connection(int name) {
+  return name == SO_KEEPALIVE || name == SO_LINGER || name == SO_OOBINLINE || name == SO_REUSEADDR ||
+         name == SO_REUSEPORT;
+}
+
+}  // namespace
+
+void fix_local_address(int fd, sockaddr* address, socklen_t room, socklen_t* length) {
+  if (!may_be_unix(address, room)) return;
+  if (std::optional<EscapedName> name = name_of(fd)) put(name->local, address, room, length);
+}
+
+void fix_peer_address(int fd, sockaddr* address, socklen_t room, socklen_t* length) {
+  if (!may_be_unix(address, room)) return;
+  if (std::optional<EscapedName> name = ask_name(SYS_getpeername, fd))
+    if (name->remote.address.family() != Family::unspecified) put(name->remote, address, room, length);
+}
+
+int get_option(int fd, int level, int name, void* value, socklen_t room, socklen_t* length, int result) {
+  const int error = errno;
+  const bool domain = level == SOL_SOCKET && (name == SO_DOMAIN || name == SO_PROTOCOL) && result == 0;
+  const bool connection = level == SOL_SOCKET && of_the_connection(name) && result == 0;
+  const bool tcp = (level == IPPROTO_TCP || level == IPPROTO_IP) && result != 0 &&
+                   (error == EOPNOTSUPP || error == ENOPROTOOPT);
+  if (!domain && !connection && !tcp) return result;
+  std::optional<EscapedName> end = name_of(fd);
+  errno = error;
+  if (!end) return result;
+  if (domain) {
+    int number = name == SO_PROTOCOL ? IPPROTO_TCP : end->local.address.is_v6() ? AF_INET6 : AF_INET;
+    std::memcpy(value, &number, std::min<size_t>(room, sizeof number));
+    return 0;
+  }
+  escape::ControlRequest request;
+  request.operation = escape::ControlRequest::get_option;
+  request.level = level;
+  request.name = name;
+  request.length = std::min<socklen_t>(room, escape::ControlRequest::kMostBytes);
+  escape::ControlAnswer answer;
+  if (!ask(*end, fd, request, answer)) return connection ? result : fail(ENOPROTOOPT);
+  if (answer.error != 0) return fail(answer.error);
+  *length = std::min<socklen_t>({answer.length, room, escape::ControlRequest::kMostBytes});
+  std::memcpy(value, answer.value.data(), *length);
+  errno = error;
+  return 0;
+}
+
+int set_option(int fd, int level, int name, const void* value, socklen_t length, int result) {
+  const int error = errno;
+  const bool connection = level == SOL_SOCKET && of_the_connection(name) && result == 0;
+  const bool tcp = (level == IPPROTO_TCP || level == IPPROTO_IP) && result != 0 &&
+                   (error == EOPNOTSUPP || error == ENOPROTOOPT);
+  if ((!connection && !tcp) || length > escape::ControlRequest::kMostBytes) return result;
+  std::optional<EscapedName> end = name_of(fd);
+  errno = error;
+  if (!end) return result;
+  escape::ControlRequest request;
+  request.operation = escape::ControlRequest::set_option;
+  request.level = level;
+  request.name = name;
+  request.length = length;
+  std::memcpy(request.value.data(), value, length);
+  escape::ControlAnswer answer;
+  if (!ask(*end, fd, request, answer)) return connection ? result : fail(ENOPROTOOPT);
+  if (answer.error != 0) return fail(answer.error);
+  errno = error;
+  return 0;
+}
+
+}  // namespace ustack::shim::escaped_peer

@@ -1,0 +1,45 @@
+// A connection outside of the library: the keeper moves bytes between it and one side of a socket pair.
+#pragma once
+
+#include "shim/escaped_end.h"
+
+namespace ustack::shim {
+
+/// Towards the network: whatever the outer side writes, at once. From the network: when nobody else has the
+/// connection bytes are simply moved. As long as relatives have it too, they are lent: shown to the outer
+/// side while they stay in the receive buffer, and taken out of it when they were read there; so that a child
+/// which merely inherits the descriptor takes nothing away, and one that reads it finds everything.
+class EscapedStream final : public EscapedEnd {
+ public:
+  /// Takes over a reference to `file`. `inner`: the keeper's side, O_NONBLOCK.
+  EscapedStream(SocketFile& file, io::Descriptor inner, io::Descriptor outer, const UnixAddress& name = {});
+  /// Must follow at once. On failure (ENOMEM, ENOSPC) the end is gone, with its reference.
+  Status begin();
+
+  void abandon() override;
+
+ protected:
+  bool work(HostLock& lock) override;
+  void end(HostLock& lock, bool reset) override;
+
+ private:
+  friend class ustack::Arena;
+  ~EscapedStream() = default;
+  enum class After : uint8_t { nothing, more, gone };
+  After to_network(HostLock& lock);
+  After from_network(HostLock& lock);
+  After move(HostLock& lock);
+  After lend(HostLock& lock);
+  void count_lent();
+  void take_back();
+  void leave_to_others();
+  After break_off(HostLock& lock);
+  void take_name();
+  bool hung_up() const;
+
+  io::Descriptor inner_;
+  bool writing_ended_ = false;
+  bool reading_ended_ = false;
+};
+
+}  // namespace ustack::shim
