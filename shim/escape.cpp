@@ -84,7 +84,7 @@ Result<io::Descriptor> answer_of(const io::Descriptor& socket) {
 }  // namespace
 
 Result<io::Descriptor> end_of(HostLock& lock, SocketFile& file) {
-  if (file.undecided()) return open_kernel_socket(file);
+  if (file.unused()) return open_kernel_socket(file);
   Request request{.kind = Request::Kind::end, .pid = Process::id()};
   Result<io::Descriptor> socket = put_before_keeper(lock, file, request);
   if (!socket.ok()) return socket.error();
@@ -99,7 +99,7 @@ void in_place(int fd) {
   if (file == nullptr || file->kind() != OpenFile::Kind::socket) return;
   Held held(*file);
   auto& socket = static_cast<SocketFile&>(*file);
-  if (socket.undecided()) {
+  if (socket.unused()) {
     (void)become_kernel_socket(socket, fd);
     return;
   }

@@ -47,8 +47,8 @@ Result<io::Descriptor> watch_departure(HostLock& lock, OpenFile& file, Attachmen
 
 /// What keeper::hand_over() has brought: a reference to `file` and the other end of a request's socket.
 void adopt(OpenFile& file, io::Descriptor request);
-/// A descriptor that is readable when run() has something to do; made by the first call, in the keeper. -1: it can't
-/// be had. Without the lock too.
+/// A descriptor that is readable when run() has something to do; made by the first call, in the keeper. -1:
+/// it can't be had. Without the lock too.
 int kernel_fd();
 /// Does what there is to do. The lock is dropped meanwhile.
 void run(HostLock& lock);

@@ -89,9 +89,12 @@ void SocketFile::close_twin() {
 
 Status SocketFile::connect(HostLock& lock, const SocketAddress& remote) {
   Status s = socket_.connect(remote);
-  if (s.ok()) connecting_ = false;
+  if (s.ok()) {
+    connecting_ = false;
+    connected_before_ = !remote.address.is_unspecified();
+  }
   if (s.code() != EINPROGRESS && s.code() != EALREADY) return s;
-  connecting_ = true;
+  connecting_ = connected_before_ = true;
   // Blocking, it waits for a connection that an earlier call has started just as for its own
   // (inet_stream_connect).
   return nonblocking() ? s : wait_for_connection(lock, s.code());

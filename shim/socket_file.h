@@ -73,6 +73,8 @@ class SocketFile final : public OpenFile {
   /// Nothing has been done that makes it ours for good: it may still become a kernel socket
   /// (kernel_socket.h).
   bool undecided() const { return undecided_; }
+  /// Undecided, and not connected, connecting or broken either: there is nothing to it but its options.
+  bool unused() const { return undecided_ && !connected_before_; }
   /// The options set while undecided, in order.
   IntrusiveList<SetOption>& options() { return options_; }
   /// A connect that was started here has not been answered yet, or was not asked about.
@@ -160,6 +162,7 @@ class SocketFile final : public OpenFile {
   int twin_ = -1;
   bool kernel_turn_ = false;
   bool connecting_ = false;
+  bool connected_before_ = false;
   bool undecided_ = true;
   bool replaced_ = false;
 };

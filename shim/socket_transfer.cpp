@@ -107,7 +107,7 @@ Result<size_t> SocketFile::send_fast_open(HostLock& lock, UserBytes& from, int f
   bool wait = !nonblocking() && (flags & MSG_DONTWAIT) == 0;
   Status s = socket_.connect(remote);
   if (s.code() == EINPROGRESS) {
-    connecting_ = true;
+    connecting_ = connected_before_ = true;
     s = wait ? wait_for_connection(lock, EINPROGRESS) : s;
   }
   if (!s.ok()) return s.error();

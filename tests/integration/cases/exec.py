@@ -49,8 +49,13 @@ def children_write(context: Context):
 
 @case("exec.libc", limit=90)
 def libc_io(context: Context):
-    """fdopen, dprintf, stdout on a socket; bash with /dev/tcp."""
-    run_checks(context, "libc_streams", "shell")
+    """fdopen, dprintf, stdout on a socket; bash with /dev/tcp, whose builtins write and whose children read."""
+    run_checks(context, "libc_streams")
+    lab = context.lab()
+    lab.peer(PYTHON, context.tool("peer_services.py"), lab.peer_address, label="peer").wait_for_output("ready")
+    script = (f"exec 3<>/dev/tcp/{lab.peer_address}/7001; echo built in >&3; read -r a <&3; /bin/echo child >&3; "
+              'read -r b <&3; date >/dev/null; printf "%s\\n" last >&3; c=$(head -n 1 <&3); echo "$a/$b/$c"')
+    equal(lab.host("bash", "-c", script).ok().stdout, "built in/child/last\n", "what bash has read")
 
 
 @case("exec.rights", limit=90)

@@ -220,14 +220,6 @@ def libc_streams() -> None:
     libc.fclose(stream)
 
 
-def shell() -> None:
-    """bash's own /dev/tcp: builtins write, children read and write."""
-    script = (f"exec 3<>/dev/tcp/{PEER}/{ECHO}; echo built in >&3; read -r a <&3; /bin/echo child >&3; "
-              'read -r b <&3; date >/dev/null; printf "%s\\n" last >&3; c=$(head -n 1 <&3); echo "$a/$b/$c"')
-    got = subprocess.run(["bash", "-c", script], stdout=subprocess.PIPE, check=True, timeout=30).stdout
-    assert got == b"built in/child/last\n", got
-
-
 _TELLER = """
 import socket, sys
 c = socket.socket(fileno=int(sys.argv[1]))
