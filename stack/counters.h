@@ -36,6 +36,15 @@ namespace ustack {
   X(TcpExt, TCPWantZeroWindowAdv) X(TcpExt, TCPSynRetrans) X(TcpExt, TCPOrigDataSent) \
   X(TcpExt, TCPKeepAlive) X(TcpExt, TCPReqQFullDrop) X(TcpExt, TCPWinProbe) X(TcpExt, OutOfWindowIcmps) \
   X(TcpExt, LockDroppedIcmps) X(TcpExt, TCPDSACKOldSent) X(TcpExt, TCPMemoryPressures) \
+  X(TcpExt, TCPDSACKOfoSent) X(TcpExt, TCPDSACKRecv) X(TcpExt, TCPDSACKOfoRecv) \
+  X(TcpExt, TCPDSACKRecvSegs) X(TcpExt, TCPDSACKIgnoredDubious) X(TcpExt, TCPDSACKIgnoredOld) \
+  X(TcpExt, TCPDSACKIgnoredNoUndo) X(TcpExt, TCPSACKDiscard) X(TcpExt, TCPSACKReneging) \
+  X(TcpExt, TCPSACKReorder) X(TcpExt, TCPRenoReorder) X(TcpExt, TCPTSReorder) \
+  X(TcpExt, TCPSackRecovery) X(TcpExt, TCPRenoRecovery) X(TcpExt, TCPSackRecoveryFail) \
+  X(TcpExt, TCPRenoRecoveryFail) X(TcpExt, TCPSackFailures) X(TcpExt, TCPRenoFailures) \
+  X(TcpExt, TCPLossFailures) X(TcpExt, TCPFullUndo) X(TcpExt, TCPPartialUndo) X(TcpExt, TCPDSACKUndo) \
+  X(TcpExt, TCPLossUndo) X(TcpExt, TCPSpuriousRTOs) X(TcpExt, TCPLossProbes) \
+  X(TcpExt, TCPLossProbeRecovery) \
   X(IpExt, InOctets) X(IpExt, OutOctets) X(IpExt, InCsumErrors) X(IpExt, InTruncatedPkts) \
   X(IpExt, InBcastPkts) X(IpExt, InBcastOctets) X(IpExt, InNoECTPkts) X(IpExt, InECT1Pkts) \
   X(IpExt, InECT0Pkts) X(IpExt, InCEPkts) X(IpExt, ReasmOverlaps) \

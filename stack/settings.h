@@ -36,6 +36,13 @@ namespace ustack {
   X(tcp_max_syn_backlog, "net.ipv4.tcp_max_syn_backlog", 1024, 0, 1 << 20)                            \
   X(tcp_timestamps, "net.ipv4.tcp_timestamps", 1, 0, 2)                                               \
   X(tcp_sack, "net.ipv4.tcp_sack", 1, 0, 1)                                                           \
+  X(tcp_dsack, "net.ipv4.tcp_dsack", 1, 0, 1)                                                         \
+  X(tcp_recovery, "net.ipv4.tcp_recovery", 1, 0, 7)                                                   \
+  X(tcp_early_retrans, "net.ipv4.tcp_early_retrans", 3, 0, 4)                                         \
+  X(tcp_frto, "net.ipv4.tcp_frto", 2, 0, 2)                                                           \
+  X(tcp_reordering, "net.ipv4.tcp_reordering", 3, 1, 300)                                             \
+  X(tcp_max_reordering, "net.ipv4.tcp_max_reordering", 300, 1, 1 << 20)                               \
+  X(tcp_min_rtt_wlen, "net.ipv4.tcp_min_rtt_wlen", 300, 0, 86400)                                     \
   X(tcp_window_scaling, "net.ipv4.tcp_window_scaling", 1, 0, 1)                                       \
   X(tcp_abort_on_overflow, "net.ipv4.tcp_abort_on_overflow", 0, 0, 1)                                 \
   X(tcp_challenge_ack_limit, "net.ipv4.tcp_challenge_ack_limit", 1000, 0, 1 << 30)                    \

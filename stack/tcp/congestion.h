@@ -89,7 +89,7 @@ class CongestionControl {
   /// For each ACK that has brought something (`acked` or `lost` is not zero).
   virtual void on_ack(const AckSample& sample) = 0;
   /// Congestion was found, the first time in this window: remember() and set ssthresh. cwnd is left alone.
-  /// `in_flight` is RFC 5681's FlightSize.
+  /// `in_flight` is RFC 5681's FlightSize; as in Linux that is cwnd.
   virtual void on_congestion_event(CongestionCause cause, uint32_t in_flight, Instant now) = 0;
   /// The retransmission timer has expired. `repeated`: in a window whose congestion was counted already, then
   /// ssthresh is kept (RFC 5681, 3.1). The sender sets cwnd to the loss window afterwards.

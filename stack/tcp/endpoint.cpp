@@ -232,7 +232,7 @@ void Endpoint::apply(const Verdict& verdict, const Segment& segment, State befor
     route_.confirm_reachable();
     if (segment.payload_size() == 0) ++counters.TcpExtTCPPureAcks;
   }
-  if (verdict.ack.lost_retransmission) ++counters.TcpExtTCPLostRetransmit;
+  count_recovery(verdict.ack.recovery);
   if (verdict.text.out_of_order) ++counters.TcpExtTCPOFOQueue;
   if (verdict.text.pruned) ++counters.TcpExtTCPOFODrop;
   if (verdict.text.dropped) ++counters.TcpExtTCPRcvQDrop;

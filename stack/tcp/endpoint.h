@@ -139,6 +139,9 @@ class Endpoint final : public Socket,
   void sync_timers();
   void arm(Timer& timer, Instant deadline);
   void on_resend();
+  void send_loss_probe();
+  void on_retransmission_timeout();
+  void count_recovery(const RecoveryEvents& events);
   void on_persist();
   void on_keepalive();
   void on_fin_wait();

@@ -65,7 +65,7 @@ bool Endpoint::transmit(const Transmission& wanted) {
       t.fin = t.push = false;
     }
   }
-  bool lost = snd.repair() == Repair::loss;
+  bool loss = snd.congestion_state() == CongestionState::loss;
   Instant now = protocol_.now();
   if ((t.length == 0 && !t.fin) || !snd.sent(t, now)) {
     ++counters.UstackTxNoMemory;
@@ -75,7 +75,7 @@ bool Endpoint::transmit(const Transmission& wanted) {
   uint32_t segments = std::max((t.length + snd.mss() - 1) / snd.mss(), 1u);
   if (t.retransmission) {
     counters.TcpRetransSegs += segments;
-    (lost ? counters.TcpExtTCPSlowStartRetrans : counters.TcpExtTCPFastRetrans) += segments;
+    if (!t.probe) (loss ? counters.TcpExtTCPSlowStartRetrans : counters.TcpExtTCPFastRetrans) += segments;
   } else {
     counters.TcpExtTCPOrigDataSent += segments;
   }
@@ -104,7 +104,11 @@ Status Endpoint::send(TxFrame* frame, SegmentOut& segment, bool with_sacks) {
     uint32_t fit = tcb_.timestamps ? 3 : 4;
     if (frame->payload_bytes() > 0) fit = std::min(fit, (tcb_.snd.mss() - frame->payload_bytes() - 4) / 8);
     options.sack_count = rcv.sack_blocks(std::span(options.sack_blocks).first(fit));
-    if (rcv.reports_duplicate() && options.sack_count > 0) ++protocol_.counters().TcpExtTCPDSACKOldSent;
+    if (rcv.reported_duplicate() && options.sack_count > 0) {
+      Counters& counters = protocol_.counters();
+      bool old = rcv.reported_duplicate()->start < rcv.rcv_nxt;
+      ++(old ? counters.TcpExtTCPDSACKOldSent : counters.TcpExtTCPDSACKOfoSent);
+    }
   }
   std::array<std::byte, kMaxOptions> buffer;
   uint32_t length = encode_segment_options(options, buffer);

@@ -1,5 +1,6 @@
 // Timers of an endpoint: when they are due is in the Tcb; here they are armed, and what happens then.
 #include <algorithm>
+#include <bit>
 
 #include "stack/tcp/endpoint.h"
 
@@ -31,7 +32,7 @@ void Endpoint::arm(Timer& timer, Instant deadline) {
 }
 
 void Endpoint::sync_timers() {
-  arm(resend_timer_, tcb_.snd.rto_deadline);
+  arm(resend_timer_, tcb_.snd.recovery_deadline());
   arm(ack_timer_, tcb_.rcv.ack_deadline);
   arm(persist_timer_, tcb_.snd.persist_deadline);
   arm(keepalive_timer_, keepalive_deadline_);
@@ -59,9 +60,29 @@ bool Endpoint::retransmission_timed_out() const {
   return waited >= model_timeout(retries);
 }
 
+/// The timers of loss recovery, which end in output().
 void Endpoint::on_resend() {
   Sender& snd = tcb_.snd;
-  if (!is_synchronized(tcb_.state) || snd.rto_deadline > protocol_.now()) return;
+  Instant now = protocol_.now();
+  if (!is_synchronized(tcb_.state)) return;
+  if (snd.recovery().reordering_deadline() <= now) count_recovery(snd.on_reordering_timer(now));
+  if (snd.probe_deadline <= now)
+    send_loss_probe();
+  else if (snd.rto_deadline <= now)
+    on_retransmission_timeout();
+}
+
+/// RFC 8985, section 7: the tail is probed before the time-out.
+void Endpoint::send_loss_probe() {
+  std::optional<Transmission> probe = tcb_.snd.on_probe_timer();
+  if (!probe || !transmit(*probe)) return;
+  ++protocol_.counters().TcpExtTCPLossProbes;
+  protocol_.context().log(LogLevel::debug,
+                          [&](LogLine& line) { line << id() << ": loss probe: " << tcb_.snd; });
+}
+
+void Endpoint::on_retransmission_timeout() {
+  Sender& snd = tcb_.snd;
   Counters& counters = protocol_.counters();
   if (retransmission_timed_out()) {
     ++counters.TcpExtTCPAbortOnTimeout;
@@ -69,7 +90,7 @@ void Endpoint::on_resend() {
     return;
   }
   ++counters.TcpExtTCPTimeouts;
-  snd.on_rto(protocol_.now());
+  count_recovery(snd.on_rto(protocol_.now()));
   // RFC 9293, 3.8.3: R1, after which IP is asked for another way.
   if (snd.timeouts() == static_cast<uint32_t>(protocol_.settings().tcp_retries1)) {
     Result<Route> route = protocol_.network().find_route(id().local.address, id().remote.address);
@@ -79,6 +100,22 @@ void Endpoint::on_resend() {
     line << id() << ": retransmission time-out " << snd.timeouts() << ", next in " << to_ms(snd.rtt.rto())
          << " ms: " << snd;
   });
+}
+
+/// What loss recovery has found and done, under Linux's names.
+void Endpoint::count_recovery(const RecoveryEvents& events) {
+  if (!events.any()) [[likely]]
+    return;
+  static constexpr uint64_t Counters::*kCounters[] = {
+#define USTACK_RECOVERY_COUNTER(event, counter) &Counters::TcpExt##counter,
+      USTACK_RECOVERY_EVENTS(USTACK_RECOVERY_COUNTER)
+#undef USTACK_RECOVERY_COUNTER
+  };
+  Counters& counters = protocol_.counters();
+  for (uint32_t bits = events.bits; bits != 0; bits &= bits - 1)
+    ++(counters.*kCounters[std::countr_zero(bits)]);
+  counters.TcpExtTCPLostRetransmit += events.lost_retransmissions;
+  counters.TcpExtTCPDSACKRecvSegs += events.duplicate_segments;
 }
 
 bool Endpoint::probing_timed_out() const {

@@ -347,10 +347,15 @@ void Handshake::complete(Segment& segment) {
   snd.snd_wnd = snd.max_snd_wnd = snd_wnd_;
   snd.snd_wl1 = segment.seq;
   snd.snd_wl2 = segment.ack;
+  const Settings& settings = ep_.protocol_.settings();
+  snd.sack = sack_;
+  snd.recovery().set_rules(LossRecovery::Rules::from(settings));
+  snd.rtt.set_minimum_window(std::chrono::seconds(settings.tcp_min_rtt_wlen));
 
   Receiver& rcv = tcb.rcv;
   rcv.irs = irs_;
   rcv.rcv_nxt = ack_num_;
+  rcv.dsack = settings.tcp_dsack != 0;
   rcv.rcv_wscale = static_cast<uint8_t>(std::max(rcv_wnd_scale_, 0));
   rcv.rcv_adv = ack_num_ + rcv_window_.window;
   rcv.window_clamp = std::min(rcv_window_.clamp, kMaxUnscaledWindow << rcv.rcv_wscale);

@@ -36,6 +36,8 @@ class Receiver {
 
   /// In order, not yet read.
   ReceiveBuffer buffer;
+  /// Duplicates are reported (RFC 2883; net.ipv4.tcp_dsack).
+  bool dsack = true;
 
   // --- options of the socket ---
   /// SO_RCVBUF as Linux counts it: true size.
@@ -76,7 +78,9 @@ class Receiver {
   /// Not acceptable, or nothing new in it: the peer has to hear where we are.
   void acknowledge_now() { ack_now_ = true; }
   /// The duplicate that D-SACK reports with the next ACK (RFC 2883).
-  void report_duplicate(SeqNum start, SeqNum end) { duplicate_ = SackBlock{start, end}; }
+  void report_duplicate(SeqNum start, SeqNum end) {
+    if (dsack) duplicate_ = SackBlock{start, end};
+  }
 
   /// An ACK must go out at once.
   bool ack_due() const { return ack_now_; }
@@ -94,7 +98,7 @@ class Receiver {
   /// Data has left: the conversation is interactive if it answers what came just before.
   void on_data_sent(Instant now);
   /// The next SACK option begins with a D-SACK block.
-  bool reports_duplicate() const { return duplicate_.has_value(); }
+  const std::optional<SackBlock>& reported_duplicate() const { return duplicate_; }
   /// SACK blocks for the next ACK, D-SACK first; returns how many.
   uint8_t sack_blocks(std::span<SackBlock> out);
 

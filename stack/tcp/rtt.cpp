@@ -16,12 +16,13 @@ void put_ms(LogLine& line, Duration d) {
 
 }  // namespace
 
-void RttEstimator::sample(Duration rtt, uint32_t expected_samples) {
+void RttEstimator::sample(Duration rtt, uint32_t expected_samples, Instant now) {
   rtt = std::max(rtt, Duration(1));
   latest_ = rtt;
+  minimum_.add(rtt, now, minimum_window_);
   if (!has_sample()) {
     // RFC 6298, 2.2.
-    srtt_ = minimum_ = rtt;
+    srtt_ = rtt;
     rttvar_ = rtt / 2;
   } else {
     // RFC 6298, 2.3, with the weights of RFC 7323, appendix G.
@@ -29,7 +30,6 @@ void RttEstimator::sample(Duration rtt, uint32_t expected_samples) {
     Duration deviation = srtt_ > rtt ? srtt_ - rtt : rtt - srtt_;
     rttvar_ += (deviation - rttvar_) / (kBeta * n);
     srtt_ += (rtt - srtt_) / (kAlpha * n);
-    minimum_ = std::min(minimum_, rtt);
   }
   rto_ = std::min(srtt_ + std::max(kMinRto, kK * rttvar_), kMaxRto);
   back_off_ = 0;

@@ -5,6 +5,7 @@
 
 #include "stack/base/log.h"
 #include "stack/base/time.h"
+#include "stack/tcp/windowed_minimum.h"
 
 namespace ustack::tcp {
 
@@ -15,15 +16,16 @@ inline constexpr Duration kMinRto = 200ms, kMaxRto = 120s, kInitialRto = 1s, kFa
 class RttEstimator {
  public:
   /// A measurement, > 0 (less counts as 1 ns). `expected_samples` is how many of them come in a round trip,
-  /// at least 1; each weighs that much less (RFC 7323, appendix G). Ends a back-off.
-  void sample(Duration rtt, uint32_t expected_samples = 1);
+  /// at least 1; each weighs that much less (RFC 7323, appendix G). Ends a back-off. `now` ages minimum().
+  void sample(Duration rtt, uint32_t expected_samples = 1, Instant now = {});
   bool has_sample() const { return srtt_ > Duration(0); }
   /// Zero before the first sample.
   Duration srtt() const { return srtt_; }
   Duration rttvar() const { return rttvar_; }
   Duration latest() const { return latest_; }
-  /// The smallest sample so far.
-  Duration minimum() const { return minimum_; }
+  /// The smallest sample of the last minimum window (net.ipv4.tcp_min_rtt_wlen); zero before the first.
+  Duration minimum() const { return minimum_.value(); }
+  void set_minimum_window(Duration window) { minimum_window_ = window; }
 
   /// RTO with the back-off, at most kMaxRto. As in Linux it is SRTT + max(200 ms, 4 * RTTVAR), so that a
   /// peer's delayed ACK doesn't fire it.
@@ -43,7 +45,8 @@ class RttEstimator {
   Duration srtt_{0};
   Duration rttvar_{0};
   Duration latest_{0};
-  Duration minimum_{0};
+  WindowedMinimum minimum_;
+  Duration minimum_window_ = 300s;
   Duration rto_ = kInitialRto;
   uint32_t back_off_ = 0;
 };

@@ -54,13 +54,13 @@ void take_timestamp(Tcb& tcb, const Segment& segment, Instant now) {
   tcb.ts_recent_at = now;
 }
 
-/// RFC 7323, section 4: the round trip by the echoed timestamp, at least a tick.
-std::optional<Duration> timestamp_rtt(const Tcb& tcb, const Segment& segment) {
+/// RFC 7323, section 4: when the timestamp that comes back was sent, as the start of its tick.
+std::optional<Instant> echoed(const Tcb& tcb, const Segment& segment) {
   if (!tcb.timestamps || !segment.options.timestamps || segment.options.timestamps->echo == 0)
     return std::nullopt;
   auto ticks = static_cast<int32_t>(tcb.timestamp(segment.arrived) - segment.options.timestamps->echo);
   if (ticks < 0) return std::nullopt;
-  return std::chrono::milliseconds(ticks == 0 ? 1 : ticks);
+  return std::chrono::floor<std::chrono::milliseconds>(segment.arrived) - std::chrono::milliseconds(ticks);
 }
 
 /// Second: check the RST bit. RFC 5961, 3.2 (RFC 9293, 3.10.7.4 second, 2 and 3): only the exact number
@@ -90,7 +90,7 @@ bool check_ack(Tcb& tcb, const Segment& segment, Verdict& verdict, Instant now) 
   if (segment.ack < snd.snd_una) return true;
 
   bool had_fin = snd.fin_acknowledged();
-  verdict.ack = snd.on_ack(segment, tcb.sack, timestamp_rtt(tcb, segment), now);
+  verdict.ack = snd.on_ack(segment, echoed(tcb, segment), now);
   verdict.acknowledged = verdict.ack.advanced > 0;
   verdict.may_transmit = true;
   verdict.fin_acknowledged = snd.fin_acknowledged() && !had_fin;

@@ -11,6 +11,7 @@
 #include "stack/mem/slab.h"
 #include "stack/tcp/congestion.h"
 #include "stack/tcp/flight.h"
+#include "stack/tcp/loss_recovery.h"
 #include "stack/tcp/rtt.h"
 #include "stack/tcp/segment.h"
 #include "stack/tcp/send_buffer.h"
@@ -26,6 +27,8 @@ struct Transmission {
   /// It empties the buffer, or the program asked for it (RFC 9293, 3.9.1.2).
   bool push = false;
   bool retransmission = false;
+  /// A loss probe (RFC 8985, 7.3): new data, or the last segment again.
+  bool probe = false;
 };
 
 /// What the link takes.
@@ -36,17 +39,11 @@ struct SendLimits {
   uint32_t header_length = 40;
 };
 
-/// Why and how the sender is repairing.
-enum class Repair : uint8_t {
-  none,
-  recovery,  ///< fast recovery (RFC 6582, 6675)
-  loss,      ///< after a retransmission time-out
-};
-
 /// Lock: the host's.
 class Sender {
  public:
-  Sender(BlockPool& blocks, Slab<SentSegment>& pool) : buffer(blocks), flight_(pool) {}
+  Sender(BlockPool& blocks, Slab<SentSegment>& pool)
+      : buffer(blocks), flight_(pool), recovery_(flight_, congestion, rtt) {}
 
   // --- RFC 9293, 3.3.1: the send sequence variables ---
   SeqNum snd_una, snd_nxt;
@@ -67,6 +64,11 @@ class Sender {
   CongestionSlot congestion;
   RttEstimator rtt;
 
+  /// The peer takes SACK (RFC 2018).
+  bool sack = false;
+  /// An ECE of the peer means congestion (RFC 3168).
+  bool ecn = false;
+
   // --- options of the socket ---
   bool nodelay = false;
   bool cork = false;
@@ -77,8 +79,15 @@ class Sender {
 
   // --- timers, kNever when off ---
   Instant rto_deadline = kNever;
+  /// Loss probe (RFC 8985, 7.2).
+  Instant probe_deadline = kNever;
   /// Window probes, and data that silly window avoidance holds back with nothing in flight.
   Instant persist_deadline = kNever;
+
+  /// The next of the timers that find or repair losses.
+  Instant recovery_deadline() const {
+    return std::min({rto_deadline, probe_deadline, recovery_.reordering_deadline()});
+  }
 
   /// The connection is established: data may be sent from SND.NXT = SND.UNA on. `mss` is Eff.snd.MSS in
   /// payload bytes with the options of every segment taken off.
@@ -120,17 +129,20 @@ class Sender {
     bool duplicate = false;
     /// The window opened: what was held back may go out.
     bool window_opened = false;
+    /// Fast recovery has begun.
     bool entered_recovery = false;
-    bool left_recovery = false;
-    /// A retransmission was found lost.
-    bool lost_retransmission = false;
+    /// What is to be counted.
+    RecoveryEvents recovery{};
   };
-  /// An acceptable ACK: SND.UNA <= SEG.ACK <= SND.NXT. `timestamp_rtt` is what the echoed timestamp says, if
-  /// timestamps are on and it is valid.
-  AckOutcome on_ack(const Segment& segment, bool sack_permitted, std::optional<Duration> timestamp_rtt,
-                    Instant now);
+  /// An acceptable ACK: SND.UNA <= SEG.ACK <= SND.NXT. `echoed` is when the timestamp that it echoes was
+  /// sent (the start of that tick), if timestamps are on and it is valid.
+  AckOutcome on_ack(const Segment& segment, std::optional<Instant> echoed, Instant now);
   /// The retransmission timer has expired (RFC 6298, 5.4 to 5.6).
-  void on_rto(Instant now);
+  RecoveryEvents on_rto(Instant now);
+  /// The loss probe's timer has expired: what to send in spite of cwnd; nothing if there is no use in it.
+  std::optional<Transmission> on_probe_timer();
+  /// The reordering timer has expired (RFC 8985, 6.3).
+  RecoveryEvents on_reordering_timer(Instant now);
   /// Packets were too big for the path: smaller segments from now on, and those in flight again.
   void on_mss_change(uint32_t mss, bool retransmit);
   /// Turns the persist timer on or off as the state demands; after next() has said that there is nothing.
@@ -141,10 +153,14 @@ class Sender {
   void clear();
 
   /// What is in flight, in bytes: RFC 6675's pipe, or without SACK what duplicate ACKs leave of it.
-  uint32_t in_flight() const;
+  uint32_t in_flight() const { return recovery_.in_flight(); }
   uint32_t cwnd() const { return congestion->cwnd(); }
-  Repair repair() const { return repair_; }
+  LossRecovery& recovery() { return recovery_; }
+  const LossRecovery& recovery() const { return recovery_; }
+  CongestionState congestion_state() const { return recovery_.state(); }
   const Flight& flight() const { return flight_; }
+  /// The last delivery rate measured, and whether the program had limited it (tcpi_delivery_rate).
+  const RateSample& rate() const { return rate_; }
   /// Time-outs since SND.UNA last moved (icsk_retransmits).
   uint32_t timeouts() const { return timeouts_; }
   /// Probes since the peer last sent an ACK (icsk_probes_out).
@@ -160,7 +176,6 @@ class Sender {
   uint64_t bytes_acknowledged() const { return bytes_acknowledged_; }
   uint64_t bytes_sent() const { return bytes_sent_; }
   uint64_t bytes_retransmitted() const { return bytes_retransmitted_; }
-  uint32_t duplicate_acks() const { return duplicate_acks_; }
 
  private:
   std::optional<Transmission> next_retransmission(const SendLimits& limits);
@@ -168,37 +183,24 @@ class Sender {
   bool deferred(uint32_t usable, const SendLimits& limits) const;
   bool small_in_flight() const { return small_sent_ && small_end_ > snd_una; }
   bool take_window(const Segment& segment);
-  void take_cumulative(SeqNum ack, uint32_t advanced, Flight::Delivered& delivered);
-  Duration take_rtt(const Flight::Delivered& delivered, Instant arrived,
-                    std::optional<Duration> timestamp_rtt);
-  void count_duplicates(const AckOutcome& outcome);
-  void repair_losses(const Flight::Delivered& delivered, bool sack_permitted, Instant arrived,
-                     uint32_t prior_flight, AckOutcome& outcome, Instant now);
-  void end_repair(Instant now);
+  void take_cumulative(SeqNum ack, uint32_t advanced, AckTally& tally);
+  Duration take_rtt(const AckTally& tally, std::optional<Instant> echoed, Instant now);
+  void tell_congestion(const LossRecovery::Arrival& arrival, bool was_reducing, uint32_t delivered,
+                       uint32_t lost, Duration sample, Instant now);
+  void restart_timers(const LossRecovery::Arrival& arrival, Instant now);
+  void schedule_probe(Instant now);
+  bool record(const Transmission& transmission, Instant now);
+  bool record_retransmission(const Transmission& transmission, Instant now);
   void note_usage();
   uint32_t cwnd_room() const;
-  /// RFC 5681's FlightSize, without what limited transmit (RFC 3042) has added.
-  uint32_t flight_size() const;
   uint32_t window_room() const { return window_end() > snd_nxt ? window_end() - snd_nxt : 0; }
   Duration probe_interval() const;
+  LossRecovery::Position position(Instant now) const { return {snd_una, snd_nxt, mss_, sack, now}; }
 
   Flight flight_;
+  LossRecovery recovery_;
   uint32_t mss_ = 536;
   bool fin_queued_ = false, fin_sent_ = false, fin_acknowledged_ = false;
-
-  // Recovery.
-  Repair repair_ = Repair::none;
-  /// RFC 6582's recover: SND.NXT when the loss was found.
-  SeqNum recover_;
-  bool recover_valid_ = false;
-  /// The first retransmission of a repair goes out whatever cwnd says (RFC 6675, 5, step 4.3).
-  bool retransmit_now_ = false;
-  /// cwnd was reduced for it.
-  bool reduced_ = false;
-  uint32_t duplicate_acks_ = 0;
-  /// Without SACK: what duplicate ACKs say has left the network.
-  uint32_t reno_sacked_ = 0;
-  Instant newest_delivered_{};
 
   /// End of the last segment sent that was shorter than the MSS (Minshall).
   SeqNum small_end_;
@@ -214,6 +216,7 @@ class Sender {
   uint32_t max_in_flight_ = 0;
   SeqNum usage_end_;
 
+  RateSample rate_;
   uint32_t retransmitted_segments_ = 0;
   uint64_t bytes_acknowledged_ = 0, bytes_sent_ = 0, bytes_retransmitted_ = 0;
 };

@@ -29,11 +29,7 @@ size_t fill_tcp_info(Endpoint& endpoint, MutableBytes out, Instant now) {
   auto segments = [mss](uint32_t bytes) { return (bytes + mss - 1) / mss; };
 
   info.tcpi_state = linux_state(tcb.state);
-  // TCP_CA_Open, TCP_CA_Disorder, TCP_CA_Recovery, TCP_CA_Loss.
-  info.tcpi_ca_state = snd.repair() == Repair::loss       ? 4
-                       : snd.repair() == Repair::recovery ? 3
-                       : snd.flight().sacked() > 0        ? 1
-                                                          : 0;
+  info.tcpi_ca_state = static_cast<uint8_t>(snd.congestion_state());
   info.tcpi_retransmits = static_cast<uint8_t>(std::min(snd.timeouts(), 255u));
   info.tcpi_probes = static_cast<uint8_t>(std::min(snd.probes(), 255u));
   info.tcpi_backoff = static_cast<uint8_t>(std::min(snd.rtt.back_off_count(), 255u));
@@ -46,10 +42,10 @@ size_t fill_tcp_info(Endpoint& endpoint, MutableBytes out, Instant now) {
   info.tcpi_ato = us(rcv.ack_timeout());
   info.tcpi_snd_mss = snd.mss();
   info.tcpi_rcv_mss = rcv.mss_estimate();
-  info.tcpi_unacked = segments(snd.flight().outstanding());
-  info.tcpi_sacked = segments(snd.flight().sacked());
-  info.tcpi_lost = segments(snd.flight().lost());
-  info.tcpi_retrans = segments(snd.flight().retransmitted());
+  info.tcpi_unacked = snd.flight().outstanding_segments();
+  info.tcpi_sacked = snd.flight().sacked_segments();
+  info.tcpi_lost = snd.flight().lost_segments();
+  info.tcpi_retrans = snd.flight().retransmitted_segments();
   if (tcb.state == State::listen) {
     // As Linux: the accept queue's length and limit.
     info.tcpi_unacked = endpoint.accept_queue_length();
@@ -67,7 +63,12 @@ size_t fill_tcp_info(Endpoint& endpoint, MutableBytes out, Instant now) {
   info.tcpi_snd_ssthresh = ssthresh == 0x7fffffff ? ssthresh : ssthresh / mss;
   info.tcpi_snd_cwnd = snd.cwnd() / mss;
   info.tcpi_advmss = rcv.advertised_mss();
-  info.tcpi_reordering = 3;
+  info.tcpi_reordering = snd.recovery().reordering();
+  info.tcpi_reord_seen = snd.recovery().reordering_seen();
+  info.tcpi_dsack_dups = snd.recovery().dsack_duplicates();
+  info.tcpi_delivered = segments(static_cast<uint32_t>(snd.flight().rate().delivered()));
+  info.tcpi_delivery_rate = snd.rate().bytes_per_second();
+  info.tcpi_delivery_rate_app_limited = snd.rate().app_limited;
   info.tcpi_rcv_space = window_from_space(rcv.limit);
   info.tcpi_total_retrans = snd.retransmitted_segments();
   info.tcpi_bytes_acked = snd.bytes_acknowledged();

@@ -11,6 +11,7 @@
 namespace ustack::test {
 namespace {
 
+using tcp::AckTally;
 using tcp::Flight;
 using tcp::SackBlock;
 using tcp::SentSegment;
@@ -21,16 +22,22 @@ class TcpFlight : public ::testing::Test {
   Slab<SentSegment> pool{arena};
   Flight flight{pool};
   Instant now{1h};
-  Flight::Delivered delivered;
+  AckTally delivered;
 
-  void send(uint32_t count, uint32_t length = 100) {
+  void send(uint32_t count, uint32_t length = 100, uint32_t mss = 100) {
     for (uint32_t i = 0; i < count; ++i, nxt += length)
-      ASSERT_TRUE(flight.append(SeqNum(nxt), length, false, now += 1ms));
+      ASSERT_TRUE(flight.append(SeqNum(nxt), length, false, mss, now += 1ms));
   }
   void sack(std::vector<std::pair<uint32_t, uint32_t>> ranges) {
     std::vector<SackBlock> blocks;
     for (auto [from, to] : ranges) blocks.push_back({SeqNum(from), SeqNum(to)});
     flight.sack(blocks, delivered);
+  }
+  /// What the rule of three newly calls lost.
+  uint32_t mark_by_sack() {
+    uint32_t before = flight.lost();
+    flight.mark_lost_by_sack(3);
+    return flight.lost() - before;
   }
   uint32_t nxt = 1000;
 };
@@ -60,33 +67,35 @@ TEST_F(TcpFlight, ThreeSegmentsAboveMeanLost) {
   send(6);
   sack({{1200, 1300}});
   sack({{1200, 1400}});
-  EXPECT_EQ(flight.mark_lost_by_sack(100), 0u);
+  EXPECT_EQ(mark_by_sack(), 0u);
   sack({{1200, 1500}});
-  EXPECT_EQ(flight.mark_lost_by_sack(100), 200u);
+  EXPECT_EQ(mark_by_sack(), 200u);
   EXPECT_EQ(flight.in_flight(), 100u);
   ASSERT_NE(flight.next_lost(), nullptr);
   EXPECT_EQ(flight.next_lost()->seq.value(), 1000u);
-  flight.mark_retransmitted(*flight.next_lost(), now += 1ms);
+  flight.mark_retransmitted(*flight.next_lost(), 100, now += 1ms);
   EXPECT_EQ(flight.in_flight(), 200u);
   EXPECT_EQ(flight.next_lost()->seq.value(), 1100u);
-  EXPECT_EQ(flight.mark_lost_by_sack(100), 0u) << "not lost twice by the same evidence";
+  EXPECT_EQ(mark_by_sack(), 0u) << "not lost twice by the same evidence";
 }
 
 TEST_F(TcpFlight, RetransmissionOvertakenIsLostAgain) {
   send(5);
   sack({{1200, 1500}});
-  flight.mark_lost_by_sack(100);
-  flight.mark_retransmitted(*flight.next_lost(), Instant{2h});
-  EXPECT_EQ(flight.mark_lost_retransmissions(Instant{2h}), 0u);
-  EXPECT_EQ(flight.mark_lost_retransmissions(Instant{2h} + 1ms), 100u);
+  flight.mark_lost_by_sack(3);
+  flight.mark_retransmitted(*flight.next_lost(), 100, Instant{2h});
+  flight.mark_lost_retransmissions(Instant{2h});
+  EXPECT_EQ(flight.retransmitted(), 100u);
+  flight.mark_lost_retransmissions(Instant{2h} + 1ms);
+  EXPECT_EQ(flight.lost_retransmissions(), 1u);
   EXPECT_EQ(flight.next_lost()->seq.value(), 1000u);
   EXPECT_EQ(flight.retransmitted(), 0u);
 }
 
 TEST_F(TcpFlight, AckOfWhatWasRetransmittedGivesNoSample) {
   send(1);
-  flight.mark_all_lost();
-  flight.mark_retransmitted(*flight.next_lost(), now += 1ms);
+  flight.mark_timed_out(Duration(0), now);
+  flight.mark_retransmitted(*flight.next_lost(), 100, now += 1ms);
   flight.acknowledge(SeqNum(1100), delivered);
   EXPECT_TRUE(delivered.retransmitted);
   EXPECT_FALSE(delivered.first_sent.has_value());
@@ -96,7 +105,7 @@ TEST_F(TcpFlight, AckOfWhatWasRetransmittedGivesNoSample) {
 TEST_F(TcpFlight, OutOfMemoryLeavesItAsItWas) {
   send(1, 1000);
   arena.fail_after(0);
-  EXPECT_FALSE(flight.append(SeqNum(nxt), 10, false, now));
+  EXPECT_FALSE(flight.append(SeqNum(nxt), 10, false, 10, now));
   sack({{1300, 1500}});
   EXPECT_EQ(flight.sacked(), 0u);
   flight.mark_head_lost(100);
@@ -120,7 +129,7 @@ TEST_F(TcpFlight, SumsAgreeWithAModel) {
         if (nxt - una < 4000) {
           uint32_t length = 1 + random() % 400;
           model.resize(model.size() + length);
-          send(1, length);
+          send(1, length, 1);
         }
         break;
       case 1:
@@ -139,8 +148,8 @@ TEST_F(TcpFlight, SumsAgreeWithAModel) {
         }
         break;
       case 3:
-        flight.mark_lost_by_sack(100);
-        if (SentSegment* lost = flight.next_lost()) flight.mark_retransmitted(*lost, now += 1ms);
+        flight.mark_lost_by_sack(3);
+        if (SentSegment* lost = flight.next_lost()) flight.mark_retransmitted(*lost, 1, now += 1ms);
         break;
     }
     uint32_t sacked = 0;
@@ -148,7 +157,7 @@ TEST_F(TcpFlight, SumsAgreeWithAModel) {
     ASSERT_EQ(flight.outstanding(), nxt - una);
     ASSERT_EQ(flight.sacked(), sacked) << "step " << step;
     ASSERT_LE(flight.lost() + flight.sacked(), flight.outstanding());
-    ASSERT_LE(flight.retransmitted(), flight.lost());
+    ASSERT_LE(flight.retransmitted() + flight.sacked(), flight.outstanding());
   }
 }
 
