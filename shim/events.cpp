@@ -1,7 +1,9 @@
 #include "shim/events.h"
 
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 
@@ -19,6 +21,8 @@ namespace {
 /// One more than the descriptor, so that the array begins as zeros. Never closed: a waker may be about to
 /// write to what it has just looked up.
 std::atomic<int> descriptors[kMost];
+/// So many shared ones are made where the program's descriptors are few.
+constexpr rlim_t kFewShared = 16;
 /// A bit for each event of this process's own that is in use.
 uint64_t own_in_use[kMost / 64];
 
@@ -38,8 +42,12 @@ bool make(int event) {
 bool make_first_events() { return make(kDriver) && make(kKeeper); }
 
 bool make_shared_events() {
-  if (descriptor(kShared - 1) >= 0) return false;
-  for (int event = kFirstShared; event < kShared; ++event)
+  if (descriptor(kFirstShared) >= 0) return false;
+  // Most of the descriptors are the program's.
+  rlimit limit{};
+  io::sys::call(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, io::sys::arg(&limit));
+  const int most = static_cast<int>(std::clamp<rlim_t>(limit.rlim_cur / 8, kFewShared, kShared));
+  for (int event = kFirstShared; event < most; ++event)
     if (!make(event)) return event > kFirstShared;
   return true;
 }
@@ -49,7 +57,7 @@ int take() {
   // The keeper, which drives for one in a sandbox, has the shared ones only.
   if (shared.attached_count > 1 || sandbox::active()) {
     for (int event = kFirstShared; event < kShared; ++event) {
-      uint32_t mine = uint32_t{1} << event;
+      uint64_t mine = uint64_t{1} << event;
       if ((shared.shared_events & mine) != 0 || descriptor(event) < 0) continue;
       shared.shared_events |= mine;
       if (Attachment* own = process_state().attachment) own->shared_events |= mine;
@@ -71,8 +79,8 @@ int take() {
 void give_back(int event) {
   if (event < kFirstShared) return;
   if (event < kShared) {
-    shared_host->shared_events &= ~(uint32_t{1} << event);
-    if (Attachment* own = process_state().attachment) own->shared_events &= ~(uint32_t{1} << event);
+    shared_host->shared_events &= ~(uint64_t{1} << event);
+    if (Attachment* own = process_state().attachment) own->shared_events &= ~(uint64_t{1} << event);
   } else {
     own_in_use[event / 64] &= ~(uint64_t{1} << (event % 64));
   }

@@ -17,7 +17,7 @@ namespace ustack::shim::events {
 inline constexpr int kDriver = 0;
 inline constexpr int kKeeper = 1;
 inline constexpr int kFirstShared = 2;
-inline constexpr int kShared = 16;
+inline constexpr int kShared = 64;
 inline constexpr int kMost = 256;
 
 /// Makes the driver's and the keeper's. False: no descriptor is to be had.

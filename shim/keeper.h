@@ -114,7 +114,7 @@ void become();
 struct Message {
   enum Kind : uint32_t { descriptor, events };
   /// shared events: as many as there can be.
-  static constexpr int kMostDescriptors = 16;
+  static constexpr int kMostDescriptors = 64;
   Kind kind = descriptor;
   /// events: how many, from `first` on.
   int32_t first = 0, count = 0;

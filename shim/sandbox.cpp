@@ -103,7 +103,7 @@ class Prefix {
 
 void allow_what_we_need(Prefix& prefix) {
   // More would not fit into a jump; nothing is lost but for what the sandboxed process can't do itself.
-  constexpr size_t kMostOwn = 64;
+  constexpr size_t kMostOwn = 200;
   uint32_t own[kMostOwn];
   size_t count = 0;
   for (int fd = io::next_own_descriptor(0); fd >= 0 && count < kMostOwn; fd = io::next_own_descriptor(fd + 1))

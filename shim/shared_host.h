@@ -38,7 +38,7 @@ struct Attachment : ListHook<> {
   /// Of its threads.
   IntrusiveList<Waiter, OfProcess> waiters;
   /// Shared events that its threads sleep on, a bit each.
-  uint32_t shared_events = 0;
+  uint64_t shared_events = 0;
   /// It has closed everything and is about to end; its table may still be looked at until it has.
   bool ended = false;
 
@@ -82,7 +82,7 @@ struct SharedHost {
   /// When reap_dead() was last asked.
   Instant last_reap{};
   /// A bit for each shared event (own_events.h) in use.
-  uint32_t shared_events = 0;
+  uint64_t shared_events = 0;
 
   /// Ends of files outside of the library, which the keeper serves (escape.h).
   IntrusiveList<EscapedEnd> escaped;
