@@ -146,8 +146,8 @@ def prefork_worker_killed(context: Context):
 NGINX_SIZES = (100, 30_000, 500_000)
 
 
-def nginx_with_workers(lab: Lab, workers: int) -> tuple[Nginx, int]:
-    nginx = Nginx(lab, on_host=True, workers=workers)
+def nginx_with_workers(lab: Lab, workers: int, **more) -> tuple[Nginx, int]:
+    nginx = Nginx(lab, on_host=True, workers=workers, **more)
     serve_patterns(nginx.www, NGINX_SIZES)
     master = int((nginx.directory / "nginx.pid").read_text())
     wait_until(lambda: len(children_of(master)) == workers, f"{workers} workers")
@@ -203,6 +203,25 @@ def nginx_worker_killed(context: Context):
     all_right(Load(lab, "--requests", 60, clients=8).result(), 60)
     nginx.process.signal(signal.SIGQUIT)
     equal(nginx.process.wait(15), 0, "the master's status")
+
+
+@case("nginx.upgrade")
+def nginx_upgrade(context: Context):
+    """A new binary takes over the listener by exec under load (USR2, then QUIT to the old master): nothing is lost."""
+    lab = context.lab()
+    nginx, master = nginx_with_workers(lab, 2, daemon=True)
+    load = Load(lab, "--sizes", "100,30000", clients=4)
+    os.kill(master, signal.SIGUSR2)
+    pid_file = nginx.directory / "nginx.pid"
+    new = int(wait_until(lambda: pid_file.exists() and (text := pid_file.read_text().strip()) != str(master) and text,
+                         "there is a new master", 20))
+    wait_until(lambda: len(children_of(new)) == 2, "it has workers")
+    os.kill(master, signal.SIGQUIT)
+    wait_until(lambda: gone(master), "the old master has ended")
+    all_right(load.result(), 100)
+    all_right(Load(lab, "--requests", 100, clients=4).result(), 100)
+    os.kill(new, signal.SIGQUIT)
+    wait_until(lambda: gone(new), "the new master has ended")
 
 
 # ---- apache ---------------------------------------------------------------------------------------------------

@@ -12,14 +12,13 @@ PYTHON = "/usr/bin/python3"
 
 
 # ---- ssh ------------------------------------------------------------------------------------------------------
-# `-r`: sshd doesn't execute itself again for each connection.
 
 
 @case("sshd.sessions")
 def sshd_sessions(context: Context):
-    """sshd: logins by key with its sandboxed child, a command's output and status, 10 MB by scp both ways."""
+    """sshd, which executes itself for each connection: logins by key, output and status, 10 MB by scp both ways."""
     lab = context.lab()
-    sshd = Sshd(lab, options=["-r"])
+    sshd = Sshd(lab)
     done = lab.peer(*sshd.ssh, sshd.target, "echo from $SSH_CONNECTION; exit 7", label="ssh")
     equal(done.wait(20), 7, "the command's status")
     check(f"from {lab.peer_address}" in done.stdout and f"{sshd.address} 22" in done.stdout, done.describe())
@@ -41,7 +40,7 @@ def sshd_sessions(context: Context):
 
 @case("sshd.forwarding")
 def sshd_forwarding(context: Context):
-    """sshd: a connection of its own for each forwarded one (-L), and a listener on the host for -R."""
+    """sshd -r, whose children stay on the host: a connection for each one of -L, a listener on the host for -R."""
     lab = context.lab()
     peer = lab.peer(PYTHON, context.tool("peer_services.py"), lab.peer_address, label="peer")
     peer.wait_for_output("ready")
@@ -142,11 +141,11 @@ port_enable=YES
 connect_from_port_20=YES
 xferlog_enable=NO
 seccomp_sandbox=NO
-one_process_model=YES
+one_process_model={one_process}
 """
 
 
-def exercise_vsftpd(context: Context) -> None:
+def exercise_vsftpd(context: Context, one_process: str) -> None:
     need_root()
     program = need_program("vsftpd")
     lab: Lab = context.lab()
@@ -157,7 +156,8 @@ def exercise_vsftpd(context: Context) -> None:
     path = context.file(3_000_000)
     (root / "file").write_bytes(path.read_bytes())
     configuration = context.directory / "vsftpd.conf"
-    configuration.write_text(_VSFTPD.format(address=lab.host_address(), root=root, empty=empty))
+    configuration.write_text(_VSFTPD.format(address=lab.host_address(), root=root, empty=empty,
+                                              one_process=one_process))
     server = lab.host(program, configuration, label="vsftpd")
     lab.wait_until_listening(21)
     url = f"ftp://{lab.host_address()}"
@@ -182,4 +182,10 @@ def exercise_vsftpd(context: Context) -> None:
 @case("vsftpd.one_process")
 def vsftpd_one_process(context: Context):
     """vsftpd, a process per session that goes to chroot and gives up root; active and passive transfers, an upload."""
-    exercise_vsftpd(context)
+    exercise_vsftpd(context, "YES")
+
+
+@case("vsftpd.two_processes")
+def vsftpd_two_processes(context: Context):
+    """The same with two processes a session: the privileged one makes the data connections and hands them over."""
+    exercise_vsftpd(context, "NO")

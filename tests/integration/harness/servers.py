@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pathlib
+import shutil
 
 from .lab import Lab
 
 _CONFIGURATION = """
 user root root;
-daemon off;
 {processes}
 pid {directory}/nginx.pid;
 error_log stderr warn;
@@ -38,7 +38,8 @@ class Nginx:
     """One nginx process (no master: it needs no user to change to, so it runs in any user namespace), or a master
     and so many workers."""
 
-    def __init__(self, lab: Lab, *, on_host: bool = False, port: int = 80, workers: int = 0):
+    def __init__(self, lab: Lab, *, on_host: bool = False, port: int = 80, workers: int = 0,
+                 daemon: bool = False):
         context = lab.context
         self.directory: pathlib.Path = context.directory / f"nginx-{lab.name}"
         self.www = self.directory / "www"
@@ -48,10 +49,17 @@ class Nginx:
         self.url = f"http://{self.address}" + (f":{port}" if port != 80 else "")
         configuration = self.directory / "nginx.conf"
         processes = f"worker_processes {workers};" if workers else "master_process off;"
+        if daemon:
+            # A master that is replaced hands these on, and no others.
+            processes += "".join(f" env {name};" for name in ("LD_PRELOAD", "USTACK_LINK", "USTACK_ADDR", "USTACK_GATEWAY"))
+        else:
+            processes += " daemon off;"
         configuration.write_text(_CONFIGURATION.format(directory=self.directory, address=self.address, port=port,
                                                        processes=processes))
         start = lab.host if on_host else lab.peer
-        self.process = start("nginx", "-e", "stderr", "-p", self.directory, "-c", configuration, label="nginx")
+        # The whole path: a master that is replaced executes what it was called by.
+        program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin") or "nginx"
+        self.process = start(program, "-e", "stderr", "-p", self.directory, "-c", configuration, label="nginx")
         if on_host:
             lab.wait_until_listening(port, self.address)
         else:
