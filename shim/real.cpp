@@ -12,6 +12,7 @@ namespace ustack::shim::real {
 namespace {
 
 constexpr long kNone = -1;
+constexpr long kItself = -2;
 
 /// What stands for an entry until it is found: finds all, then calls it; or the bare system call when the
 /// search itself got us here.
@@ -34,6 +35,8 @@ Result bare(long number, Arguments... arguments) {
   long result = -ENOSYS;
   if constexpr (sizeof...(Arguments) <= 6) {
     if (number != kNone) result = io::sys::call(number, word(arguments)...);
+  } else {
+    if (number == kItself) result = io::sys::call(word(arguments)...);
   }
   if (io::sys::failed(result)) {
     errno = static_cast<int>(-result);

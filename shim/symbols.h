@@ -2,7 +2,8 @@
 // (hooks.h), the pointers to libc's own functions (real.h) and what tests/check_symbols compares with the
 // library's exports and with libc's; nothing else lists a hooked name.
 //
-// X(result, name, (parameters), (arguments), system call for use before libc's entry is found, or kNone)
+// X(result, name, (parameters), (arguments), system call for use before libc's entry is found, or kNone;
+// kItself: the arguments are one)
 //
 // Variadic entries that take one more word (fcntl, ioctl, open) are written with that word as a parameter: on
 // x86-64 and aarch64 Linux both conventions pass it in the same register, and a caller that leaves it out
@@ -168,7 +169,7 @@
   X(int, prctl, (int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d),           \
     (option, a, b, c, d), SYS_prctl)                                                                        \
   X(long, syscall, (long number, long a, long b, long c, long d, long e, long f),                           \
-    (number, a, b, c, d, e, f), kNone)                                                                      \
+    (number, a, b, c, d, e, f), kItself)                                                                    \
   X(int, setrlimit, (int resource, const rlimit* limit), (resource, limit), kNone)                          \
   X(int, prlimit, (pid_t pid, int resource, const rlimit* limit, rlimit* old), (pid, resource, limit, old), \
     SYS_prlimit64)                                                                                          \
