@@ -4,10 +4,10 @@
 #include <poll.h>
 #include <sys/socket.h>
 
-#include <cstring>
 #include <utility>
 
 #include "io/clock.h"
+#include "io/descriptor_message.h"
 #include "io/syscalls.h"
 #include "shim/call.h"
 #include "shim/escape_server.h"
@@ -62,22 +62,11 @@ Result<io::Descriptor> answer_of(const io::Descriptor& socket) {
     if (sys::ppoll(&item, 1, &time, nullptr) > 0) break;
   }
   int32_t status = 0;
-  iovec part{&status, sizeof status};
-  alignas(cmsghdr) char rights[CMSG_SPACE(sizeof(int))];
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = rights;
-  message.msg_controllen = sizeof rights;
-  long n = sys::call(SYS_recvmsg, socket.get(), sys::arg(&message), MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-  if (n != sizeof status) return Error{ESRCH};  // it has died over it
-  if (status != 0) return Error{status};
   io::Descriptor end;
-  if (cmsghdr* control = CMSG_FIRSTHDR(&message); control != nullptr && control->cmsg_type == SCM_RIGHTS) {
-    int fd;
-    std::memcpy(&fd, CMSG_DATA(control), sizeof fd);
-    end = io::Descriptor(fd);
-  }
+  // Less than a whole answer: it has died over it.
+  if (io::receive_with_descriptor(socket.get(), &status, sizeof status, end, MSG_DONTWAIT) != sizeof status)
+    return Error{ESRCH};
+  if (status != 0) return Error{status};
   return end;
 }
 

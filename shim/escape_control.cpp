@@ -8,7 +8,7 @@
 #include <span>
 #include <utility>
 
-#include "io/descriptor.h"
+#include "io/descriptor_message.h"
 #include "io/syscalls.h"
 #include "shim/escape_server.h"
 #include "shim/shared_host.h"
@@ -23,23 +23,9 @@ namespace sys = io::sys;
 constexpr int kMostClients = 64;
 int clients = 0;
 
-/// Receives a message with one descriptor. False: it isn't one.
+/// Receives a question with a descriptor. False: it isn't one.
 bool receive(int socket, ControlRequest& request, io::Descriptor& shown) {
-  iovec part{&request, sizeof request};
-  alignas(cmsghdr) char rights[CMSG_SPACE(sizeof(int))];
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = rights;
-  message.msg_controllen = sizeof rights;
-  long n = sys::call(SYS_recvmsg, socket, sys::arg(&message), MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-  cmsghdr* control = n >= 0 ? CMSG_FIRSTHDR(&message) : nullptr;
-  if (control != nullptr && control->cmsg_level == SOL_SOCKET && control->cmsg_type == SCM_RIGHTS &&
-      control->cmsg_len == CMSG_LEN(sizeof(int))) {
-    int fd;
-    std::memcpy(&fd, CMSG_DATA(control), sizeof fd);
-    shown = io::Descriptor(fd);
-  }
+  long n = io::receive_with_descriptor(socket, &request, sizeof request, shown, MSG_DONTWAIT);
   return n == sizeof request && shown && request.length <= ControlRequest::kMostBytes;
 }
 

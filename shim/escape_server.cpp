@@ -8,10 +8,10 @@
 #include <sys/timerfd.h>
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "io/clock.h"
+#include "io/descriptor_message.h"
 #include "io/random.h"
 #include "io/syscalls.h"
 #include "shim/escape.h"
@@ -235,21 +235,7 @@ Status watch(Served& served, int fd, uint32_t events) {
 }
 
 void answer(int socket, int32_t status, int fd) {
-  iovec part{&status, sizeof status};
-  alignas(cmsghdr) char rights[CMSG_SPACE(sizeof(int))]{};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  if (fd >= 0) {
-    message.msg_control = rights;
-    message.msg_controllen = sizeof rights;
-    cmsghdr* control = CMSG_FIRSTHDR(&message);
-    control->cmsg_level = SOL_SOCKET;
-    control->cmsg_type = SCM_RIGHTS;
-    control->cmsg_len = CMSG_LEN(sizeof fd);
-    std::memcpy(CMSG_DATA(control), &fd, sizeof fd);
-  }
-  sys::sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+  io::send_with_descriptor(socket, &status, sizeof status, fd, MSG_DONTWAIT);
 }
 
 void adopt(OpenFile& file, io::Descriptor socket) {

@@ -8,7 +8,7 @@
 #include <cstring>
 #include <optional>
 
-#include "io/descriptor.h"
+#include "io/descriptor_message.h"
 #include "io/syscalls.h"
 #include "shim/address.h"
 #include "shim/escape_control.h"
@@ -55,19 +55,7 @@ bool ask(const EscapedName& name, int fd, const escape::ControlRequest& request,
   UnixAddress keeper = format_keeper_name(name.keeper);
   if (sys::call(SYS_connect, socket.get(), sys::arg(&keeper.bytes), static_cast<long>(keeper.length)) != 0)
     return false;
-  iovec part{const_cast<escape::ControlRequest*>(&request), sizeof request};
-  alignas(cmsghdr) char rights[CMSG_SPACE(sizeof fd)]{};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = rights;
-  message.msg_controllen = sizeof rights;
-  cmsghdr* control = CMSG_FIRSTHDR(&message);
-  control->cmsg_level = SOL_SOCKET;
-  control->cmsg_type = SCM_RIGHTS;
-  control->cmsg_len = CMSG_LEN(sizeof fd);
-  std::memcpy(CMSG_DATA(control), &fd, sizeof fd);
-  if (sys::sendmsg(socket.get(), &message, MSG_NOSIGNAL) < 0) return false;
+  if (io::send_with_descriptor(socket.get(), &request, sizeof request, fd) < 0) return false;
   return sys::call(SYS_recvfrom, socket.get(), sys::arg(&answer), sizeof answer) == sizeof answer;
 }
 
