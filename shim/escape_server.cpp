@@ -34,7 +34,9 @@ constexpr int kTurns = 16;
 
 /// This keeper's.
 struct Server {
-  /// It has a number, and nothing is left of its predecessor's.
+  /// Nothing is left of its predecessor's.
+  bool cleared = false;
+  /// It has a number and can be asked.
   bool started = false;
   io::Descriptor set;
   io::Descriptor timer;
@@ -71,14 +73,14 @@ void Departing::on_kernel(HostLock&) {
 }
 
 /// What an earlier keeper has served is lost with its descriptors.
-void forget_orphans(SharedHost& shared) {
-  while (EscapedEnd* end = shared.escaped.front()) end->abandon();
+void forget_orphans() {
+  if (std::exchange(server.cleared, true)) return;
+  while (EscapedEnd* end = shared_host->escaped.front()) end->abandon();
 }
 
 Status start() {
   if (server.started) return {};
-  SharedHost& shared = *shared_host;
-  forget_orphans(shared);
+  forget_orphans();
   if (!server.timer) return Error{EMFILE};
   sys::getrandom(&server.keeper, sizeof server.keeper, 0);
   server.keeper &= 0xffff'ffff'ffff;
@@ -271,6 +273,7 @@ int kernel_fd() {
 }
 
 void run(HostLock& lock) {
+  forget_orphans();
   if (!server.started) return;
   bool left_over = true;
   for (int turn = 0; turn < kTurns && left_over; ++turn) {

@@ -8,7 +8,7 @@
 
 #include "io/clock.h"
 #include "io/syscalls.h"
-#include "shim/host_lock.h"
+#include "shim/keeper.h"
 #include "shim/shared_host.h"
 #include "shim/socket_file.h"
 
@@ -31,12 +31,12 @@ bool EscapedEnd::on_event(WaitEntry& entry, uint32_t) {
 
 void EscapedEnd::touch() {
   if (std::exchange(due_, true)) return;
-  if (Waiter* keeper = shared_host->keeper.waiter) rouse(*shared_host, *keeper);
+  keeper::wake(*shared_host);
 }
 
 void EscapedEnd::recall() {
-  recalled_ = true;
-  touch();
+  recalled_ = due_ = true;
+  keeper::wake(*shared_host);  // which also finds that there is none any more
 }
 
 bool EscapedEnd::serve(HostLock& lock) {

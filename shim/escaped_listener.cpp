@@ -186,6 +186,7 @@ void EscapedListener::abandon() {
   offered_to_.inner.release();
   if (offered_ != nullptr) file.put_back(std::exchange(offered_, nullptr));
   shared_host->arena->destroy(this);
+  file.lent_is_settled();
   file.release();
 }
 

@@ -55,6 +55,7 @@ void EscapedStream::abandon() {
   inner_.release();
   outer_.release();
   shared_host->arena->destroy(this);
+  file.lent_is_settled();
   file.release();
 }
 

@@ -19,6 +19,7 @@
 #include "shim/driver.h"
 #include "shim/escape_server.h"
 #include "shim/escaped_end.h"
+#include "shim/keeper.h"
 #include "shim/process.h"
 #include "shim/scope.h"
 #include "shim/shared_host.h"
@@ -164,6 +165,8 @@ void with_connection(const std::function<void(Connection&)>& body) {
     {
       Scope scope;
       if (!Process::ensure_host().ok() || escape::kernel_fd() < 0) _exit(102);
+      // Its true keeper clears away what an earlier one has left; it is waited for, lest it be ours.
+      (void)keeper::will_take_over();
     }
     {
       Connection connection;
