@@ -156,8 +156,9 @@ int shutdown(int fd, int how) {
   if (!concerns_us(fd)) return go_real();
   return on_socket(
       fd,
-      [&](HostLock&, SocketFile& file) -> Status {
+      [&](HostLock& lock, SocketFile& file) -> Status {
         if (how < SHUT_RD || how > SHUT_RDWR) return Error{EINVAL};
+        if (how != SHUT_RD) file.flush_ends(lock, true);
         return file.shutdown(static_cast<ShutdownHow>(how));
       },
       go_real);

@@ -39,6 +39,11 @@ void EscapedEnd::recall() {
   keeper::wake(*shared_host);  // which also finds that there is none any more
 }
 
+void EscapedEnd::set_holder(int32_t pid) {
+  holder_ = pid;
+  file_.expect_from_outside();
+}
+
 bool EscapedEnd::serve(HostLock& lock) {
   due_ = false;
   retry_at_ = kNever;

@@ -41,6 +41,13 @@ class EscapedEnd : public Served, public ListHook<>, public ListHook<SocketFile>
   /// A relative wants what is lent: the keeper takes back what is still there, tells SocketFile's
   /// wait_for_return() and lends nothing for a while, longer each time as nobody outside takes anything.
   void recall();
+  /// What was written outside until now has not been looked for since somebody asked
+  /// (SocketFile::flush_ends).
+  bool flushing() const { return flushing_; }
+  void flush() {
+    flushing_ = true;
+    touch();
+  }
   /// There may be something to do: wakes the keeper.
   void touch();
   bool due(Instant now) const { return due_ || now >= retry_at_; }
@@ -56,7 +63,7 @@ class EscapedEnd : public Served, public ListHook<>, public ListHook<SocketFile>
   /// Its keeper has died, and its descriptors with it: gives the reference back and frees it.
   virtual void abandon() = 0;
   /// The process that the end was given to last: once it is dead the end may be unused.
-  void set_holder(int32_t pid) { holder_ = pid; }
+  void set_holder(int32_t pid);
 
  protected:
   /// Takes over a reference to `file`.
@@ -85,6 +92,7 @@ class EscapedEnd : public Served, public ListHook<>, public ListHook<SocketFile>
   /// Bytes or connections that lie at the outer end and that the file has still got.
   uint32_t lent_ = 0;
   bool recalled_ = false;
+  bool flushing_ = false;
   /// Nothing is lent before.
   Instant lend_from_{};
 

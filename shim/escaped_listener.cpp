@@ -72,6 +72,7 @@ void EscapedListener::start_moving(SocketFile& connection, Connected&& connected
 }
 
 bool EscapedListener::work(HostLock& lock) {
+  flushing_ = false;  // nothing is written to a listener
   if (!alone() && outer_) {
     offer(lock);
     return true;

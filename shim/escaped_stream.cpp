@@ -78,6 +78,7 @@ bool EscapedStream::work(HostLock& lock) {
   take_name();
   After out = to_network(lock);
   if (out == After::gone) return false;
+  if (out == After::nothing && std::exchange(flushing_, false)) file_.lent_is_settled();
   After in = from_network(lock);
   if (in == After::gone) return false;
   if (out == After::more || in == After::more) touch();
@@ -92,7 +93,10 @@ EscapedStream::After EscapedStream::to_network(HostLock& lock) {
   }
   for (int pieces = 0; pieces < kPiecesPerTurn; ++pieces) {
     SocketFile::Moved moved = file_.send_from_kernel(lock, inner_.get());
-    if (moved.bytes > 0) continue;
+    if (moved.bytes > 0) {
+      file_.expect_from_outside();
+      continue;
+    }
     if (moved.ended && hung_up()) {
       end(lock, false);
       return After::gone;
@@ -107,8 +111,11 @@ EscapedStream::After EscapedStream::to_network(HostLock& lock) {
       end(lock, true);
       return After::gone;
     }
-    if (moved.error == EBUSY) retry_in(kTurnRetry);
-    if (moved.error == 0 || moved.error == EBUSY || nothing_there(moved.error)) return After::nothing;
+    if (moved.error == EBUSY) {
+      retry_in(kTurnRetry);
+      return After::waits;
+    }
+    if (moved.error == 0 || nothing_there(moved.error)) return After::nothing;
     // EPIPE or the connection's end: nobody takes what comes from outside.
     return break_off(lock);
   }

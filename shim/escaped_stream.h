@@ -25,7 +25,8 @@ class EscapedStream final : public EscapedEnd {
  private:
   friend class ustack::Arena;
   ~EscapedStream() = default;
-  enum class After : uint8_t { nothing, more, gone };
+  /// waits: a thread has the turn at the buffer.
+  enum class After : uint8_t { nothing, more, waits, gone };
   After to_network(HostLock& lock);
   After from_network(HostLock& lock);
   After move(HostLock& lock);

@@ -106,6 +106,23 @@ bool SocketFile::lends() {
   return false;
 }
 
+void SocketFile::flush_ends(HostLock& lock, bool always) {
+  constexpr uint32_t kIdleFlushes = 100, kEvery = 256;
+  if (ends_.empty() || (++idle_flushes_ > kIdleFlushes && idle_flushes_ % kEvery != 0 && !always)) return;
+  for (EscapedEnd& end : ends_) end.flush();
+  Wait wait;
+  const Instant limit = io::now() + kReturnLimit;
+  auto flushing = [this] {
+    for (EscapedEnd& end : ends_)
+      if (end.flushing()) return true;
+    return false;
+  };
+  while (flushing() && io::now() < limit) {
+    if (!wait.on(lent_settled_, ready::kIn).ok()) return;
+    (void)wait.sleep(lock, {.deadline = limit});
+  }
+}
+
 Status SocketFile::wait_for_return(HostLock& lock) {
   Wait wait;
   const Instant limit = io::now() + kReturnLimit;

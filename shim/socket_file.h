@@ -104,6 +104,13 @@ class SocketFile final : public OpenFile {
   /// EAGAIN, ENOBUFS, ECONNABORTED, ...
   Result<SocketFile*> accept_now();
 
+  /// Before a relative writes or ends its direction: what programs outside have written until now goes first,
+  /// as the kernel would have it. `always`: also when nothing was found the last many times (each time costs
+  /// a turn of the keeper's).
+  void flush_ends(HostLock& lock, bool always);
+  /// Bytes have come from outside or may soon.
+  void expect_from_outside() { idle_flushes_ = 0; }
+
   void add_end(EscapedEnd& end);
   void remove_end(EscapedEnd& end);
   IntrusiveList<EscapedEnd, SocketFile>& ends() { return ends_; }
@@ -157,6 +164,7 @@ class SocketFile final : public OpenFile {
   Turn sending_, receiving_;
   IntrusiveList<EscapedEnd, SocketFile> ends_;
   WaitQueue lent_settled_;
+  uint32_t idle_flushes_ = 0;
   IntrusiveList<SetOption> options_;
   SocketFile* put_back_ = nullptr;
   int twin_ = -1;

@@ -48,6 +48,8 @@ template <typename Fill>
 Result<size_t> SocketFile::send_from(HostLock& lock, size_t total, int flags, Fill fill) {
   Blocker blocker(lock, nonblocking() || (flags & MSG_DONTWAIT) != 0, socket_.send_timeout());
   size_t sent = 0;
+  if (!ends_.empty()) [[unlikely]]
+    flush_ends(lock, false);
   for (;;) {
     if (Status s = take_turn(blocker, sending_); !s.ok()) return sent > 0 ? Result<size_t>(sent) : s.error();
     Result<Extents> room = socket_.reserve_send(std::max<size_t>(total - sent, 1));
