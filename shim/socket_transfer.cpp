@@ -104,10 +104,10 @@ Result<size_t> SocketFile::send(HostLock& lock, UserBytes& from, int flags) {
 
 Result<size_t> SocketFile::send_fast_open(HostLock& lock, UserBytes& from, int flags,
                                           const SocketAddress& remote) {
-  // There is no cookie for the peer yet, so that the data goes after the handshake (tcp_sendmsg_fastopen).
-  // Where a non-blocking one has to wait for that, it says EINPROGRESS.
+  // With a cookie for the peer the data goes into the SYN, without one after the handshake
+  // (tcp_sendmsg_fastopen). Where a non-blocking one has to wait for that, it says EINPROGRESS.
   bool wait = !nonblocking() && (flags & MSG_DONTWAIT) == 0;
-  Status s = socket_.connect(remote);
+  Status s = socket_.connect_with_data(remote);
   if (s.code() == EINPROGRESS) {
     connecting_ = connected_before_ = true;
     s = wait ? wait_for_connection(lock, EINPROGRESS) : s;

@@ -24,6 +24,7 @@ namespace ustack {
   X(Tcp, ActiveOpens) X(Tcp, PassiveOpens) X(Tcp, AttemptFails) X(Tcp, EstabResets) X(Tcp, CurrEstab) \
   X(Tcp, InSegs) X(Tcp, OutSegs) X(Tcp, RetransSegs) X(Tcp, InErrs) X(Tcp, OutRsts) \
   X(Tcp, InCsumErrors) \
+  X(TcpExt, SyncookiesSent) X(TcpExt, SyncookiesRecv) X(TcpExt, SyncookiesFailed) \
   X(TcpExt, ListenOverflows) X(TcpExt, ListenDrops) X(TcpExt, TW) X(TcpExt, TWRecycled) \
   X(TcpExt, DelayedACKs) X(TcpExt, DelayedACKLost) X(TcpExt, TCPHPHits) X(TcpExt, TCPPureAcks) \
   X(TcpExt, TCPHPAcks) X(TcpExt, TCPLostRetransmit) X(TcpExt, TCPFastRetrans) \
@@ -35,6 +36,11 @@ namespace ustack {
   X(TcpExt, TCPBacklogDrop) X(TcpExt, TCPFromZeroWindowAdv) X(TcpExt, TCPToZeroWindowAdv) \
   X(TcpExt, TCPWantZeroWindowAdv) X(TcpExt, TCPSynRetrans) X(TcpExt, TCPOrigDataSent) \
   X(TcpExt, TCPKeepAlive) X(TcpExt, TCPReqQFullDrop) X(TcpExt, TCPWinProbe) X(TcpExt, OutOfWindowIcmps) \
+  X(TcpExt, OfoPruned) X(TcpExt, TCPReqQFullDoCookies) X(TcpExt, TCPFastOpenActive) \
+  X(TcpExt, TCPFastOpenActiveFail) X(TcpExt, TCPFastOpenPassive) X(TcpExt, TCPFastOpenPassiveFail) \
+  X(TcpExt, TCPFastOpenListenOverflow) X(TcpExt, TCPFastOpenCookieReqd) X(TcpExt, TCPFastOpenBlackhole) \
+  X(TcpExt, TCPFastOpenPassiveAltKey) X(TcpExt, TCPACKSkippedSynRecv) X(TcpExt, TCPACKSkippedPAWS) \
+  X(TcpExt, TCPACKSkippedSeq) X(TcpExt, TCPACKSkippedTimeWait) X(TcpExt, TCPACKSkippedChallenge) \
   X(TcpExt, LockDroppedIcmps) X(TcpExt, TCPDSACKOldSent) X(TcpExt, TCPMemoryPressures) \
   X(TcpExt, TCPDSACKOfoSent) X(TcpExt, TCPDSACKRecv) X(TcpExt, TCPDSACKOfoRecv) \
   X(TcpExt, TCPDSACKRecvSegs) X(TcpExt, TCPDSACKIgnoredDubious) X(TcpExt, TCPDSACKIgnoredOld) \
@@ -51,7 +57,8 @@ namespace ustack {
   X(Ustack, RxFrames) X(Ustack, TxFrames) X(Ustack, RxMalformed) X(Ustack, RxNotForUs) \
   X(Ustack, RxMartians) X(Ustack, RxNoMemory) X(Ustack, TxNoMemory) X(Ustack, TxQueueDrops) \
   X(Ustack, TxLinkErrors) X(Ustack, ArpRequestsSent) X(Ustack, ArpRepliesSent) X(Ustack, ArpReceived) \
-  X(Ustack, ArpConflicts) X(Ustack, ArpQueueDrops) X(Ustack, ArpFailures) X(Ustack, FiberRuns)
+  X(Ustack, ArpConflicts) X(Ustack, ArpQueueDrops) X(Ustack, ArpFailures) X(Ustack, FiberRuns) \
+  X(Ustack, TcpResetsSuppressed)
 // clang-format on
 
 /// All of a host's counters; plain integers under the host's lock, read racily by observers.

@@ -56,6 +56,46 @@ Status parse(std::string_view text, int32_t lowest, int32_t highest, std::array<
   return {};
 }
 
+/// A key of net.ipv4.tcp_fastopen_key: four 32-bit words in hexadecimal with dashes between them, whose bytes
+/// Linux lays down little-endian. Taken off the front of `text`.
+bool take_key(std::string_view& text, std::span<std::byte> out) {
+  for (size_t word = 0; word < 4; ++word) {
+    uint32_t value = 0;
+    size_t digits = 0;
+    for (; digits < 8 && digits < text.size(); ++digits) {
+      char c = text[digits];
+      uint32_t digit = c >= '0' && c <= '9'   ? static_cast<uint32_t>(c - '0')
+                       : c >= 'a' && c <= 'f' ? static_cast<uint32_t>(c - 'a' + 10)
+                       : c >= 'A' && c <= 'F' ? static_cast<uint32_t>(c - 'A' + 10)
+                                              : 16;
+      if (digit == 16) break;
+      value = value << 4 | digit;
+    }
+    text.remove_prefix(digits);
+    if (digits == 0) return false;
+    for (size_t i = 0; i < 4; ++i) out[word * 4 + i] = static_cast<std::byte>(value >> (8 * i));
+    if (word < 3) {
+      if (text.empty() || text[0] != '-') return false;
+      text.remove_prefix(1);
+    }
+  }
+  return true;
+}
+
+Status set_fastopen_key(std::string_view text, Settings& settings) {
+  std::array<std::byte, 32> key{};
+  if (!take_key(text, std::span(key).first(16))) return Error{EINVAL};
+  bool backup = !text.empty() && text[0] == ',';
+  if (backup) {
+    text.remove_prefix(1);
+    if (!take_key(text, std::span(key).last(16))) return Error{EINVAL};
+  }
+  if (!text.empty()) return Error{EINVAL};
+  settings.tcp_fastopen_key = key;
+  settings.tcp_fastopen_keys = backup ? 2 : 1;
+  return {};
+}
+
 template <size_t N>
 bool ascending(const std::array<int32_t, N>& values) {
   for (size_t i = 1; i < N; ++i)
@@ -88,6 +128,7 @@ Status Settings::set(std::string_view name, std::string_view value) {
   if (name == "net.ipv4.tcp_wmem") return set_ascending(value, 1, kLargestBuffer, tcp_wmem);
   // ip-sysctl: the first must be less than the last.
   if (name == "net.ipv4.ip_local_port_range") return set_ascending(value, 1, 65535, ip_local_port_range);
+  if (name == "net.ipv4.tcp_fastopen_key") return set_fastopen_key(value, *this);
   return Error{ENOENT};
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 
@@ -45,8 +46,12 @@ namespace ustack {
   X(tcp_min_rtt_wlen, "net.ipv4.tcp_min_rtt_wlen", 300, 0, 86400)                                     \
   X(tcp_window_scaling, "net.ipv4.tcp_window_scaling", 1, 0, 1)                                       \
   X(tcp_abort_on_overflow, "net.ipv4.tcp_abort_on_overflow", 0, 0, 1)                                 \
-  X(tcp_challenge_ack_limit, "net.ipv4.tcp_challenge_ack_limit", 1000, 0, 1 << 30)                    \
+  X(tcp_challenge_ack_limit, "net.ipv4.tcp_challenge_ack_limit", 0x7fffffff, 0, 0x7fffffff)           \
   X(tcp_invalid_ratelimit, "net.ipv4.tcp_invalid_ratelimit", 500, 0, 1 << 30)                         \
+  X(tcp_syncookies, "net.ipv4.tcp_syncookies", 1, 0, 2)                                               \
+  X(tcp_fastopen, "net.ipv4.tcp_fastopen", 1, 0, 0x7fffffff)                                          \
+  X(tcp_fastopen_blackhole_timeout_sec, "net.ipv4.tcp_fastopen_blackhole_timeout_sec", 0, 0, 1 << 20) \
+  X(tcp_reset_limit, "net.ustack.tcp_reset_limit", 10000, 0, 0x7fffffff)                              \
   X(tcp_max_tw_buckets, "net.ipv4.tcp_max_tw_buckets", 262144, 0, 1 << 30)                            \
   X(tcp_tw_reuse, "net.ipv4.tcp_tw_reuse", 2, 0, 2)                                                   \
   X(tcp_rfc1337, "net.ipv4.tcp_rfc1337", 0, 0, 1)                                                     \
@@ -67,6 +72,10 @@ struct Settings {
   std::array<int32_t, 3> tcp_wmem{4096, 16384, 4194304};
   /// net.ipv4.ip_local_port_range: first and last ephemeral port.
   std::array<int32_t, 2> ip_local_port_range{32768, 60999};
+  /// net.ipv4.tcp_fastopen_key: one or two keys of 16 bytes as Linux writes them (RFC 7413's server secret);
+  /// none: the host draws one.
+  std::array<std::byte, 32> tcp_fastopen_key{};
+  uint8_t tcp_fastopen_keys = 0;
 
   /// Sets one by its Linux name from text as in sysctl.conf ("4096 131072 6291456"). ENOENT: no such setting
   /// here; EINVAL: not a number or out of bounds.

@@ -62,6 +62,9 @@ class Socket : public NotOnHeap {
   /// connect(2). Starts the connection and returns EINPROGRESS; EALREADY while under way, EISCONN once
   /// connected (the first call after success of a blocking wait is answered by connect_result()).
   virtual Status connect(const SocketAddress& remote) = 0;
+  /// sendmsg(2) with MSG_FASTOPEN: as connect(), but success at once where data may travel in the first
+  /// segment: then nothing is sent until commit_send() brings it. EOPNOTSUPP: not this protocol.
+  virtual Status connect_with_data(const SocketAddress&) { return Error{EOPNOTSUPP}; }
   /// What a connect that was under way came to: EINPROGRESS while it is, success, or its error, once.
   virtual Status connect_result() = 0;
   virtual Status listen(int backlog) = 0;  ///< listen(2); again to change the backlog

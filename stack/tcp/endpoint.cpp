@@ -36,6 +36,7 @@ Endpoint::~Endpoint() {
     protocol_.context().arena.destroy(std::exchange(listener_, nullptr));
   }
   drop_queue();
+  protocol_.segments().release(early_syn_);
   protocol_.connections().remove(*this);
   protocol_.ports().release(port_);
   if (counted_closing_) protocol_.count_closing(-1);
@@ -57,6 +58,10 @@ void Endpoint::run_handshake() {
     if (passive_) {
       SeqNum iss = iss_floor_ ? *iss_floor_ : protocol_.iss().iss(id(), protocol_.now());
       handshake.reset_to_syn_rcvd(iss, peer_iss_, peer_syn_, peer_window_);
+      if (early_) {
+        handshake.open_early(*early_syn_);
+        protocol_.segments().release(std::exchange(early_syn_, nullptr));
+      }
     } else {
       handshake.reset_state();
     }
@@ -119,7 +124,10 @@ void Endpoint::main_loop() {
 
 /// Sends what may be sent and brings the timers up to date; the end of everything that changes the Tcb.
 void Endpoint::settle() {
-  if (!is_synchronized(tcb_.state) || drained_) return;
+  if (drained_) return;
+  // RFC 7413, 4.2.2: data may answer the SYN; its retransmission has to wait for the handshake.
+  if (early_) output();
+  if (!is_synchronized(tcb_.state)) return;
   output();
   if (tcb_.rcv.ack_due()) send_ack();
   sync_timers();
@@ -216,6 +224,10 @@ void Endpoint::apply(const Verdict& verdict, const Segment& segment, State befor
   switch (verdict.cause) {
     case Verdict::Cause::old_timestamp:
       ++counters.TcpExtPAWSEstab;
+      if (verdict.limited) ++counters.TcpExtTCPACKSkippedPAWS;
+      break;
+    case Verdict::Cause::out_of_window:
+      if (verdict.limited) ++counters.TcpExtTCPACKSkippedSeq;
       break;
     case Verdict::Cause::syn_in_window:
       ++counters.TcpExtTCPSYNChallenge;
@@ -234,8 +246,9 @@ void Endpoint::apply(const Verdict& verdict, const Segment& segment, State befor
   }
   count_recovery(verdict.ack.recovery);
   if (verdict.text.out_of_order) ++counters.TcpExtTCPOFOQueue;
-  if (verdict.text.pruned) ++counters.TcpExtTCPOFODrop;
-  if (verdict.text.dropped) ++counters.TcpExtTCPRcvQDrop;
+  if (verdict.text.pruned) ++counters.TcpExtOfoPruned;
+  if (verdict.text.dropped)
+    ++(verdict.text.out_of_order ? counters.TcpExtTCPOFODrop : counters.TcpExtTCPRcvQDrop);
 
   switch (verdict.reply) {
     case Verdict::Reply::none:

@@ -52,6 +52,7 @@ class Endpoint final : public Socket,
   int protocol() const override { return kProtocolNumber; }
   Status bind(const SocketAddress& local) override;
   Status connect(const SocketAddress& remote) override;
+  Status connect_with_data(const SocketAddress& remote) override;
   Status connect_result() override;
   Status listen(int backlog) override;
   Result<Socket*> accept() override;
@@ -99,6 +100,9 @@ class Endpoint final : public Socket,
   uint32_t accept_queue_limit() const;
   IpOptionsOut ip_options() const;
   bool released() const { return released_; }
+  /// The server has taken the SYN's data (TCPI_OPT_SYN_DATA), or why not.
+  bool syn_data_acknowledged() const { return syn_data_acknowledged_; }
+  FastOpenFailure fast_open_failure() const { return fast_open_failure_; }
   /// Asks the fiber for something: a set of kNotify bits.
   void notify(uint32_t what);
   /// Asks it to handle what is queued and then to pause: drained() says when. For handing an endpoint over
@@ -168,8 +172,8 @@ class Endpoint final : public Socket,
   void grow_send_buffer();
 
   // endpoint_connect.cpp
-  Status open_active(const SocketAddress& remote);
-  bool start_passive(Endpoint& listener, const Segment& syn);
+  Status open_active(const SocketAddress& remote, bool with_data);
+  bool fast_open_possible() const;
   void handshake_done(Status status, bool passive);
   void reset_tcb();
   void disconnect();
@@ -184,11 +188,27 @@ class Endpoint final : public Socket,
   void try_free();
 
   // listener.cpp
-  bool handle_listen_segments();
-  void handle_listen_segment(Segment* segment);
   void close_listener();
 
+  // passive_open.cpp
+  bool handle_listen_segments();
+  void handle_listen_segment(Segment* segment);
+  void handle_syn(Segment* syn);
+  bool adopt(Endpoint& listener, const Segment& segment);
+  bool start_passive(Endpoint& listener, Segment* syn);
+  bool judge_fast_open(const Segment& syn, std::optional<FastOpenCookie>& granted);
+  void answer_with_cookie(const Segment& syn);
+  bool accept_cookie(Segment* ack);
+  void leave_early();
+  void passive_open_failed(int error);
+  void passive_open_done();
+  void show_early();
+
   bool handshaking() const { return tcb_.state == State::syn_sent || tcb_.state == State::syn_received; }
+  /// The program may queue data: the connection's, or what the SYN (or the answer to one) carries (RFC 7413).
+  bool accepts_data() const {
+    return may_send(tcb_.state) || fast_open_deferred_ || (early_ && !close_pending_);
+  }
   bool can_write() const;
   SeqNum next_to_read() const;
   int take_error();
@@ -222,6 +242,21 @@ class Endpoint final : public Socket,
   SeqNum peer_iss_;
   uint32_t peer_window_ = 0;
   std::optional<SeqNum> iss_floor_;
+
+  // Fast Open (RFC 7413). Active: it was asked for; the SYN waits for the program's data; how it went.
+  bool fast_open_ = false;
+  bool fast_open_deferred_ = false;
+  bool syn_data_acknowledged_ = false;
+  FastOpenFailure fast_open_failure_ = FastOpenFailure::none;
+  /// Passive: data flows before the handshake is complete; the SYN that has brought it; the cookie for the
+  /// SYN-ACK.
+  bool early_ = false;
+  Segment* early_syn_ = nullptr;
+  std::optional<FastOpenCookie> granted_cookie_;
+  /// shutdown(2) was called meanwhile.
+  bool close_pending_ = false;
+  /// By accept(2).
+  bool accepted_ = false;
 
   // Linux's sk_err, sk_err_soft, sk_shutdown.
   int error_ = 0;

@@ -19,6 +19,13 @@ Status Endpoint::shutdown(ShutdownHow how) {
       return {};
     case State::syn_sent:
     case State::syn_received:
+      if (early_) {
+        // RFC 9293, 3.10.4: "queue for processing after entering ESTABLISHED".
+        if (reading) tcb_.receive_shut = true;
+        if (writing) close_pending_ = send_shut_ = true;
+        wake(ready::kIn | ready::kRdNorm | ready::kRdHup | ready::kOut | ready::kWrNorm);
+        return {};
+      }
       // As Linux: the attempt is given up, and the socket can be used again.
       disconnect();
       return {};
@@ -56,6 +63,8 @@ void Endpoint::release() {
   released_ = true;
   if (listener_ != nullptr)
     close_listener();
+  else if (early_)
+    update_closing();  // the handshake's end closes it
   else if (handshaking())
     notify(kNotifyClose);
   else if (is_synchronized(tcb_.state))

@@ -38,7 +38,7 @@ Status Endpoint::connect(const SocketAddress& remote) {
   if (remote.address.family() != family_) return Error{EAFNOSUPPORT};
   switch (connecting_) {
     case Connecting::under_way:
-      return Error{EALREADY};
+      return Error{fast_open_deferred_ ? EISCONN : EALREADY};
     case Connecting::established:
       connecting_ = Connecting::connected;
       return {};
@@ -54,11 +54,30 @@ Status Endpoint::connect(const SocketAddress& remote) {
       break;
   }
   if (tcb_.state != State::closed) return Error{EISCONN};
-  return open_active(remote);
+  return open_active(remote, options_.fast_open_connect);
 }
 
-/// RFC 9293, 3.10.1: an active OPEN.
-Status Endpoint::open_active(const SocketAddress& remote) {
+Status Endpoint::connect_with_data(const SocketAddress& remote) {
+  // Linux's tcp_sendmsg_fastopen.
+  if ((protocol_.settings().tcp_fastopen & fast_open::kClient) == 0) return Error{EOPNOTSUPP};
+  if (connecting_ != Connecting::idle || tcb_.state != State::closed) return connect(remote);
+  if (remote.address.family() != family_) return Error{EAFNOSUPPORT};
+  return open_active(remote, true);
+}
+
+/// RFC 7413, 4.1.3: a SYN to this peer may carry data.
+bool Endpoint::fast_open_possible() const {
+  if (options_.fast_open_no_cookie ||
+      (protocol_.settings().tcp_fastopen & fast_open::kClientWithoutCookie) != 0)
+    return true;
+  FastOpenCache& cache = protocol_.fast_open();
+  const FastOpenCache::Entry* known = cache.find(id().remote.address);
+  return known != nullptr && known->cookie.length > 0 && cache.usable(id().remote.address);
+}
+
+/// RFC 9293, 3.10.1: an active OPEN. `with_data`: by Fast Open if that is possible, then the SYN waits for
+/// the program's data; if not, a cookie is asked for.
+Status Endpoint::open_active(const SocketAddress& remote, bool with_data) {
   if (tcb_.snd.buffer.reserved() || tcb_.rcv.buffer.viewed()) return Error{EALREADY};
   Result<Route> route = protocol_.network().find_route(bound_address_, remote.address);
   // TCP has no broadcast, whatever SO_BROADCAST says.
@@ -90,11 +109,19 @@ Status Endpoint::open_active(const SocketAddress& remote) {
   error_ = soft_error_ = 0;
   send_shut_ = receive_ended_ = false;
   passive_ = false;
+  fast_open_ = with_data;
+  syn_data_acknowledged_ = false;
+  fast_open_failure_ = FastOpenFailure::none;
   handshake_pending_ = true;
   ++protocol_.counters().TcpActiveOpens;
   State before = tcb_.state;
   tcb_.state = State::syn_sent;
   on_state_change(before);
+  if (with_data) {
+    fast_open_deferred_ = fast_open_possible();
+    if (fast_open_deferred_) return {};
+    fast_open_failure_ = FastOpenFailure::cookie_unavailable;
+  }
   make_ready();
   return Error{EINPROGRESS};
 }
@@ -127,16 +154,8 @@ void Endpoint::handshake_done(Status status, bool passive) {
     protocol_.context().log(LogLevel::info, [&](LogLine& line) {
       line << id() << ": " << (passive ? "passive" : "active") << " open failed, errno " << status.code();
     });
-    if (passive) {
-      if (parent_ != nullptr) {
-        Listener& listener = *std::exchange(parent_, nullptr)->listener_;
-        listener.half_open.remove(*this);
-        --listener.half_open_count;
-      }
-      released_ = true;
-      done(0);
-      return;
-    }
+    if (passive) return passive_open_failed(status.code());
+    fast_open_deferred_ = false;
     // disconnect() has asked for it: then there is nothing to tell.
     bool wanted = connecting_ == Connecting::under_way;
     if (wanted) connecting_ = Connecting::failed;
@@ -151,7 +170,7 @@ void Endpoint::handshake_done(Status status, bool passive) {
          << (tcb_.sack ? " sack" : "");
   });
   if (passive) ++counters.TcpPassiveOpens;
-  if (passive && parent_ == nullptr) {
+  if (passive && parent_ == nullptr && !early_) {
     // The listener was closed meanwhile.
     send_reset();
     done(ECONNABORTED);
@@ -163,15 +182,12 @@ void Endpoint::handshake_done(Status status, bool passive) {
   route_.confirm_reachable();
   start_keepalive();
   if (passive) {
-    connecting_ = Connecting::connected;
-    Listener& listener = *parent_->listener_;
-    listener.half_open.remove(*this);
-    --listener.half_open_count;
-    listener.ready.push_back(*this);
-    ++listener.ready_count;
-    parent_->wake(ready::kIn | ready::kRdNorm);
+    passive_open_done();
   } else {
-    connecting_ = Connecting::established;
+    // With data in the SYN connect(2) has returned long ago.
+    connecting_ = fast_open_ && fast_open_failure_ != FastOpenFailure::cookie_unavailable
+                      ? Connecting::connected
+                      : Connecting::established;
     wake(ready::kOut | ready::kWrNorm);
   }
   settle();

@@ -233,6 +233,36 @@ struct OptionTable {
     return static_cast<int>(ep.route_.mtu());
   }
 
+  // --- Fast Open ---
+  static bool before_connecting(const Endpoint& ep) {
+    return ep.tcb_.state == State::closed || ep.tcb_.state == State::listen;
+  }
+  static Status set_fast_open(Endpoint& ep, int value) {
+    if (value < 0 || !before_connecting(ep)) return Error{EINVAL};
+    ep.options_.fast_open_queue = static_cast<uint32_t>(std::min(value, ep.protocol_.settings().somaxconn));
+    return {};
+  }
+  static Status set_fast_open_connect(Endpoint& ep, int value) {
+    if (value < 0 || value > 1) return Error{EINVAL};
+    if ((ep.protocol_.settings().tcp_fastopen & fast_open::kClient) == 0) return Error{EOPNOTSUPP};
+    if (ep.tcb_.state != State::closed) return Error{EINVAL};
+    ep.options_.fast_open_connect = value != 0;
+    return {};
+  }
+  static Status set_fast_open_no_cookie(Endpoint& ep, int value) {
+    if (value < 0 || value > 1 || !before_connecting(ep)) return Error{EINVAL};
+    ep.options_.fast_open_no_cookie = value != 0;
+    return {};
+  }
+  static Status set_fast_open_keys(Endpoint& ep, Bytes value) {
+    return ep.options_.fast_open_keys.set(value) ? Status() : Status(Error{EINVAL});
+  }
+  static Result<size_t> get_fast_open_keys(Endpoint& ep, MutableBytes out) {
+    const FastOpenKeys& own = ep.options_.fast_open_keys;
+    Bytes keys = (own.count != 0 ? own : ep.protocol_.fast_open_keys()).view();
+    return write_out(keys.data(), keys.size(), out);
+  }
+
   template <Duration SocketOptions::*Field>
   static Status set_timeout(Endpoint& ep, Bytes value) {
     Result<Duration> timeout = read_timeout(value);
@@ -406,6 +436,19 @@ const OptionTable::Row OptionTable::kRows[] = {
            return Status();
          },
      .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.tcb_.snd.notsent_lowat); }},
+    {.level = IPPROTO_TCP,
+     .name = TCP_FASTOPEN,
+     .set_int = &set_fast_open,
+     .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.options_.fast_open_queue); }},
+    {.level = IPPROTO_TCP,
+     .name = TCP_FASTOPEN_CONNECT,
+     .set_int = &set_fast_open_connect,
+     .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.fast_open_connect ? 1 : 0; }},
+    {.level = IPPROTO_TCP,
+     .name = TCP_FASTOPEN_NO_COOKIE,
+     .set_int = &set_fast_open_no_cookie,
+     .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.fast_open_no_cookie ? 1 : 0; }},
+    {.level = IPPROTO_TCP, .name = TCP_FASTOPEN_KEY, .set = &set_fast_open_keys, .get = &get_fast_open_keys},
     {.level = IPPROTO_TCP,
      .name = TCP_INFO,
      .get = [](Endpoint& ep,

@@ -38,7 +38,7 @@ SendLimits Endpoint::send_limits() const {
 
 /// Sends all that the sender lets go.
 void Endpoint::output() {
-  if (!is_synchronized(tcb_.state)) return;
+  if (!is_synchronized(tcb_.state) && !early_) return;
   SendLimits limits = send_limits();
   Instant now = protocol_.now();
   while (std::optional<Transmission> next = tcb_.snd.next(limits, now))
@@ -142,8 +142,16 @@ void Endpoint::send_ack() {
 }
 
 void Endpoint::send_challenge_ack() {
-  if (!protocol_.allow_challenge_ack()) return;
-  send_ack();
+  // Linux's tcp_send_challenge_ack: so often for each connection, and for the whole host.
+  Counters& counters = protocol_.counters();
+  Instant now = protocol_.now();
+  if (tcb_.last_out_of_window != Instant{} &&
+      now - tcb_.last_out_of_window < std::chrono::milliseconds(protocol_.settings().tcp_invalid_ratelimit)) {
+    ++counters.TcpExtTCPACKSkippedChallenge;
+    return;
+  }
+  tcb_.last_out_of_window = now;
+  if (protocol_.allow_challenge_ack()) send_ack();
 }
 
 /// A window probe or keepalive: nothing, with a number that the peer has acknowledged already, so that it

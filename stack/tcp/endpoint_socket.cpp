@@ -9,8 +9,8 @@ namespace ustack::tcp {
 
 Result<Extents> Endpoint::reserve_send(size_t want) {
   if (error_ != 0) return Error{take_error()};
-  if (handshaking()) return Error{EAGAIN};
-  if (!may_send(tcb_.state)) return Error{EPIPE};
+  if (handshaking() && !early_ && !fast_open_deferred_) return Error{EAGAIN};
+  if (!accepts_data()) return Error{EPIPE};
   // Sending nothing needs no room, and reserves none.
   if (want == 0) return Extents{};
   Sender& snd = tcb_.snd;
@@ -28,13 +28,15 @@ Result<Extents> Endpoint::reserve_send(size_t want) {
 void Endpoint::commit_send(size_t n, SendFlags flags) {
   Sender& snd = tcb_.snd;
   uint32_t queued = snd.buffer.reserved() ? snd.buffer.commit(n) : 0;
-  if (queued > 0 && may_send(tcb_.state)) {
+  if (queued > 0 && accepts_data()) {
     snd.more = flags.more;
     if (flags.out_of_band) {
       // RFC 6093, 3.1, as BSD: the pointer points behind the urgent byte.
       snd.snd_up = snd.data_end();
       snd.urgent = true;
     }
+    // The data that the SYN has waited for.
+    if (std::exchange(fast_open_deferred_, false)) make_ready();
     settle();
   }
   if (std::exchange(send_contended_, false)) wake(ready::kOut | ready::kWrNorm);
@@ -110,7 +112,9 @@ uint32_t Endpoint::readiness() const {
   bool receive_over = receive_ended_ || tcb_.receive_shut;
   if ((receive_over && send_shut_) || tcb_.state == State::closed) bits |= ready::kHup;
   if (receive_over) bits |= ready::kIn | ready::kRdNorm | ready::kRdHup;
-  if (!handshaking()) {
+  // Linux: what is written now makes the SYN.
+  if (fast_open_deferred_) bits |= ready::kOut | ready::kWrNorm;
+  if (!handshaking() || early_) {
     uint32_t target = rcv.low_water;
     // The urgent byte at the front can't be read as part of the stream.
     if (tcb_.urgent.marked() && !options_.out_of_band_inline && tcb_.urgent.seq() == next_to_read()) ++target;

@@ -18,9 +18,7 @@ Handshake::Handshake(Endpoint& endpoint) : ep_(endpoint) {
   rcv_wnd_scale_ = settings.tcp_window_scaling != 0 ? rcv_window_.scale : -1;
   timestamps_ = settings.tcp_timestamps != 0;
   sack_ = settings.tcp_sack != 0;
-  ts_offset_ = ep_.protocol_.iss().timestamp_offset(ep_.id().local.address, ep_.id().remote.address);
-  // tcp_timestamps = 2: without a random offset.
-  if (settings.tcp_timestamps == 2) ts_offset_ = 0;
+  ts_offset_ = ep_.protocol_.timestamp_offset(ep_.id());
 }
 
 void Handshake::choose_window(uint32_t mss) {
@@ -117,6 +115,7 @@ Status Handshake::execute() {
 
   // An active open sends its SYN, a passive one the SYN-ACK.
   send_syn();
+  if (ep_.early_) ep_.show_early();
   while (state_ != State::completed) {
     if (timer.deadline() != deadline_) timers.arm(timer, deadline_);
     Status status;
@@ -148,12 +147,14 @@ Status Handshake::on_resend() {
   time_out_ *= 2;
   if (resends_ >= retry_limit() || (time_out_ > kLastTimeout && !counted)) {
     ++ep_.protocol_.counters().TcpExtTCPTimeouts;
+    note_fast_open_timeout(true);
     return Error{ETIMEDOUT};
   }
   if (ep_.options_.user_timeout > Duration(0) && active_ &&
       ep_.protocol_.now() - sent_at_ >= ep_.options_.user_timeout)
     return Error{ETIMEDOUT};
   time_out_ = std::min(time_out_, kLastTimeout);
+  note_fast_open_timeout(false);
   ++resends_;
   // With TCP_DEFER_ACCEPT a peer that has acknowledged is left alone until it is time to give up waiting for
   // its data (Linux's syn_ack_recalc).
@@ -197,8 +198,8 @@ Status Handshake::process_segments() {
     Segment* segment = ep_.dequeue();
     if (segment == nullptr) return {};
     Status status = process(*segment);
-    if (state_ == State::completed &&
-        (segment->payload_size() > 0 || segment->flags.fin || segment->flags.urg)) {
+    if (state_ == State::completed && (segment->payload_size() > 0 || segment->flags.fin ||
+                                       segment->flags.urg || (!active_ && segment->ack != iss_ + 1))) {
       // It carried more than the handshake: the main loop's.
       ep_.requeue_front(segment);
     } else {
@@ -227,7 +228,7 @@ Status Handshake::process(Segment& segment) {
 /// RFC 9293, 3.10.7.3: SYN-SENT.
 Status Handshake::syn_sent_state(Segment& segment) {
   // First: "If SEG.ACK =< ISS or SEG.ACK > SND.NXT, send a reset (unless the RST bit is set)".
-  if (segment.flags.ack && segment.ack != iss_ + 1) {
+  if (segment.flags.ack && !acknowledges_syn(segment)) {
     send_reset(segment);
     return {};
   }
@@ -244,6 +245,7 @@ Status Handshake::syn_sent_state(Segment& segment) {
     ack_num_ = irs_ + 1;
     snd_wnd_ = segment.window;
     negotiate(segment.syn_options);
+    take_fast_open_answer(segment);
     // "If SND.UNA > ISS (our SYN has been ACKed), change the connection state to ESTABLISHED, form an ACK".
     complete(segment);
     ep_.tcb_.rcv.acknowledge_now();
@@ -263,18 +265,37 @@ Status Handshake::syn_sent_state(Segment& segment) {
 /// RFC 9293, 3.10.7.4, first: sequence number check, in SYN-RECEIVED. True if the segment is done with.
 bool Handshake::unacceptable_in_syn_rcvd(const Segment& segment) {
   // The other's SYN-ACK in a simultaneous open carries its SYN once more.
-  if (segment.flags.syn && segment.flags.ack && segment.seq == irs_ && segment.ack == iss_ + 1) return false;
+  if (segment.flags.syn && segment.flags.ack && segment.seq == irs_ && acknowledges_syn(segment))
+    return false;
   // A repeated SYN wants a repeated SYN-ACK.
   if (segment.flags.syn && !segment.flags.ack && !segment.flags.rst && segment.seq == irs_) {
-    if (!acknowledged_) send_syn();
+    if (!acknowledged_ && limited_answer()) send_syn();
     return true;
   }
   uint32_t window = rcv_window_.window;
   bool old_timestamp = timestamps_ && segment.options.timestamps && !segment.flags.syn &&
                        static_cast<int32_t>(segment.options.timestamps->value - ts_recent_) < 0;
   if (segment.is_acceptable(ack_num_, window) && !old_timestamp) return false;
-  if (!segment.flags.rst) send_ack();
+  if (!segment.flags.rst && limited_answer()) send_ack();
   return true;
+}
+
+/// tcp_invalid_ratelimit, so that a flood of wrong segments isn't answered by another.
+bool Handshake::limited_answer() {
+  Instant now = ep_.protocol_.now();
+  Duration least = std::chrono::milliseconds(ep_.protocol_.settings().tcp_invalid_ratelimit);
+  if (last_answer_ != Instant{} && now - last_answer_ < least) {
+    ++ep_.protocol_.counters().TcpExtTCPACKSkippedSynRecv;
+    return false;
+  }
+  last_answer_ = now;
+  return true;
+}
+
+/// SND.UNA < SEG.ACK =< SND.NXT, where data that the SYN or Fast Open has carried counts too.
+bool Handshake::acknowledges_syn(const Segment& segment) const {
+  SeqNum end = ep_.early_ ? ep_.tcb_.snd.snd_nxt : iss_ + 1 + syn_data_;
+  return iss_ < segment.ack && segment.ack <= end;
 }
 
 /// RFC 9293, 3.10.7.4 in SYN-RECEIVED.
@@ -284,19 +305,19 @@ Status Handshake::syn_rcvd_state(Segment& segment) {
   // OPEN, then the connection was refused". RFC 5961, 3.2: only by the exact number.
   if (segment.flags.rst) {
     if (segment.seq == ack_num_) return Error{ECONNREFUSED};
-    send_ack();
+    if (limited_answer() && ep_.protocol_.allow_challenge_ack()) send_ack();
     return {};
   }
   // Fourth: a SYN in the window. RFC 5961, 4.2: a challenge ACK. But for the SYN-ACK of a simultaneous open.
   bool crossing = segment.flags.syn && segment.flags.ack && segment.seq == irs_;
   if (segment.flags.syn && !crossing) {
-    if (ep_.protocol_.allow_challenge_ack()) send_ack();
+    if (limited_answer() && ep_.protocol_.allow_challenge_ack()) send_ack();
     return {};
   }
   // Fifth: "if the ACK bit is off, drop the segment"; "If SND.UNA < SEG.ACK =< SND.NXT, then enter
   // ESTABLISHED"; else "form a reset segment <SEQ=SEG.ACK><CTL=RST> and send it".
   if (!segment.flags.ack) return {};
-  if (segment.ack != iss_ + 1) {
+  if (!acknowledges_syn(segment)) {
     send_reset(segment);
     return {};
   }
@@ -309,7 +330,7 @@ Status Handshake::syn_rcvd_state(Segment& segment) {
 /// Whether a passive open may complete now: its listener has room, and data has come if it waits for that.
 /// EAGAIN: not yet; ECONNABORTED: never.
 Status Handshake::ask_listener(const Segment& segment) {
-  if (active_ || ep_.parent_ == nullptr) return {};
+  if (active_ || ep_.parent_ == nullptr || ep_.early_) return {};
   if (segment.payload_size() == 0 && !segment.flags.fin && resends_ < ep_.options_.defer_accept) {
     acknowledged_ = true;
     return Error{EAGAIN};
@@ -324,8 +345,8 @@ Status Handshake::ask_listener(const Segment& segment) {
   return Error{ECONNABORTED};
 }
 
-/// Fills the Tcb in. `segment` completed the handshake; its SYN is taken off.
-void Handshake::complete(Segment& segment) {
+/// Fills the Tcb in; `segment` is the peer's latest.
+void Handshake::fill_tcb(const Segment& segment) {
   Instant now = ep_.protocol_.now();
   Tcb& tcb = ep_.tcb_;
   tcb.timestamps = timestamps_;
@@ -342,6 +363,11 @@ void Handshake::complete(Segment& segment) {
   Sender& snd = tcb.snd;
   snd.iss = iss_;
   snd.snd_una = snd.snd_nxt = iss_ + 1;
+  if (segment.flags.ack && segment.ack > snd.snd_una && !ep_.early_) {
+    // RFC 7413, 4.1.3: data of the SYN has arrived.
+    snd.buffer.acknowledge(std::min(segment.ack - snd.snd_una, syn_data_));
+    snd.snd_una = snd.snd_nxt = segment.ack;
+  }
   snd.snd_up = snd.snd_una;
   snd.snd_wscale = static_cast<uint8_t>(std::max(snd_wnd_scale_, 0));
   snd.snd_wnd = snd.max_snd_wnd = snd_wnd_;
@@ -363,16 +389,34 @@ void Handshake::complete(Segment& segment) {
 
   // Karn: a SYN that was sent twice gives no sample.
   std::optional<Duration> rtt;
-  if (resends_ == 0) rtt = segment.arrived - sent_at_;
+  if (resends_ == 0 && sent_at_ != Instant{}) rtt = segment.arrived - sent_at_;
   ep_.peer_mss_ = mss_;
   ep_.path_mss_ = own_mss_;
   snd.start(ep_.path_payload(), resends_ > 1, rtt, now);
+}
 
+/// `segment` has completed the handshake; its SYN is taken off.
+void Handshake::complete(Segment& segment) {
+  Tcb& tcb = ep_.tcb_;
+  if (ep_.early_) {
+    // All but what only this segment could tell is there already.
+    tcb.snd.snd_wnd = tcb.snd.max_snd_wnd = snd_wnd_;
+    tcb.snd.snd_wl1 = segment.seq;
+    tcb.snd.snd_wl2 = iss_ + 1;
+    if (resends_ == 0) tcb.snd.rtt.sample(segment.arrived - sent_at_);
+  } else {
+    fill_tcb(segment);
+  }
   state_ = State::completed;
   tcp::State before = tcb.state;
   tcb.state = tcp::State::established;
   ep_.on_state_change(before);
   if (segment.flags.syn) segment.trim_front(1);
+}
+
+void Handshake::take_cookie(Segment& ack) {
+  snd_wnd_ = uint32_t{ack.window} << std::max(snd_wnd_scale_, 0);
+  complete(ack);
 }
 
 SynOptions Handshake::syn_options() const {
@@ -384,15 +428,34 @@ SynOptions Handshake::syn_options() const {
   if (timestamps_)
     options.timestamps =
         Timestamps{timestamp_clock(ep_.protocol_.now(), ts_offset_), flags_.ack ? ts_recent_ : 0};
+  if (timestamps_ && cookie_) {
+    CookieOptions hidden{.window_scale = static_cast<int8_t>(snd_wnd_scale_), .sack_permitted = sack_};
+    options.timestamps->value =
+        encode_cookie_timestamp(options.timestamps->value - ts_offset_, hidden) + ts_offset_;
+  }
+  if (flags_.ack) options.fast_open = ep_.granted_cookie_;
   return options;
 }
 
+void Handshake::send_cookie() {
+  cookie_ = true;
+  send_syn();
+}
+
 void Handshake::send_syn() {
-  std::array<std::byte, kMaxOptions> buffer;
-  uint32_t length = encode_syn_options(syn_options(), buffer);
   Instant now = ep_.protocol_.now();
   if (sent_at_ == Instant{}) sent_at_ = now;
   deadline_ = now + time_out_;
+  TxFrame* frame = ep_.protocol_.context().frames.allocate();
+  if (frame == nullptr) {
+    ++ep_.protocol_.counters().UstackTxNoMemory;
+    return;
+  }
+  SynOptions options = syn_options();
+  // RFC 7413, 4.1.3: a SYN that is sent again goes without, in case that is why the first got lost.
+  if (state_ == State::syn_sent && resends_ == 0 && ep_.fast_open_) add_syn_data(options, *frame);
+  std::array<std::byte, kMaxOptions> buffer;
+  uint32_t length = encode_syn_options(options, buffer);
   SegmentOut syn{.id = ep_.id(),
                  .flags = flags_,
                  .seq = iss_,
@@ -400,7 +463,7 @@ void Handshake::send_syn() {
                  .window = window_field(rcv_window_.window, 0),
                  .options = Bytes(buffer).first(length),
                  .ip = ep_.ip_options()};
-  (void)send_segment(ep_.protocol_, ep_.route_, syn);
+  (void)send_segment(ep_.protocol_, ep_.route_, frame, syn);
 }
 
 void Handshake::send_ack() {

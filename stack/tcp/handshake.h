@@ -16,6 +16,10 @@
 #include "stack/tcp/options.h"
 #include "stack/tcp/window.h"
 
+namespace ustack {
+struct TxFrame;
+}
+
 namespace ustack::tcp {
 
 class Endpoint;
@@ -40,6 +44,13 @@ class Handshake {
   void reset_state();
   /// To SYN-RCVD: the peer's SYN has come, with these options and this (never scaled) window.
   void reset_to_syn_rcvd(SeqNum iss, SeqNum irs, const SynOptions& options, uint32_t window);
+  /// Sends the SYN-ACK of a SYN cookie, once, after reset_to_syn_rcvd(cookie, ...).
+  void send_cookie();
+  /// The ACK that has brought the cookie back completes the handshake, after reset_to_syn_rcvd(cookie, ...).
+  void take_cookie(Segment& ack);
+  /// After reset_to_syn_rcvd(): the SYN had a good Fast Open cookie, so its data is taken and answered before
+  /// the handshake is complete (RFC 7413, 4.2.2).
+  void open_early(Segment& syn);
   /// Waits until the next hop's link address is known. EHOSTUNREACH, ECONNABORTED (closed meanwhile), ...
   Status resolve_route();
   /// Runs the handshake to its end; waits on the endpoint's fiber. On success the endpoint's Tcb is
@@ -63,7 +74,16 @@ class Handshake {
   Status ask_listener(const Segment& segment);
   void choose_window(uint32_t mss);
   void negotiate(const SynOptions& peer);
+  void fill_tcb(const Segment& segment);
   void complete(Segment& segment);
+  bool acknowledges_syn(const Segment& segment) const;
+  bool limited_answer();
+
+  // handshake_fast_open.cpp
+  void add_syn_data(SynOptions& options, TxFrame& frame);
+  void take_fast_open_answer(const Segment& segment);
+  void note_fast_open_timeout(bool expired);
+
   void send_syn();
   void send_ack();
   void send_reset(const Segment& segment);
@@ -100,6 +120,11 @@ class Handshake {
   uint32_t resends_ = 0;
   Instant deadline_ = kNever;
   Instant sent_at_{};
+  /// The SYN-ACK's ISS is a SYN cookie: its timestamp says what the ISS can't.
+  bool cookie_ = false;
+  /// Bytes of data in our SYN (RFC 7413).
+  uint32_t syn_data_ = 0;
+  Instant last_answer_{};
   /// TCP_DEFER_ACCEPT: the ACK has come, data is still awaited.
   bool acknowledged_ = false;
 };

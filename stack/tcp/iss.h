@@ -1,6 +1,7 @@
 // Initial sequence numbers and timestamp offsets that an outsider can't guess.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "stack/base/random.h"
@@ -10,6 +11,10 @@
 #include "stack/net/address.h"
 
 namespace ustack::tcp {
+
+/// Both addresses and both ports as bytes, to be hashed.
+using TupleBytes = std::array<std::byte, 36>;
+TupleBytes tuple_bytes(const ConnectionId& id);
 
 /// ISN = M + F(localip, localport, remoteip, remoteport, secret) (RFC 6528, section 3).
 class IssGenerator {

@@ -19,11 +19,30 @@ struct Listener {
   /// Endpoints whose handshake is done, oldest first.
   IntrusiveList<Endpoint, AcceptTag> ready;
   uint32_t ready_count = 0;
+  /// Accepted connections whose handshake is still under way (Fast Open); and how many there are with those
+  /// that wait in `ready`.
+  IntrusiveList<Endpoint, AcceptTag> early;
+  uint32_t early_count = 0;
+  /// When a SYN last found the SYN queue full; zero: never. Only then may a peer come with a SYN cookie.
+  Instant last_overflow{};
 
   /// The accept queue takes no more (Linux's sk_acceptq_is_full: one more than the backlog fits).
   bool full() const { return ready_count > backlog; }
+  void add_half_open(Endpoint& endpoint) {
+    half_open.push_back(endpoint);
+    ++half_open_count;
+  }
+  void remove_half_open(Endpoint& endpoint) {
+    half_open.remove(endpoint);
+    --half_open_count;
+  }
+  void add_ready(Endpoint& endpoint) {
+    ready.push_back(endpoint);
+    ++ready_count;
+  }
   /// Handshakes that may be under way at once; each holds an endpoint and a fiber. Beyond it SYNs are
-  /// dropped. As the backlog, but not so few that a burst on a small one has to wait for SYN time-outs.
+  /// answered with SYN cookies or, without them, dropped. As the backlog, but not so few that a burst on a
+  /// small one has to wait for SYN time-outs.
   uint32_t half_open_limit(const Settings& settings) const {
     constexpr uint32_t kLeast = 8;
     uint32_t wanted = backlog > kLeast ? backlog : kLeast;

@@ -23,9 +23,18 @@ Protocol::Protocol(Host& host, const HostContext& context, Network& network)
       ports_(context.arena),
       selector_(context.random),
       iss_(context.random),
+      syn_cookies_(context.random),
+      fast_open_(context),
       time_waits_(context.arena),
       endpoints_(context.arena) {
   network_.set_transport(kProtocolNumber, this);
+  if (settings().tcp_fastopen_keys != 0) {
+    (void)fast_open_keys_.set(
+        Bytes(settings().tcp_fastopen_key).first(settings().tcp_fastopen_keys * FastOpenKeys::kKeyBytes));
+  } else {
+    fast_open_keys_.count = 1;
+    context.random.fill(MutableBytes(fast_open_keys_.bytes).first(FastOpenKeys::kKeyBytes));
+  }
 }
 
 Protocol::~Protocol() {
@@ -201,6 +210,10 @@ void Protocol::dispatch(Segment* segment) {
 void Protocol::reset_stranger(const Segment& segment) {
   ResetAnswer answer = reset_answer(segment.flags, segment.seq, segment.ack, segment.seq_length());
   if (!answer.send || ending_) return;
+  if (!resets_.allow(settings().tcp_reset_limit, now())) {
+    ++counters().UstackTcpResetsSuppressed;
+    return;
+  }
   Result<Route> route = network_.find_route(segment.id.local.address, segment.id.remote.address);
   if (!route.ok()) return;
   IpOptionsOut ip;
@@ -215,12 +228,8 @@ void Protocol::reset_stranger(const Segment& segment) {
 }
 
 bool Protocol::allow_challenge_ack() {
-  if (now() - challenge_period_ >= 1s) {
-    challenge_period_ = now();
-    challenge_acks_ = 0;
-  }
-  if (challenge_acks_ >= static_cast<uint32_t>(settings().tcp_challenge_ack_limit)) return false;
-  ++challenge_acks_;
+  if (!challenge_acks_.allow_unpredictably(settings().tcp_challenge_ack_limit, now(), context_.random))
+    return false;
   ++counters().TcpExtTCPChallengeACK;
   return true;
 }

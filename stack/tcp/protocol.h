@@ -16,10 +16,13 @@
 #include "stack/net/route.h"
 #include "stack/socket/socket.h"
 #include "stack/tcp/demux.h"
+#include "stack/tcp/fast_open.h"
 #include "stack/tcp/iss.h"
 #include "stack/tcp/piece_queue.h"
 #include "stack/tcp/ports.h"
+#include "stack/tcp/rate_limit.h"
 #include "stack/tcp/segment.h"
+#include "stack/tcp/syn_cookies.h"
 
 namespace ustack {
 class Host;
@@ -77,6 +80,14 @@ class Protocol final : public TransportProtocol {
   ConnectionTable& connections() { return connections_; }
   PortTable& ports() { return ports_; }
   IssGenerator& iss() { return iss_; }
+  /// What a connection adds to the timestamp clock; nothing if tcp_timestamps is 2.
+  uint32_t timestamp_offset(const ConnectionId& id) const {
+    return settings().tcp_timestamps == 2 ? 0 : iss_.timestamp_offset(id.local.address, id.remote.address);
+  }
+  const SynCookies& syn_cookies() const { return syn_cookies_; }
+  FastOpenCache& fast_open() { return fast_open_; }
+  /// The host's: net.ipv4.tcp_fastopen_key or drawn at the start.
+  const FastOpenKeys& fast_open_keys() const { return fast_open_keys_; }
 
   /// A new endpoint, nullptr when memory is out.
   Endpoint* create_endpoint(Family family);
@@ -99,9 +110,11 @@ class Protocol final : public TransportProtocol {
   void enter_time_wait(Endpoint& endpoint);
   void destroy_time_wait(TimeWait& time_wait);
 
-  /// A challenge ACK may be sent now (RFC 5961, section 7; tcp_challenge_ack_limit a second). Counts it.
+  /// A challenge ACK may be sent now (RFC 5961, section 7; tcp_challenge_ack_limit a second, of which nobody
+  /// outside can count exactly how many are left). Counts it.
   bool allow_challenge_ack();
-  /// A segment that belongs to no connection: RFC 9293, 3.10.7.1.
+  /// A segment that belongs to no connection: RFC 9293, 3.10.7.1. At most net.ustack.tcp_reset_limit a
+  /// second.
   void reset_stranger(const Segment& segment);
   /// Looks the segment's owner up and hands it over, as on arrival.
   void dispatch(Segment* segment);
@@ -127,9 +140,11 @@ class Protocol final : public TransportProtocol {
   mutable IntrusiveList<Endpoint, ListenerTag> listeners_[kListenerChains];
   PortSelector selector_;
   IssGenerator iss_;
+  SynCookies syn_cookies_;
+  FastOpenCache fast_open_;
+  FastOpenKeys fast_open_keys_;
   uint32_t closing_ = 0;
-  uint32_t challenge_acks_ = 0;
-  Instant challenge_period_{};
+  RateLimit challenge_acks_, resets_;
   bool ending_ = false;
   // Last, so that they go first: they use all of the above.
   Slab<TimeWait> time_waits_;

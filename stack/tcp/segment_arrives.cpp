@@ -30,8 +30,10 @@ void answer_out_of_window(Tcb& tcb, const Segment& segment, const ArrivalRules& 
                           Verdict& verdict) {
   bool limited = segment.payload_size() == 0 || segment.flags.syn;
   if (limited && tcb.last_out_of_window != Instant{} &&
-      now - tcb.last_out_of_window < rules.invalid_rate_limit)
+      now - tcb.last_out_of_window < rules.invalid_rate_limit) {
+    verdict.limited = true;
     return;
+  }
   if (limited) tcb.last_out_of_window = now;
   if (segment.seq < tcb.rcv.rcv_nxt && segment.payload_size() > 0)
     tcb.rcv.report_duplicate(segment.seq, min(segment.end_seq(), tcb.rcv.rcv_nxt));

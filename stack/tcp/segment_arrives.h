@@ -31,6 +31,8 @@ struct Verdict {
     data_after_close,  ///< RFC 1122, 4.2.2.13
   };
   Reply reply = Reply::none;
+  /// An answer was due, but tcp_invalid_ratelimit has withheld it.
+  bool limited = false;
   Cause cause = Cause::none;
   /// The connection has ended: state is closed. With an errno for the program, or 0.
   bool ended = false;

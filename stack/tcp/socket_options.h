@@ -6,6 +6,7 @@
 
 #include "stack/base/time.h"
 #include "stack/settings.h"
+#include "stack/tcp/fast_open.h"
 
 namespace ustack::tcp {
 
@@ -46,6 +47,13 @@ struct SocketOptions {
   uint8_t defer_accept = 0;
   /// TCP_WINDOW_CLAMP; 0: none.
   uint32_t window_clamp = 0;
+  /// TCP_FASTOPEN: connections by Fast Open whose handshake may be under way at once; 0: none.
+  uint32_t fast_open_queue = 0;
+  /// TCP_FASTOPEN_CONNECT, TCP_FASTOPEN_NO_COOKIE.
+  bool fast_open_connect = false;
+  bool fast_open_no_cookie = false;
+  /// TCP_FASTOPEN_KEY; none: the host's.
+  FastOpenKeys fast_open_keys{};
   /// TCP_USER_TIMEOUT; zero: none.
   Duration user_timeout{0};
 

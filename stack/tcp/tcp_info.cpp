@@ -36,6 +36,8 @@ size_t fill_tcp_info(Endpoint& endpoint, MutableBytes out, Instant now) {
   if (tcb.timestamps) info.tcpi_options |= TCPI_OPT_TIMESTAMPS;
   if (tcb.sack) info.tcpi_options |= TCPI_OPT_SACK;
   if (tcb.window_scaling) info.tcpi_options |= TCPI_OPT_WSCALE;
+  if (endpoint.syn_data_acknowledged()) info.tcpi_options |= TCPI_OPT_SYN_DATA;
+  info.tcpi_fastopen_client_fail = static_cast<uint8_t>(endpoint.fast_open_failure()) & 3;
   info.tcpi_snd_wscale = snd.snd_wscale & 15;
   info.tcpi_rcv_wscale = rcv.rcv_wscale & 15;
   info.tcpi_rto = us(snd.rtt.rto());

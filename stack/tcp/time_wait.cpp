@@ -114,8 +114,10 @@ void TimeWait::send_ack() {
   // tcp_invalid_ratelimit, so that two that are confused don't keep each other busy.
   Instant now = protocol_.now();
   if (last_ack_ != Instant{} &&
-      now - last_ack_ < std::chrono::milliseconds(protocol_.settings().tcp_invalid_ratelimit))
+      now - last_ack_ < std::chrono::milliseconds(protocol_.settings().tcp_invalid_ratelimit)) {
+    ++protocol_.counters().TcpExtTCPACKSkippedTimeWait;
     return;
+  }
   last_ack_ = now;
   SegmentOptions options;
   if (state_.timestamps)

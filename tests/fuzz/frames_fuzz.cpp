@@ -18,6 +18,7 @@
 #include "stack/host.h"
 #include "stack/net/checksum.h"
 #include "stack/tcp/protocol.h"
+#include "tests/fuzz/input.h"
 #include "tests/support/heap_arena.h"
 #include "tests/support/packet_view.h"
 #include "tests/support/seeded_random.h"
@@ -39,30 +40,6 @@ constexpr int kMostOperations = 300;
   std::fprintf(stderr, "the host sent or kept what it must not: %s\n", what);
   std::abort();
 }
-
-/// The input as a source of numbers; zeroes when it has run out.
-class Input {
- public:
-  Input(const uint8_t* data, size_t size) : data_(data), left_(size) {}
-  bool empty() const { return left_ == 0; }
-  uint8_t u8() {
-    if (left_ == 0) return 0;
-    --left_;
-    return *data_++;
-  }
-  uint16_t u16() {
-    auto high = static_cast<unsigned>(u8());
-    return static_cast<uint16_t>(high << 8 | u8());
-  }
-  uint32_t u32() { return static_cast<uint32_t>(u16()) << 16 | u16(); }
-  void append(std::vector<std::byte>& out, size_t n) {
-    for (size_t i = 0; i < n; ++i) out.push_back(std::byte{u8()});
-  }
-
- private:
-  const uint8_t* data_;
-  size_t left_;
-};
 
 /// What the peer knows of a connection, from the host's segments.
 struct Conversation {

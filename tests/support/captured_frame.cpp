@@ -78,6 +78,10 @@ void parse_tcp_options(Bytes options, CapturedTcp& tcp) {
     if (kind == 3 && length == 3) tcp.window_scale = static_cast<uint8_t>(in.u8(at + 2));
     if (kind == 4 && length == 2) tcp.sack_permitted = true;
     if (kind == 8 && length == 10) tcp.timestamps.emplace(in.u32(at + 2), in.u32(at + 6));
+    if (kind == 34) {
+      Bytes cookie = options.subspan(at + 2, length - 2);
+      tcp.fast_open.emplace(cookie.begin(), cookie.end());
+    }
     if (kind == 5)
       for (size_t block = at + 2; block + 8 <= at + length; block += 8)
         tcp.sack_blocks.emplace_back(in.u32(block), in.u32(block + 4));

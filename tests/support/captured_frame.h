@@ -63,6 +63,7 @@ struct CapturedTcp {
   bool sack_permitted = false;
   std::optional<std::pair<uint32_t, uint32_t>> timestamps;  // TSval, TSecr
   std::vector<std::pair<uint32_t, uint32_t>> sack_blocks;
+  std::optional<std::vector<std::byte>> fast_open;  // the cookie, empty for the request of one
   /// "SA", in the order FSRPAUEC: FIN, SYN, RST, PSH, ACK, URG, ECE, CWR.
   std::string flag_letters() const;
 };

@@ -112,7 +112,9 @@ auto Tcp(M&&... inner) {
   /** Optional(1460) or std::nullopt where an option may be absent */       \
   X(MssOption, "MSS option", tcp, Tcp, mss)                                 \
   X(WindowScaleOption, "window scale option", tcp, Tcp, window_scale)       \
-  X(TimestampsOption, "timestamps option", tcp, Tcp, timestamps)
+  X(TimestampsOption, "timestamps option", tcp, Tcp, timestamps)            \
+  /** Optional(cookie bytes); no bytes ask for a cookie */                  \
+  X(FastOpenOption, "Fast Open option", tcp, Tcp, fast_open)
 
 #define USTACK_FIELD_MATCHER(matcher, what, layer, type, field)                                          \
   template <typename M>                                                                                  \

@@ -27,6 +27,12 @@ ByteVector timestamps_option(uint32_t value, uint32_t echo) {
   put32(out, echo);
   return out;
 }
+ByteVector fast_open_option(const ByteVector& cookie) {
+  ByteVector out{octet(34), octet(static_cast<uint32_t>(2 + cookie.size()))};
+  out = out + cookie;
+  while (out.size() % 4 != 0) out.push_back(octet(1));
+  return out;
+}
 ByteVector sack_option(const std::vector<std::pair<uint32_t, uint32_t>>& blocks) {
   ByteVector out{octet(1), octet(1), octet(5), octet(static_cast<uint32_t>(2 + 8 * blocks.size()))};
   for (const auto& [start, end] : blocks) {

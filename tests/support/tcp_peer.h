@@ -39,6 +39,8 @@ ByteVector mss_option(uint16_t mss);
 ByteVector window_scale_option(uint8_t shift);
 ByteVector sack_permitted_option();
 ByteVector timestamps_option(uint32_t value, uint32_t echo);
+/// Fast Open (RFC 7413): a cookie; none asks for one.
+ByteVector fast_open_option(const ByteVector& cookie = {});
 ByteVector sack_option(const std::vector<std::pair<uint32_t, uint32_t>>& blocks);
 
 class TcpPeer final : LogSink {

@@ -382,8 +382,22 @@ TEST(TcpHandshake, PassiveOpen) {
   EXPECT_EQ(peer.counters().TcpPassiveOpens, 1u);
 }
 
-TEST(TcpHandshake, SynReceivedAnswersAsItMust) {
+// tcp_invalid_ratelimit: a flood of SYNs with one number is not answered by a flood of SYN-ACKs.
+TEST(TcpHandshake, SynReceivedAnswersRarely) {
   TcpPeer peer;
+  TestSocket listener = peer.listen();
+  peer.host_port = 80;
+  peer.send({.seq = 5000, .flags = "S"});
+  EXPECT_EQ(peer.take().size(), 1u);
+  for (int i = 0; i < 10; ++i) peer.send({.seq = 5000, .flags = "S"});
+  EXPECT_EQ(peer.take().size(), 1u);
+  EXPECT_EQ(peer.counters().TcpExtTCPACKSkippedSynRecv, 9u);
+}
+
+TEST(TcpHandshake, SynReceivedAnswersAsItMust) {
+  TcpPeer::Options options;
+  options.settings.tcp_invalid_ratelimit = 0;
+  TcpPeer peer(options);
   TestSocket listener = peer.listen();
   peer.host_port = 80;
   peer.send({.seq = 5000, .flags = "S"});

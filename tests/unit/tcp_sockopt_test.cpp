@@ -112,7 +112,7 @@ TEST(TcpSockopt, WhatMeansNothingHereIsRefused) {
   } const refused[] = {
       {SOL_SOCKET, SO_MARK},          {SOL_SOCKET, SO_BINDTODEVICE},  {SOL_SOCKET, SO_TIMESTAMP},
       {SOL_SOCKET, SO_ZEROCOPY},      {SOL_SOCKET, SO_ATTACH_FILTER}, {IPPROTO_TCP, TCP_MD5SIG},
-      {IPPROTO_TCP, TCP_FASTOPEN},    {IPPROTO_TCP, TCP_ULP},         {IPPROTO_IP, IP_TRANSPARENT},
+      {IPPROTO_TCP, TCP_ULP},         {IPPROTO_IP, IP_TRANSPARENT},
       {IPPROTO_IP, IP_MULTICAST_TTL}, {IPPROTO_IPV6, IPV6_V6ONLY},    {12345, 1}};
   for (auto [level, name] : refused) {
     EXPECT_EQ(socket.set(level, name, 1).code(), ENOPROTOOPT) << level << ' ' << name;

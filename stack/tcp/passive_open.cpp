@@ -1,0 +1,281 @@
+// What a listener does with a SYN: a connection in SYN-RECEIVED, a SYN cookie, or Fast Open. RFC
+// 9293, 3.10.7.2; RFC 4987; RFC 7413.
+#include "stack/tcp/endpoint.h"
+#include "stack/tcp/handshake.h"
+#include "stack/tcp/listener.h"
+
+namespace ustack::tcp {
+
+/// Handles at most kMaxSegmentsPerWake; true if more are waiting.
+bool Endpoint::handle_listen_segments() {
+  for (int i = 0; i < kMaxSegmentsPerWake; ++i) {
+    Segment* segment = dequeue();
+    if (segment == nullptr) return false;
+    handle_listen_segment(segment);
+  }
+  return !queue_.empty();
+}
+
+/// RFC 9293, 3.10.7.2: LISTEN. Takes the segment over.
+void Endpoint::handle_listen_segment(Segment* segment) {
+  // What was queued for us may by now have a connection of its own.
+  if (protocol_.connections().find(segment->id) != nullptr) {
+    protocol_.dispatch(segment);
+    return;
+  }
+  auto drop = [&] { protocol_.segments().release(segment); };
+  // First: "An incoming RST should be ignored."
+  if (segment->flags.rst) return drop();
+  // Second: "Any acknowledgment is bad if it arrives on a connection still in the LISTEN state." But for the
+  // answer to a SYN cookie.
+  if (segment->flags.ack) {
+    if (accept_cookie(segment)) return;
+    protocol_.reset_stranger(*segment);
+    return drop();
+  }
+  // Third: check for a SYN; a segment without control bits is dropped. So is one with SYN and FIN (Linux).
+  if (!segment->flags.syn || segment->flags.fin) return drop();
+  handle_syn(segment);
+}
+
+/// Takes the SYN over. As Linux's tcp_conn_request.
+void Endpoint::handle_syn(Segment* syn) {
+  Counters& counters = protocol_.counters();
+  auto drop = [&] { protocol_.segments().release(syn); };
+  if (listener_->full()) {
+    ++counters.TcpExtListenOverflows;
+    ++counters.TcpExtListenDrops;
+    return drop();
+  }
+  int32_t cookies = protocol_.settings().tcp_syncookies;
+  bool queue_full = listener_->half_open_count >= listener_->half_open_limit(protocol_.settings());
+  if (queue_full) {
+    if (listener_->last_overflow == Instant{}) {
+      protocol_.context().log(LogLevel::warning, [&](LogLine& line) {
+        line << "possible SYN flooding on " << local_
+             << (cookies != 0 ? ", sending cookies" : ", dropping SYNs");
+      });
+    }
+    listener_->last_overflow = protocol_.now();
+    ++(cookies != 0 ? counters.TcpExtTCPReqQFullDoCookies : counters.TcpExtTCPReqQFullDrop);
+  }
+  if (queue_full && cookies == 0) {
+    ++counters.TcpExtListenDrops;
+    return drop();
+  }
+  if (queue_full || cookies == 2) {
+    answer_with_cookie(*syn);
+    return drop();
+  }
+  Endpoint* child = protocol_.create_endpoint(family_);
+  if (child == nullptr || !child->start_passive(*this, syn)) {
+    ++counters.TcpExtListenDrops;
+    if (child != nullptr) protocol_.destroy_endpoint(*child);
+    drop();
+  }
+}
+
+/// A fresh endpoint becomes the connection that `segment` asks `listener` for; false when it can't be had.
+bool Endpoint::adopt(Endpoint& listener, const Segment& segment) {
+  Result<Route> route = protocol_.network().find_route(segment.id.local.address, segment.id.remote.address);
+  if (!route.ok()) return false;
+  options_ = listener.options_;
+  tcb_.snd.nodelay = listener.tcb_.snd.nodelay;
+  tcb_.snd.cork = listener.tcb_.snd.cork;
+  tcb_.snd.notsent_lowat = listener.tcb_.snd.notsent_lowat;
+  tcb_.rcv.limit = listener.tcb_.rcv.limit;
+  tcb_.rcv.limit_locked = listener.tcb_.rcv.limit_locked;
+  tcb_.rcv.low_water = listener.tcb_.rcv.low_water;
+  (void)tcb_.snd.congestion.select(listener.tcb_.snd.congestion->name());
+  route_ = *route;
+  local_ = segment.id.local;
+  port_.reuse_address = listener.options_.reuse_address;
+  port_.reuse_port = listener.options_.reuse_port;
+  if (!protocol_.ports().claim(port_, local_.address, local_.port).ok()) return false;
+  if (!protocol_.connections().insert(*this, segment.id).ok()) return false;
+  passive_ = true;
+  parent_ = &listener;
+  return true;
+}
+
+/// A half-open connection of `listener`, which takes the SYN over; false when it can't be had, then the
+/// caller destroys it.
+bool Endpoint::start_passive(Endpoint& listener, Segment* syn) {
+  if (!adopt(listener, *syn)) return false;
+  iss_floor_ = syn->iss_floor;
+  peer_syn_ = syn->syn_options;
+  peer_iss_ = syn->seq;
+  peer_window_ = syn->window;
+  handshake_pending_ = true;
+  granted_cookie_.reset();
+  if (listener.judge_fast_open(*syn, granted_cookie_)) {
+    early_ = true;
+    early_syn_ = syn;
+    ++listener.listener_->early_count;
+  } else {
+    listener.listener_->add_half_open(*this);
+    protocol_.segments().release(syn);
+  }
+  State before = tcb_.state;
+  tcb_.state = State::syn_received;
+  on_state_change(before);
+  make_ready();
+  return true;
+}
+
+/// RFC 7413, 4.2.2 and Linux's tcp_try_fastopen: whether the SYN's data may be taken at once; and `granted`,
+/// the cookie that the SYN-ACK brings, if any.
+bool Endpoint::judge_fast_open(const Segment& syn, std::optional<FastOpenCookie>& granted) {
+  Counters& counters = protocol_.counters();
+  int32_t mode = protocol_.settings().tcp_fastopen;
+  const std::optional<FastOpenCookie>& offered = syn.syn_options.fast_open;
+  if (offered && offered->length == 0) ++counters.TcpExtTCPFastOpenCookieReqd;
+  uint32_t most = options_.fast_open_queue;
+  if (most == 0 && (mode & fast_open::kEveryListener) != 0) most = listener_->backlog;
+  if ((mode & fast_open::kServer) == 0 || most == 0 || (!offered && syn.payload_size() == 0)) return false;
+  if (listener_->early_count >= most) {
+    ++counters.TcpExtTCPFastOpenListenOverflow;
+    return false;
+  }
+  if (options_.fast_open_no_cookie || (mode & fast_open::kServerWithoutCookie) != 0) {
+    ++counters.TcpExtTCPFastOpenPassive;
+    return true;
+  }
+  if (!offered) return false;
+  const FastOpenKeys& keys =
+      options_.fast_open_keys.count != 0 ? options_.fast_open_keys : protocol_.fast_open_keys();
+  const IpAddress &client = syn.id.remote.address, &server = syn.id.local.address;
+  FastOpenKeys::Match match = keys.check(*offered, client, server);
+  if (match != FastOpenKeys::Match::primary) {
+    granted = keys.make(client, server);
+    granted->experimental = offered->experimental;
+  }
+  if (match == FastOpenKeys::Match::none) {
+    if (offered->length > 0) ++counters.TcpExtTCPFastOpenPassiveFail;
+    return false;
+  }
+  if (match == FastOpenKeys::Match::backup) ++counters.TcpExtTCPFastOpenPassiveAltKey;
+  ++counters.TcpExtTCPFastOpenPassive;
+  return true;
+}
+
+/// The SYN queue is full: a SYN-ACK from which everything can be told again (RFC 4987, 3.6), and nothing is
+/// kept.
+void Endpoint::answer_with_cookie(const Segment& syn) {
+  Endpoint* child = protocol_.create_endpoint(family_);
+  if (child == nullptr) return;
+  if (child->adopt(*this, syn)) {
+    SynOptions options = syn.syn_options;
+    // Only a timestamp could bring them back.
+    if (!options.timestamps || protocol_.settings().tcp_timestamps == 0) {
+      options.window_scale = -1;
+      options.sack_permitted = false;
+    }
+    Handshake handshake(*child);
+    SeqNum cookie =
+        protocol_.syn_cookies().make(syn.id, syn.seq, options.mss_or_default(family_), protocol_.now());
+    handshake.reset_to_syn_rcvd(cookie, syn.seq, options, syn.window);
+    handshake.send_cookie();
+    ++protocol_.counters().TcpExtSyncookiesSent;
+  }
+  protocol_.destroy_endpoint(*child);
+}
+
+/// An ACK that may answer a SYN cookie: then its connection is ESTABLISHED at once. False when it does not;
+/// else it is taken over.
+bool Endpoint::accept_cookie(Segment* ack) {
+  const Settings& settings = protocol_.settings();
+  Counters& counters = protocol_.counters();
+  if (settings.tcp_syncookies == 0 || ack->flags.syn) return false;
+  bool recent = listener_->last_overflow != Instant{} &&
+                protocol_.now() - listener_->last_overflow <= SynCookies::kValid;
+  if (settings.tcp_syncookies == 1 && !recent) return false;
+  SeqNum cookie = ack->ack - 1, irs = ack->seq - 1;
+  std::optional<uint16_t> mss = protocol_.syn_cookies().check(ack->id, irs, cookie, protocol_.now());
+  if (!mss) {
+    ++counters.TcpExtSyncookiesFailed;
+    return false;
+  }
+  SynOptions options{.mss = *mss};
+  if (ack->options.timestamps) {
+    uint32_t offset = protocol_.timestamp_offset(ack->id);
+    CookieOptions brought = decode_cookie_timestamp(ack->options.timestamps->echo - offset);
+    options.timestamps = ack->options.timestamps;
+    options.sack_permitted = brought.sack_permitted;
+    options.window_scale = brought.window_scale;
+  }
+  ++counters.TcpExtSyncookiesRecv;
+  auto drop = [&] {
+    ++counters.TcpExtListenDrops;
+    protocol_.segments().release(ack);
+    return true;
+  };
+  if (listener_->full()) {
+    ++counters.TcpExtListenOverflows;
+    return drop();
+  }
+  Endpoint* child = protocol_.create_endpoint(family_);
+  if (child == nullptr || !child->adopt(*this, *ack)) {
+    if (child != nullptr) protocol_.destroy_endpoint(*child);
+    return drop();
+  }
+  listener_->add_half_open(*child);
+  Handshake handshake(*child);
+  handshake.reset_to_syn_rcvd(cookie, irs, options, 0);
+  handshake.take_cookie(*ack);
+  child->handshake_done({}, true);
+  if (ack->payload_size() > 0 || ack->flags.fin || ack->flags.urg)
+    child->requeue_front(ack);
+  else
+    protocol_.segments().release(ack);
+  return true;
+}
+
+/// A handshake that has ended well or badly: its listener, if there still is one, counts it no more.
+void Endpoint::leave_early() {
+  early_ = false;
+  if (parent_ == nullptr) return;
+  --parent_->listener_->early_count;
+  if (!accepted_) return;
+  parent_->listener_->early.remove(*this);
+  parent_ = nullptr;
+}
+
+/// The handshake of a passive open has failed. One that Fast Open has shown to the program already fails like
+/// any connection; another was never heard of.
+void Endpoint::passive_open_failed(int error) {
+  if (early_) {
+    leave_early();
+    done(error == ECONNREFUSED ? ECONNRESET : error);
+    return;
+  }
+  if (parent_ != nullptr) std::exchange(parent_, nullptr)->listener_->remove_half_open(*this);
+  released_ = true;
+  done(0);
+}
+
+/// The handshake of a passive open is complete: accept(2) may have it.
+void Endpoint::passive_open_done() {
+  connecting_ = Connecting::connected;
+  if (early_) {
+    leave_early();
+    if (released_)
+      orphan();
+    else if (std::exchange(close_pending_, false))
+      close_send();
+    return;
+  }
+  parent_->listener_->remove_half_open(*this);
+  parent_->listener_->add_ready(*this);
+  parent_->wake(ready::kIn | ready::kRdNorm);
+}
+
+/// RFC 7413, 4.2.2: the SYN's data may be read, and answered, before the handshake is complete.
+void Endpoint::show_early() {
+  if (parent_ == nullptr) return;
+  connecting_ = Connecting::connected;
+  parent_->listener_->add_ready(*this);
+  parent_->wake(ready::kIn | ready::kRdNorm);
+}
+
+}  // namespace ustack::tcp
