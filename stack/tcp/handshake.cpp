@@ -265,7 +265,7 @@ Status Handshake::syn_sent_state(Segment& segment) {
 /// RFC 9293, 3.10.7.4, first: sequence number check, in SYN-RECEIVED. True if the segment is done with.
 bool Handshake::unacceptable_in_syn_rcvd(const Segment& segment) {
   // The other's SYN-ACK in a simultaneous open carries its SYN once more.
-  if (segment.flags.syn && segment.flags.ack && segment.seq == irs_ && acknowledges_syn(segment))
+  if (active_ && segment.flags.syn && segment.flags.ack && segment.seq == irs_ && acknowledges_syn(segment))
     return false;
   // A repeated SYN wants a repeated SYN-ACK.
   if (segment.flags.syn && !segment.flags.ack && !segment.flags.rst && segment.seq == irs_) {
@@ -309,7 +309,7 @@ Status Handshake::syn_rcvd_state(Segment& segment) {
     return {};
   }
   // Fourth: a SYN in the window. RFC 5961, 4.2: a challenge ACK. But for the SYN-ACK of a simultaneous open.
-  bool crossing = segment.flags.syn && segment.flags.ack && segment.seq == irs_;
+  bool crossing = active_ && segment.flags.syn && segment.flags.ack && segment.seq == irs_;
   if (segment.flags.syn && !crossing) {
     if (limited_answer() && ep_.protocol_.allow_challenge_ack()) send_ack();
     return {};
