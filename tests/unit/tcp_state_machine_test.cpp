@@ -197,12 +197,12 @@ const Row kTable[] = {
     //                        ESTAB    FIN-WAIT-1   FIN-WAIT-2  CLOSE-WAIT  CLOSING   LAST-ACK  TIME-WAIT
     {Kind::ack,               {"=",    "=",         "=",        "=",        "=",      "=",      "="}},
     {Kind::ack_of_fin,        {"=",    "FW2",       "=",        "=",        "TW A",   "0",      "="}},
-    {Kind::data,              {"= A",  "= A",       "= A",      "= A",      "= A",    "= A",    "= A"}},
-    {Kind::data_out_of_order, {"= A",  "= A",       "= A",      "= A",      "= A",    "= A",    "= A"}},
+    {Kind::data, {"= A", "= A", "= A", "=", "=", "=", "= A"}},
+    {Kind::data_out_of_order, {"= A", "= A", "= A", "=", "=", "=", "= A"}},
     {Kind::old_data,          {"= A",  "= A",       "= A",      "= A",      "= A",    "= A",    "= A"}},
     {Kind::beyond_window,     {"= A",  "= A",       "= A",      "= A",      "= A",    "= A",    "= A"}},
-    {Kind::fin,               {"CW A", "CLOSING A", "TW A",     "= A",      "= A",    "= A",    "= A"}},
-    {Kind::fin_acking_fin,    {"CW A", "TW A",      "TW A",     "= A",      "TW A",   "0",      "= A"}},
+    {Kind::fin, {"CW A", "CLOSING A", "TW A", "=", "=", "=", "= A"}},
+    {Kind::fin_acking_fin, {"CW A", "TW A", "TW A", "=", "TW A", "0", "= A"}},
     {Kind::rst_exact,         {"0",    "0",         "0",        "0",        "0",      "0",      "0"}},
     {Kind::rst_in_window,     {"= A",  "= A",       "= A",      "= A",      "= A",    "= A",    "="}},
     {Kind::rst_out_of_window, {"=",    "=",         "=",        "=",        "=",      "=",      "="}},
@@ -427,6 +427,33 @@ TEST(TcpOutOfWindow, IsAnsweredRarely) {
 }
 
 // RFC 7323, section 5.
+// RFC 9293, 3.10.7.4, seventh: nothing follows a FIN. (Found by endpoint_fuzz.)
+TEST(TcpReset, NothingIsReadBehindAFin) {
+  TcpPeer peer;
+  TestSocket socket = peer.connected();
+  peer.send({.seq = 5001, .ack = peer.iss + 1, .flags = "FPA", .payload = "last"});
+  peer.send({.seq = 5006, .ack = peer.iss + 1, .flags = "PA", .payload = "behind"});
+  peer.send({.seq = 5010, .ack = peer.iss + 1, .flags = "PA", .payload = "far behind"});
+  EXPECT_EQ(socket.receive(), "last");
+  EXPECT_EQ(TcpPeer::state(socket), State::close_wait);
+  peer.advance(1s);
+  peer.take();
+  // A FIN that comes again is acknowledged again.
+  peer.send({.seq = 5001, .ack = peer.iss + 1, .flags = "FPA", .payload = "last"});
+  EXPECT_THAT(peer.take(), ElementsAre(Tcp(FlagsAre("A"), Ack(5006u))));
+}
+
+// RFC 7323, 3.2 would drop them silently; Linux takes them, since some middle boxes take the option away.
+TEST(TcpPaws, SegmentsWithoutTimestampsAreTaken) {
+  TcpPeer peer;
+  TestSocket socket = peer.connected(mss_option(1460) + timestamps_option(1000, 0));
+  peer.send({.seq = 5001, .ack = peer.iss + 1, .flags = "PA", .payload = "a"});
+  EXPECT_EQ(socket.receive(), "a");
+  socket.send("b");
+  peer.send({.seq = 5002, .ack = peer.iss + 2});
+  EXPECT_EQ(*socket->ioctl_value(0x5411), 0) << "SIOCOUTQ";
+}
+
 TEST(TcpPaws, OldTimestampsAreDropped) {
   TcpPeer peer;
   TestSocket socket = peer.connected(mss_option(1460) + timestamps_option(1000, 0));

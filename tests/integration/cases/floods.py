@@ -11,7 +11,7 @@ def floods_syn_cookies(context: Context):
     lab = context.lab()
     path = context.file(300_000)
     env = lab.host_sysctl(net__ipv4__tcp_syncookies=2)
-    server = lab.host(PYTHON, "-m", "http.server", "--directory", context.directory, "--bind", lab.host_address(), 8000,
+    server = lab.host(PYTHON, "-m", "http.server", "--directory", path.parent, "--bind", lab.host_address(), 8000,
                       env=env, label="server")
     lab.wait_until_listening(8000)
     target = context.directory / "got"
