@@ -133,7 +133,10 @@ void take_text(Tcb& tcb, Segment& segment, Verdict& verdict, Instant now) {
   if (segment.seq_length() == 0) return;
   // "This should not occur since a FIN has been received from the remote side. Ignore the segment text." But what
   // comes again may have to be acknowledged again.
-  if (tcb.rcv.fin_received() && segment.seq >= tcb.rcv.rcv_nxt) return;
+  if (tcb.rcv.fin_received()) {
+    if (segment.seq >= tcb.rcv.rcv_nxt) return;
+    segment.truncate(tcb.rcv.rcv_nxt - segment.seq);
+  }
   SeqNum data_end = segment.end_seq() - (segment.flags.fin ? 1u : 0u);
   bool new_data = segment.payload_size() > 0 && data_end > tcb.rcv.rcv_nxt;
   // RFC 1122, 4.2.2.13: data that nobody can read any more is answered by a RST, so that the peer learns of

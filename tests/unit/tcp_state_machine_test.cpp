@@ -434,6 +434,7 @@ TEST(TcpReset, NothingIsReadBehindAFin) {
   peer.send({.seq = 5001, .ack = peer.iss + 1, .flags = "FPA", .payload = "last"});
   peer.send({.seq = 5006, .ack = peer.iss + 1, .flags = "PA", .payload = "behind"});
   peer.send({.seq = 5010, .ack = peer.iss + 1, .flags = "PA", .payload = "far behind"});
+  peer.send({.seq = 5003, .ack = peer.iss + 1, .flags = "PA", .payload = "st and behind"});
   EXPECT_EQ(socket.receive(), "last");
   EXPECT_EQ(TcpPeer::state(socket), State::close_wait);
   peer.advance(1s);
