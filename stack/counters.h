@@ -36,6 +36,7 @@ namespace ustack {
   X(TcpExt, TCPBacklogDrop) X(TcpExt, TCPFromZeroWindowAdv) X(TcpExt, TCPToZeroWindowAdv) \
   X(TcpExt, TCPWantZeroWindowAdv) X(TcpExt, TCPSynRetrans) X(TcpExt, TCPOrigDataSent) \
   X(TcpExt, TCPKeepAlive) X(TcpExt, TCPReqQFullDrop) X(TcpExt, TCPWinProbe) X(TcpExt, OutOfWindowIcmps) \
+  X(TcpExt, TCPMTUPSuccess) X(TcpExt, TCPMTUPFail) X(TcpExt, TCPTimeWaitOverflow) \
   X(TcpExt, OfoPruned) X(TcpExt, TCPReqQFullDoCookies) X(TcpExt, TCPFastOpenActive) \
   X(TcpExt, TCPFastOpenActiveFail) X(TcpExt, TCPFastOpenPassive) X(TcpExt, TCPFastOpenPassiveFail) \
   X(TcpExt, TCPFastOpenListenOverflow) X(TcpExt, TCPFastOpenCookieReqd) X(TcpExt, TCPFastOpenBlackhole) \

@@ -49,6 +49,13 @@ namespace ustack {
   X(tcp_challenge_ack_limit, "net.ipv4.tcp_challenge_ack_limit", 0x7fffffff, 0, 0x7fffffff)           \
   X(tcp_invalid_ratelimit, "net.ipv4.tcp_invalid_ratelimit", 500, 0, 1 << 30)                         \
   X(tcp_syncookies, "net.ipv4.tcp_syncookies", 1, 0, 2)                                               \
+  X(tcp_mtu_probing, "net.ipv4.tcp_mtu_probing", 0, 0, 2)                                             \
+  X(tcp_base_mss, "net.ipv4.tcp_base_mss", 1024, 48, 65535)                                           \
+  X(tcp_mtu_probe_floor, "net.ipv4.tcp_mtu_probe_floor", 48, 48, 65535)                               \
+  X(tcp_min_snd_mss, "net.ipv4.tcp_min_snd_mss", 48, 48, 65535)                                       \
+  X(tcp_probe_threshold, "net.ipv4.tcp_probe_threshold", 8, 1, 65535)                                 \
+  X(tcp_probe_interval, "net.ipv4.tcp_probe_interval", 600, 0, 1 << 20)                               \
+  X(tcp_max_orphans, "net.ipv4.tcp_max_orphans", 262144, 0, 0x7fffffff)                               \
   X(tcp_fastopen, "net.ipv4.tcp_fastopen", 1, 0, 0x7fffffff)                                          \
   X(tcp_fastopen_blackhole_timeout_sec, "net.ipv4.tcp_fastopen_blackhole_timeout_sec", 0, 0, 1 << 20) \
   X(tcp_reset_limit, "net.ustack.tcp_reset_limit", 10000, 0, 0x7fffffff)                              \

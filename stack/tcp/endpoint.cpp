@@ -212,6 +212,7 @@ void Endpoint::handle_segment(Segment& segment) {
                          std::chrono::milliseconds(protocol_.settings().tcp_invalid_ratelimit)};
   Verdict verdict = segment_arrives(tcb_, segment, rules, protocol_.now());
   log_verdict(verdict, segment);
+  judge_mtu_probe();
   apply(verdict, segment, before);
   if (verdict.acknowledged && may_send(tcb_.state)) {
     grow_send_buffer();

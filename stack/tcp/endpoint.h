@@ -17,6 +17,7 @@
 #include "stack/net/route.h"
 #include "stack/socket/socket.h"
 #include "stack/tcp/demux.h"
+#include "stack/tcp/mtu_probing.h"
 #include "stack/tcp/output.h"
 #include "stack/tcp/protocol.h"
 #include "stack/tcp/segment_arrives.h"
@@ -160,7 +161,7 @@ class Endpoint final : public Socket,
 
   // endpoint_output.cpp
   void output();
-  bool transmit(const Transmission& transmission);
+  bool transmit(const Transmission& transmission, uint32_t segment_size = 0);
   void send_ack();
   void send_challenge_ack();
   void send_probe();
@@ -168,8 +169,14 @@ class Endpoint final : public Socket,
   void answer_with_reset(const Segment& segment);
   Status send(TxFrame* frame, SegmentOut& segment, bool with_sacks);
   SendLimits send_limits() const;
-  uint32_t path_payload() const;
   void grow_send_buffer();
+
+  // endpoint_mtu.cpp
+  uint32_t path_payload() const;
+  void start_mtu_probing();
+  void send_mtu_probe();
+  void judge_mtu_probe();
+  void suspect_black_hole();
 
   // endpoint_connect.cpp
   Status open_active(const SocketAddress& remote, bool with_data);
@@ -257,6 +264,8 @@ class Endpoint final : public Socket,
   bool close_pending_ = false;
   /// By accept(2).
   bool accepted_ = false;
+  /// IP and TCP header of the SYN, for TCP_SAVED_SYN; empty when not kept or read already.
+  Slice saved_syn_;
 
   // Linux's sk_err, sk_err_soft, sk_shutdown.
   int error_ = 0;
@@ -282,6 +291,7 @@ class Endpoint final : public Socket,
   /// MSS of the peer's SYN, and what of it we use: both without options.
   uint32_t peer_mss_ = 536;
   uint32_t path_mss_ = 536;
+  MtuProber mtu_prober_;
 
   Waker notification_, new_segment_, resend_, ack_, persist_, keepalive_, fin_wait_, undrain_;
   Timer resend_timer_{resend_}, ack_timer_{ack_}, persist_timer_{persist_}, keepalive_timer_{keepalive_},

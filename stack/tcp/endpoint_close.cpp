@@ -92,6 +92,13 @@ void Endpoint::orphan() {
     done(0);
     return;
   }
+  // Linux's tcp_check_oom: nobody pays for orphans, so they are counted.
+  if (protocol_.closing() > static_cast<uint32_t>(protocol_.settings().tcp_max_orphans)) {
+    ++counters.TcpExtTCPAbortOnMemory;
+    send_reset();
+    done(0);
+    return;
+  }
   close_send();
   if (tcb_.state == State::fin_wait_2) {
     if (options_.fin_wait_2 < Duration(0)) {

@@ -11,6 +11,7 @@
 
 #include "stack/host.h"
 #include "stack/tcp/endpoint.h"
+#include "stack/tcp/iss.h"
 #include "stack/tcp/listener.h"
 #include "stack/tcp/tcp_info.h"
 
@@ -18,7 +19,10 @@ namespace ustack::tcp {
 
 namespace {
 
+// TCP_IS_MPTCP, which not every <linux/tcp.h> has.
+constexpr int kIsMptcp = 43;
 // Linux's floors: SOCK_MIN_SNDBUF and SOCK_MIN_RCVBUF.
+
 constexpr int kLeastSendBuffer = 4608, kLeastReceiveBuffer = 2304;
 
 /// TCP_DEFER_ACCEPT in seconds as SYN-ACK time-outs that start at 1 s and double, and back (secs_to_retrans).
@@ -231,6 +235,42 @@ struct OptionTable {
   static Result<int> get_mtu(Endpoint& ep) {
     if (!ep.connected()) return Error{ENOTCONN};
     return static_cast<int>(ep.route_.mtu());
+  }
+
+  // --- what only checkpointing uses (TCP_REPAIR): refused as to a program without CAP_NET_ADMIN ---
+  template <int Code>
+  static Status refuse(Endpoint&, int) {
+    return Error{Code};
+  }
+  template <int Code>
+  static Result<int> refuse_to_tell(Endpoint&) {
+    return Error{Code};
+  }
+  template <int Value>
+  static Result<int> always(Endpoint&) {
+    return Value;
+  }
+  static Result<size_t> nothing(Endpoint&, MutableBytes) { return size_t{0}; }
+
+  static Status set_upper_layer(Endpoint&, Bytes name) {
+    // No upper layer protocol (TLS) is there, whatever its name.
+    return Error{name.empty() ? EINVAL : ENOENT};
+  }
+  static Status set_save_syn(Endpoint& ep, int value) {
+    // 2, with the link's header, is not kept.
+    if (value < 0 || value > 1) return Error{EINVAL};
+    ep.options_.save_syn = value != 0;
+    return {};
+  }
+  static Result<size_t> get_saved_syn(Endpoint& ep, MutableBytes out) {
+    if (ep.saved_syn_.length > out.size()) return Error{EINVAL};
+    // It is told once (tcp(7)).
+    Slice syn = std::exchange(ep.saved_syn_, Slice());
+    if (syn.length == 0) return size_t{0};
+    return write_out(syn.bytes().data(), syn.length, out);
+  }
+  static Result<int> get_timestamp(Endpoint& ep) {
+    return static_cast<int>(timestamp_clock(ep.protocol_.now(), ep.tcb_.ts_offset));
   }
 
   // --- Fast Open ---
@@ -448,6 +488,38 @@ const OptionTable::Row OptionTable::kRows[] = {
      .name = TCP_FASTOPEN_NO_COOKIE,
      .set_int = &set_fast_open_no_cookie,
      .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.fast_open_no_cookie ? 1 : 0; }},
+    {.level = IPPROTO_TCP,
+     .name = TCP_SAVE_SYN,
+     .set_int = &set_save_syn,
+     .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.save_syn ? 1 : 0; }},
+    {.level = IPPROTO_TCP, .name = TCP_SAVED_SYN, .get = &get_saved_syn},
+    {.level = IPPROTO_TCP, .name = TCP_TIMESTAMP, .set_int = &refuse<EPERM>, .get_int = &get_timestamp},
+    // Linux has given up what it once did; 0 or 1 are taken as ever.
+    {.level = IPPROTO_TCP,
+     .name = TCP_THIN_DUPACK,
+     .set_int = [](Endpoint&,
+                   int value) { return value < 0 || value > 1 ? Status(Error{EINVAL}) : Status(); },
+     .get_int = &always<0>},
+    {.level = IPPROTO_TCP, .name = TCP_ULP, .set = &set_upper_layer, .get = &nothing},
+    // What reno and cubic have to tell.
+    {.level = IPPROTO_TCP, .name = TCP_CC_INFO, .get = &nothing},
+    {.level = IPPROTO_TCP, .name = TCP_ZEROCOPY_RECEIVE, .get_int = &refuse_to_tell<EINVAL>},
+    {.level = IPPROTO_TCP, .name = TCP_REPAIR, .set_int = &refuse<EPERM>, .get_int = &always<0>},
+    {.level = IPPROTO_TCP,
+     .name = TCP_REPAIR_QUEUE,
+     .set_int = &refuse<EPERM>,
+     .get_int = &refuse_to_tell<EINVAL>},
+    {.level = IPPROTO_TCP,
+     .name = TCP_QUEUE_SEQ,
+     .set_int = [](Endpoint& ep,
+                   int) { return Status(Error{ep.tcb_.state == State::closed ? EINVAL : EPERM}); },
+     .get_int = &refuse_to_tell<EINVAL>},
+    {.level = IPPROTO_TCP, .name = TCP_REPAIR_OPTIONS, .set_int = &refuse<EINVAL>},
+    {.level = IPPROTO_TCP,
+     .name = TCP_REPAIR_WINDOW,
+     .set_int = &refuse<EPERM>,
+     .get_int = &refuse_to_tell<EPERM>},
+    {.level = IPPROTO_TCP, .name = kIsMptcp, .get_int = &always<0>},
     {.level = IPPROTO_TCP, .name = TCP_FASTOPEN_KEY, .set = &set_fast_open_keys, .get = &get_fast_open_keys},
     {.level = IPPROTO_TCP,
      .name = TCP_INFO,

@@ -15,19 +15,6 @@ IpOptionsOut Endpoint::ip_options() const {
   return ip;
 }
 
-/// Eff.snd.MSS (RFC 9293, 3.7.1): what the peer takes and the path lets through, less the options of each
-/// segment.
-uint32_t Endpoint::path_payload() const {
-  uint32_t headers = (family_ == Family::ipv6 ? 40 : 20) + kMinHeader;
-  uint32_t mtu = route_.mtu();
-  uint32_t mss = std::min(peer_mss_, mtu > headers ? mtu - headers : 1);
-  if (options_.max_segment != 0) mss = std::min<uint32_t>(mss, options_.max_segment);
-  uint32_t option_bytes = tcb_.timestamps ? 12 : 0;
-  // A peer's absurd MSS must not make segments of nothing but headers (Linux: TCP_MIN_SND_MSS 48).
-  constexpr uint32_t kLeastMss = 48;
-  return std::max(mss, kLeastMss) - option_bytes;
-}
-
 SendLimits Endpoint::send_limits() const {
   const LinkInfo& link = route_.link();
   uint32_t headers = (family_ == Family::ipv6 ? 40u : 20u) + kMinHeader + (tcb_.timestamps ? 12u : 0u);
@@ -41,13 +28,15 @@ void Endpoint::output() {
   if (!is_synchronized(tcb_.state) && !early_) return;
   SendLimits limits = send_limits();
   Instant now = protocol_.now();
+  send_mtu_probe();
   while (std::optional<Transmission> next = tcb_.snd.next(limits, now))
     if (!transmit(*next)) break;
   tcb_.snd.update_persist(now);
 }
 
-/// One segment or superframe. False when memory is out: a timer tries again.
-bool Endpoint::transmit(const Transmission& wanted) {
+/// One segment or superframe, whose segments have `segment_size` bytes (0: the MSS). False when memory is
+/// out: a timer tries again.
+bool Endpoint::transmit(const Transmission& wanted, uint32_t segment_size) {
   Sender& snd = tcb_.snd;
   Counters& counters = protocol_.counters();
   FramePool& frames = protocol_.context().frames;
@@ -84,7 +73,7 @@ bool Endpoint::transmit(const Transmission& wanted) {
     segment.flags.urg = true;
     segment.urgent_pointer = static_cast<uint16_t>(std::min<uint32_t>(snd.snd_up - t.seq, 0xffff));
   }
-  segment.segment_size = static_cast<uint16_t>(snd.mss());
+  segment.segment_size = static_cast<uint16_t>(segment_size != 0 ? segment_size : snd.mss());
   if (!t.retransmission) tcb_.rcv.on_data_sent(now);
   // SACK blocks ride on data only where they fit.
   bool room =
@@ -189,18 +178,6 @@ void Endpoint::answer_with_reset(const Segment& segment) {
 
                  .ip = ip_options()};
   (void)send_segment(protocol_, route_, rst);
-}
-
-void Endpoint::on_path_mtu(uint32_t mtu) {
-  if (!is_synchronized(tcb_.state)) return;
-  uint32_t payload = path_payload();
-  if (payload >= tcb_.snd.mss()) return;
-  protocol_.context().log(LogLevel::debug, [&](LogLine& line) {
-    line << id() << ": path MTU is " << mtu << ", segments of " << payload << " bytes from now on";
-  });
-  tcb_.snd.on_mss_change(payload, true);
-  // Not from within output(): the main loop sends.
-  notify(0);
 }
 
 /// Linux's tcp_sndbuf_expand: room for two windows, so that the program can refill one while the other flies.

@@ -91,6 +91,8 @@ void Endpoint::on_retransmission_timeout() {
   }
   ++counters.TcpExtTCPTimeouts;
   count_recovery(snd.on_rto(protocol_.now()));
+  judge_mtu_probe();
+  suspect_black_hole();
   // RFC 9293, 3.8.3: R1, after which IP is asked for another way.
   if (snd.timeouts() == static_cast<uint32_t>(protocol_.settings().tcp_retries1)) {
     Result<Route> route = protocol_.network().find_route(id().local.address, id().remote.address);

@@ -392,6 +392,7 @@ void Handshake::fill_tcb(const Segment& segment) {
   if (resends_ == 0 && sent_at_ != Instant{}) rtt = segment.arrived - sent_at_;
   ep_.peer_mss_ = mss_;
   ep_.path_mss_ = own_mss_;
+  ep_.start_mtu_probing();
   snd.start(ep_.path_payload(), resends_ > 1, rtt, now);
 }
 

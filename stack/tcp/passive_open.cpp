@@ -108,6 +108,10 @@ bool Endpoint::start_passive(Endpoint& listener, Segment* syn) {
   peer_window_ = syn->window;
   handshake_pending_ = true;
   granted_cookie_.reset();
+  if (options_.save_syn && syn->payload.block) {
+    uint32_t headers = syn->payload.offset - syn->network_offset;
+    saved_syn_ = Slice{syn->payload.block, syn->network_offset, headers};
+  }
   if (listener.judge_fast_open(*syn, granted_cookie_)) {
     early_ = true;
     early_syn_ = syn;

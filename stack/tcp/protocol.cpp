@@ -113,7 +113,10 @@ void Protocol::enter_time_wait(Endpoint& endpoint) {
   const Tcb& tcb = endpoint.tcb();
   ConnectionId id = endpoint.id();
   connections_.remove(endpoint);
-  if (time_waits_.live() >= static_cast<uint64_t>(settings().tcp_max_tw_buckets)) return;
+  if (time_waits_.live() >= static_cast<uint64_t>(settings().tcp_max_tw_buckets)) {
+    ++counters().TcpExtTCPTimeWaitOverflow;
+    return;
+  }
   TimeWaitState state{.snd_nxt = tcb.snd.snd_nxt,
                       .rcv_nxt = tcb.rcv.rcv_nxt,
                       .rcv_wnd = tcb.rcv.rcv_wnd(),

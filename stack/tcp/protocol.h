@@ -120,6 +120,7 @@ class Protocol final : public TransportProtocol {
   void dispatch(Segment* segment);
 
   /// Counts endpoints that somebody has closed and that still have something to do.
+  uint32_t closing() const { return closing_; }
   void count_closing(int change) { closing_ += static_cast<uint32_t>(change); }
   /// The host is being taken down: nothing is sent any more.
   bool ending() const { return ending_; }

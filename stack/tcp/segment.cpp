@@ -29,6 +29,7 @@ Status Segment::parse(Packet&& packet) {
   payload = std::move(packet.data);
   payload.trim_front(header->header_length);
   segment_size = packet.segment_size;
+  network_offset = packet.network_offset;
   ttl = packet.ttl;
   tos = packet.tos;
   arrived = packet.arrived;

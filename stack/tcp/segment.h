@@ -39,6 +39,8 @@ class Segment : public ListHook<> {
   Slice payload;
   /// Payload bytes of each of the segments in a superframe; 0 if it is one segment.
   uint16_t segment_size = 0;
+  /// Where its IP header starts in payload.block, while it holds that.
+  uint32_t network_offset = 0;
   /// IP's TTL and TOS (ECN in its low two bits).
   uint8_t ttl = 0;
   uint8_t tos = 0;

@@ -47,6 +47,8 @@ struct SocketOptions {
   uint8_t defer_accept = 0;
   /// TCP_WINDOW_CLAMP; 0: none.
   uint32_t window_clamp = 0;
+  /// TCP_SAVE_SYN: accepted connections can be asked for the headers of their SYN.
+  bool save_syn = false;
   /// TCP_FASTOPEN: connections by Fast Open whose handshake may be under way at once; 0: none.
   uint32_t fast_open_queue = 0;
   /// TCP_FASTOPEN_CONNECT, TCP_FASTOPEN_NO_COOKIE.

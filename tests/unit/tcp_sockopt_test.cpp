@@ -104,16 +104,76 @@ TEST(TcpSockopt, ReadOnlyOptions) {
   EXPECT_EQ(socket.get_int(IPPROTO_IP, IP_MTU), -ENOTCONN);
 }
 
+// What a program without CAP_NET_ADMIN gets of Linux, or one whose kernel was built without.
+TEST(TcpSockopt, RefusedAsLinuxRefuses) {
+  TcpPeer peer;
+  TestSocket socket = peer.connected();
+  struct {
+    int name, set, get;  // errno, or 0 for success
+  } const rows[] = {{TCP_REPAIR, EPERM, 0},
+                    {TCP_REPAIR_QUEUE, EPERM, EINVAL},
+                    {TCP_QUEUE_SEQ, EPERM, EINVAL},
+                    {TCP_REPAIR_OPTIONS, EINVAL, ENOPROTOOPT},
+                    {TCP_REPAIR_WINDOW, EPERM, EPERM},
+                    {TCP_TIMESTAMP, EPERM, 0},
+                    {TCP_MD5SIG, ENOPROTOOPT, ENOPROTOOPT},
+                    {TCP_ULP, ENOENT, 0},
+                    {TCP_ZEROCOPY_RECEIVE, ENOPROTOOPT, EINVAL},
+                    {TCP_SAVED_SYN, ENOPROTOOPT, 0},
+                    {TCP_CC_INFO, ENOPROTOOPT, 0},
+                    {43 /* TCP_IS_MPTCP */, ENOPROTOOPT, 0},
+                    {TCP_INFO, ENOPROTOOPT, 0},
+                    {999, ENOPROTOOPT, ENOPROTOOPT}};
+  for (const auto& row : rows) {
+    EXPECT_EQ(socket.set(IPPROTO_TCP, row.name, 1).code(), row.set) << row.name;
+    std::array<std::byte, 256> out{};
+    EXPECT_EQ(socket->get_option(IPPROTO_TCP, row.name, out).code(), row.get) << row.name;
+  }
+  EXPECT_EQ(socket.set(IPPROTO_TCP, TCP_THIN_DUPACK, 1).code(), 0);
+  EXPECT_EQ(socket.set(IPPROTO_TCP, TCP_THIN_DUPACK, 2).code(), EINVAL);
+  EXPECT_EQ(socket.get_int(IPPROTO_TCP, TCP_THIN_DUPACK), 0) << "without effect, as in Linux";
+  EXPECT_EQ(socket->set_option(IPPROTO_TCP, TCP_ULP, {}).code(), EINVAL);
+  EXPECT_EQ(socket.get_int(IPPROTO_TCP, TCP_REPAIR), 0);
+}
+
+TEST(TcpSockopt, SavedSyn) {
+  TcpPeer peer;
+  TestSocket listener = peer.listen();
+  EXPECT_EQ(listener.set(IPPROTO_TCP, TCP_SAVE_SYN, 2).code(), EINVAL) << "the link's header is not kept";
+  ASSERT_TRUE(listener.set(IPPROTO_TCP, TCP_SAVE_SYN, 1).ok());
+  TestSocket socket = peer.accepted(listener, mss_option(1400));
+  ASSERT_TRUE(socket);
+  std::array<std::byte, 100> out{};
+  EXPECT_EQ(socket->get_option(IPPROTO_TCP, TCP_SAVED_SYN, MutableBytes(out).first(43)).code(), EINVAL);
+  Result<size_t> size = socket->get_option(IPPROTO_TCP, TCP_SAVED_SYN, out);
+  ASSERT_TRUE(size.ok());
+  EXPECT_EQ(*size, 44u) << "IP 20, TCP 24";
+  EXPECT_EQ(out[0], std::byte{0x45});
+  EXPECT_EQ(load_be32(&out[24]), peer.peer_iss);
+  EXPECT_EQ(load_be16(&out[42]), 1400);
+  EXPECT_EQ(*socket->get_option(IPPROTO_TCP, TCP_SAVED_SYN, out), 0u) << "only once";
+}
+
+TEST(TcpSockopt, TimestampIsTheConnections) {
+  TcpPeer peer;
+  TestSocket socket = peer.connected(mss_option(1460) + timestamps_option(7, 0));
+  socket.send("x");
+  auto sent = peer.take();
+  ASSERT_THAT(sent, ::testing::SizeIs(1));
+  EXPECT_EQ(static_cast<uint32_t>(socket.get_int(IPPROTO_TCP, TCP_TIMESTAMP)),
+            sent[0].tcp->timestamps->first);
+}
+
 TEST(TcpSockopt, WhatMeansNothingHereIsRefused) {
   TcpPeer peer;
   TestSocket socket = peer.socket();
   struct {
     int level, name;
-  } const refused[] = {
-      {SOL_SOCKET, SO_MARK},          {SOL_SOCKET, SO_BINDTODEVICE},  {SOL_SOCKET, SO_TIMESTAMP},
-      {SOL_SOCKET, SO_ZEROCOPY},      {SOL_SOCKET, SO_ATTACH_FILTER}, {IPPROTO_TCP, TCP_MD5SIG},
-      {IPPROTO_TCP, TCP_ULP},         {IPPROTO_IP, IP_TRANSPARENT},
-      {IPPROTO_IP, IP_MULTICAST_TTL}, {IPPROTO_IPV6, IPV6_V6ONLY},    {12345, 1}};
+  } const refused[] = {{SOL_SOCKET, SO_MARK},          {SOL_SOCKET, SO_BINDTODEVICE},
+                       {SOL_SOCKET, SO_TIMESTAMP},     {SOL_SOCKET, SO_ZEROCOPY},
+                       {SOL_SOCKET, SO_ATTACH_FILTER}, {IPPROTO_TCP, TCP_MD5SIG},
+                       {IPPROTO_IP, IP_TRANSPARENT},   {IPPROTO_IP, IP_MULTICAST_TTL},
+                       {IPPROTO_IPV6, IPV6_V6ONLY},    {12345, 1}};
   for (auto [level, name] : refused) {
     EXPECT_EQ(socket.set(level, name, 1).code(), ENOPROTOOPT) << level << ' ' << name;
     bool known = level == SOL_SOCKET || level == IPPROTO_TCP || level == IPPROTO_IP;

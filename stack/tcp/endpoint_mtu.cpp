@@ -1,0 +1,97 @@
+// What the path lets through: ICMP's word (RFC 1191), and our own search (RFC 4821).
+#include <algorithm>
+
+#include "stack/tcp/endpoint.h"
+
+namespace ustack::tcp {
+
+/// Eff.snd.MSS (RFC 9293, 3.7.1): what the peer takes and the path lets through, less the options of each
+/// segment.
+uint32_t Endpoint::path_payload() const {
+  uint32_t headers = (family_ == Family::ipv6 ? 40 : 20) + kMinHeader;
+  uint32_t mtu = std::min(route_.mtu(), mtu_prober_.limit());
+  uint32_t mss = std::min(peer_mss_, mtu > headers ? mtu - headers : 1);
+  if (options_.max_segment != 0) mss = std::min<uint32_t>(mss, options_.max_segment);
+  uint32_t option_bytes = tcb_.timestamps ? 12 : 0;
+  // A peer's absurd MSS must not make segments of nothing but headers (Linux: tcp_min_snd_mss).
+  auto least = static_cast<uint32_t>(protocol_.settings().tcp_min_snd_mss);
+  return std::max(mss, least) - option_bytes;
+}
+
+/// ICMP's "fragmentation needed", validated (Protocol::on_icmp_error).
+void Endpoint::on_path_mtu(uint32_t mtu) {
+  if (!is_synchronized(tcb_.state)) return;
+  uint32_t payload = path_payload();
+  if (payload >= tcb_.snd.mss()) return;
+  protocol_.context().log(LogLevel::debug, [&](LogLine& line) {
+    line << id() << ": path MTU is " << mtu << ", segments of " << payload << " bytes from now on";
+  });
+  tcb_.snd.on_mss_change(payload, true);
+  // Not from within output(): the main loop sends.
+  notify(0);
+}
+
+void Endpoint::start_mtu_probing() {
+  uint32_t headers = (family_ == Family::ipv6 ? 40 : 20) + kMinHeader;
+  mtu_prober_ = {};
+  mtu_prober_.start(protocol_.settings(), std::min(route_.mtu(), peer_mss_ + headers), headers);
+}
+
+/// A segment in the search for a larger MTU, if there is data for it and behind it, so that its loss is
+/// noticed by the duplicate ACKs of what follows (RFC 4821, 7.4; Linux's tcp_mtu_probe).
+void Endpoint::send_mtu_probe() {
+  if (!mtu_prober_.enabled()) [[likely]]
+    return;
+  Sender& snd = tcb_.snd;
+  const Flight& flight = snd.flight();
+  if (mtu_prober_.probing() || flight.sacked() > 0 || flight.lost() > 0) return;
+  uint32_t headers = (family_ == Family::ipv6 ? 40 : 20) + kMinHeader;
+  uint32_t path_mtu = std::min(route_.mtu(), peer_mss_ + headers);
+  uint32_t mtu = mtu_prober_.next_probe(protocol_.settings(), path_mtu, protocol_.now());
+  if (mtu == 0) return;
+  uint32_t payload = mtu - headers - (tcb_.timestamps ? 12u : 0u);
+  if (payload <= snd.mss()) return;
+  constexpr uint32_t kFollowing = 4;  // enough for three duplicate ACKs
+  uint32_t needed = payload + kFollowing * snd.mss();
+  if (snd.unsent() < needed || snd.snd_nxt + needed > snd.window_end()) return;
+  if (snd.cwnd() < 11 * snd.mss() || snd.in_flight() + payload > snd.cwnd()) return;
+  SeqNum start = snd.snd_nxt;
+  if (transmit({.seq = start, .length = payload}, payload) && snd.snd_nxt == start + payload)
+    mtu_prober_.on_sent(mtu, start, snd.snd_nxt);
+}
+
+/// After an ACK or a time-out: what became of the probe.
+void Endpoint::judge_mtu_probe() {
+  if (!mtu_prober_.probing()) [[likely]]
+    return;
+  Sender& snd = tcb_.snd;
+  if (snd.snd_una >= mtu_prober_.end()) {
+    mtu_prober_.on_success();
+    ++protocol_.counters().TcpExtTCPMTUPSuccess;
+    snd.on_mss_change(path_payload(), false);
+  } else if (snd.snd_una == mtu_prober_.start() && snd.flight().lost() > 0) {
+    mtu_prober_.on_failure();
+    ++protocol_.counters().TcpExtTCPMTUPFail;
+  } else {
+    return;
+  }
+  protocol_.context().log(LogLevel::debug, [&](LogLine& line) {
+    line << id() << ": the path's MTU is from " << mtu_prober_.search_low() << " to "
+         << mtu_prober_.search_high();
+  });
+}
+
+/// The retransmission timer has expired again and again: perhaps segments of this size don't get through, and
+/// nobody says so (RFC 2923; RFC 4821, 7.7).
+void Endpoint::suspect_black_hole() {
+  if (tcb_.snd.timeouts() < static_cast<uint32_t>(protocol_.settings().tcp_retries1)) return;
+  if (!mtu_prober_.on_black_hole(protocol_.settings())) return;
+  uint32_t payload = path_payload();
+  if (payload >= tcb_.snd.mss()) return;
+  tcb_.snd.on_mss_change(payload, true);
+  protocol_.context().log(LogLevel::info, [&](LogLine& line) {
+    line << id() << ": black hole? Segments of " << payload << " bytes from now on";
+  });
+}
+
+}  // namespace ustack::tcp
