@@ -102,17 +102,23 @@ class Capture:
 
     def _answers_for_a_socket_that_is_gone(self, row: list[str]) -> bool:
         """A reset that says only that its sender has forgotten the connection (RFC 9293, 3.10.7.1: a bare RST that
-        answers a segment with an ACK): both ends had sent their FINs, so the segment was a late duplicate, or the
-        sender had sent nothing but its SYN and has ended meanwhile."""
+        answers a segment with an ACK): both ends had sent their FINs, so the segment was a late duplicate; or the
+        sender had asked for a connection and has ended meanwhile. That one has sent first SYNs alone, and says no
+        word more: one that resets its own half-open connection by mistake sends its SYN again, and one that resets
+        a connection that it was asked for has sent a SYN-ACK."""
         values = dict(zip(self._FIELDS, row))
         if not values["tcp.flags.str"].strip("·") == "R":
             return False
-        found = self.tshark(f"frame.number == {values['frame.number']}", ("tcp.stream",))
-        before = self.tshark(f"tcp.stream == {found[0][0]} && frame.number < {values['frame.number']}",
-                             ("ip.src", "tcp.flags.fin", "tcp.flags.syn"))
-        closed = {source for source, fin, _ in before if fin in ("1", "True")}
-        only_syns = all(syn in ("1", "True") for source, _, syn in before if source == values["ip.src"])
-        return len(closed) == 2 or only_syns
+        number, yes = int(values["frame.number"]), ("1", "True")
+        found = self.tshark(f"frame.number == {number}", ("tcp.stream",))
+        stream = self.tshark(f"tcp.stream == {found[0][0]}",
+                             ("frame.number", "ip.src", "tcp.flags.fin", "tcp.flags.syn", "tcp.flags.ack",
+                              "tcp.flags.reset"))
+        closed = {source for at, source, fin, *_ in stream if int(at) < number and fin in yes}
+        own = [flags for flags in stream if flags[1] == values["ip.src"]]
+        only_asked = all(syn in yes and ack not in yes for at, _, _, syn, ack, _ in own if int(at) < number)
+        silent_since = all(reset in yes for at, *_, reset in own if int(at) > number)
+        return len(closed) == 2 or (only_asked and silent_since)
 
     def has_frame(self, expression: str) -> bool:
         """Whether a frame matches the capture filter (much quicker than tshark)."""
