@@ -174,7 +174,7 @@ class Endpoint final : public Socket,
   // endpoint_mtu.cpp
   uint32_t path_payload() const;
   void start_mtu_probing();
-  void send_mtu_probe();
+  bool send_mtu_probe();
   void judge_mtu_probe();
   void suspect_black_hole();
 

@@ -38,26 +38,29 @@ void Endpoint::start_mtu_probing() {
 }
 
 /// A segment in the search for a larger MTU, if there is data for it and behind it, so that its loss is
-/// noticed by the duplicate ACKs of what follows (RFC 4821, 7.4; Linux's tcp_mtu_probe).
-void Endpoint::send_mtu_probe() {
+/// noticed by the duplicate ACKs of what follows (RFC 4821, 7.4; Linux's tcp_mtu_probe). True: output has to
+/// wait until windows leave room for it.
+bool Endpoint::send_mtu_probe() {
   if (!mtu_prober_.enabled()) [[likely]]
-    return;
+    return false;
   Sender& snd = tcb_.snd;
   const Flight& flight = snd.flight();
-  if (mtu_prober_.probing() || flight.sacked() > 0 || flight.lost() > 0) return;
+  if (mtu_prober_.probing() || flight.sacked() > 0 || flight.lost() > 0) return false;
   uint32_t headers = (family_ == Family::ipv6 ? 40 : 20) + kMinHeader;
   uint32_t path_mtu = std::min(route_.mtu(), peer_mss_ + headers);
   uint32_t mtu = mtu_prober_.next_probe(protocol_.settings(), path_mtu, protocol_.now());
-  if (mtu == 0) return;
+  if (mtu == 0) return false;
   uint32_t payload = mtu - headers - (tcb_.timestamps ? 12u : 0u);
-  if (payload <= snd.mss()) return;
+  if (payload <= snd.mss()) return false;
   constexpr uint32_t kFollowing = 4;  // enough for three duplicate ACKs
   uint32_t needed = payload + kFollowing * snd.mss();
-  if (snd.unsent() < needed || snd.snd_nxt + needed > snd.window_end()) return;
-  if (snd.cwnd() < 11 * snd.mss() || snd.in_flight() + payload > snd.cwnd()) return;
+  if (snd.unsent() < needed || snd.snd_wnd < needed || snd.cwnd() < 11 * snd.mss()) return false;
+  bool room = snd.snd_nxt + needed <= snd.window_end() && snd.in_flight() + payload <= snd.cwnd();
+  if (!room) return !flight.empty();
   SeqNum start = snd.snd_nxt;
   if (transmit({.seq = start, .length = payload}, payload) && snd.snd_nxt == start + payload)
     mtu_prober_.on_sent(mtu, start, snd.snd_nxt);
+  return false;
 }
 
 /// After an ACK or a time-out: what became of the probe.

@@ -28,7 +28,7 @@ void Endpoint::output() {
   if (!is_synchronized(tcb_.state) && !early_) return;
   SendLimits limits = send_limits();
   Instant now = protocol_.now();
-  send_mtu_probe();
+  if (send_mtu_probe()) return;
   while (std::optional<Transmission> next = tcb_.snd.next(limits, now))
     if (!transmit(*next)) break;
   tcb_.snd.update_persist(now);
