@@ -131,8 +131,8 @@ void check_urgent(Tcb& tcb, const Segment& segment, Verdict& verdict) {
 /// Seventh and eighth: the segment text, and the FIN bit.
 void take_text(Tcb& tcb, Segment& segment, Verdict& verdict, Instant now) {
   if (segment.seq_length() == 0) return;
-  // "This should not occur since a FIN has been received from the remote side. Ignore the segment text." But what
-  // comes again may have to be acknowledged again.
+  // "This should not occur since a FIN has been received from the remote side. Ignore the segment text." But
+  // what comes again may have to be acknowledged again.
   if (tcb.rcv.fin_received()) {
     if (segment.seq >= tcb.rcv.rcv_nxt) return;
     segment.truncate(tcb.rcv.rcv_nxt - segment.seq);
