@@ -17,7 +17,7 @@
 #include "stack/tcp/window.h"
 
 namespace ustack {
-struct TxFrame;
+class TxFrame;
 }
 
 namespace ustack::tcp {
