@@ -125,6 +125,7 @@ class Wait {
   struct Registration;
   static Registration* at(Waiter& waiter, uint32_t index);
   friend void withdraw(Waiter& waiter);
+  friend void end_calls(Waiter& waiter);
 
   Waiter* waiter_ = nullptr;
   /// The registration that is probably asked for next.

@@ -81,20 +81,28 @@ void acquire(SharedHost& shared) {
   ThreadState& thread = this_thread();
   if (thread.depth != 0 && thread.gate != library_gate.load(std::memory_order_relaxed)) [[unlikely]]
     stay_out(shared);
+  shared.changing = true;
+  std::atomic_signal_fence(std::memory_order_seq_cst);
 }
 
 namespace {
+
+/// A process was killed in the middle of a change.
+void repair(SharedHost& shared) {
+  shared.journal.finish();
+  ++shared.repairs;
+  shared.host->log()(LogLevel::error, [](LogLine& line) {
+    line << "a process was killed while it held the host's lock; the host is rebuilt from its endpoints";
+  });
+  shared.host->mend();
+}
 
 void lock_host(SharedHost& shared) {
   if (pthread_mutex_lock(&shared.lock) != EOWNERDEAD) [[likely]]
     return;
   pthread_mutex_consistent(&shared.lock);
-  // A process was killed in the middle of a change. What it was changing may be half done; the others go on,
-  // and whoever reads the log knows why a connection behaves oddly.
-  shared.suspect = true;
-  shared.host->log()(LogLevel::error, [](LogLine& line) {
-    line << "a process died while it held the host's lock; the host's state may be inconsistent";
-  });
+  // Else it was on its way in or out.
+  if (shared.changing) repair(shared);
 }
 
 }  // namespace
@@ -116,6 +124,8 @@ void drop(SharedHost& shared) {
   }
   if (!others.empty()) [[unlikely]]
     leave_to_driver(shared, others);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  shared.changing = false;
   pthread_mutex_unlock(&shared.lock);
   for (int i = 0; i < count; ++i) endings[i]();
 }

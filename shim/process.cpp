@@ -50,6 +50,7 @@ struct Unfinished {
   ~Unfinished() {
     if (region == nullptr) return;
     ProcessState& state = process_state();
+    list_journal = nullptr;
     io::SharedRegion::unmap(region);
     state.link = io::Link();
     state.placeholder.reset();
@@ -97,6 +98,7 @@ std::optional<io::OpenError> make_host(ProcessState& state) {
   if (head == nullptr) return kNoMemory;
   auto* shared = new (head) SharedHost;
   shared->initialise_locks();
+  list_journal = &shared->journal;
   shared->region = region;
   shared->arena = SharedArena::create(region->base(), region->size(), *region);
   if (shared->arena == nullptr) return kNoMemory;

@@ -88,8 +88,12 @@ struct SharedHost {
   IntrusiveList<EscapedEnd> escaped;
   uint64_t last_departure = 0;
 
-  /// An owner of `lock` has died in the middle of a change. Logged; what it left may be inconsistent.
-  bool suspect = false;
+  /// The owner of `lock` is about to change what is shared, or does. Found set by who takes the lock over
+  /// from one that has died, the host is repaired: `repairs` counts that.
+  bool changing = false;
+  uint64_t repairs = 0;
+  /// The step on a list that is under way.
+  ListJournal journal;
 
   keeper::Record keeper;
 

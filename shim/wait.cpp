@@ -27,12 +27,12 @@ constexpr size_t kRegistrationBytes = 80;
 
 struct Chunk {
   Chunk* next = nullptr;
-  alignas(16) std::byte room[kPerChunk][kRegistrationBytes];
+  alignas(16) std::byte room[kPerChunk][kRegistrationBytes]{};
 };
 
 /// A thread's waiter with room for the few entries that nearly every call needs.
 struct ThreadWaiter : Waiter {
-  alignas(16) std::byte first[kFirst][kRegistrationBytes];
+  alignas(16) std::byte first[kFirst][kRegistrationBytes]{};
   Chunk* chunks = nullptr;
   Claims claims;
 };
@@ -91,6 +91,11 @@ void withdraw(Waiter& waiter) {
 }
 
 void end_calls(Waiter& waiter) {
+  // Killed while it registered: in the queue, but not counted yet. What is free is zeros or unlinked.
+  if (waiter.registrations < kFirst)
+    std::launder(
+        reinterpret_cast<Wait::Registration*>(static_cast<ThreadWaiter&>(waiter).first[waiter.registrations]))
+        ->unlink();
   withdraw(waiter);
   static_cast<ThreadWaiter&>(waiter).claims.give_back(*shared_host->arena);
 }

@@ -71,6 +71,13 @@ Result<Socket*> Host::open_socket(int domain, int type, int protocol) {
   return tcp_->open_socket(domain == AF_INET ? Family::ipv4 : Family::ipv6);
 }
 
+void Host::mend() {
+  arena_.mend();
+  scheduler_.mend();
+  timers_.mend();
+  tcp_->mend();
+}
+
 bool Host::drained() const { return tcp_->drained() && transmit_.empty(); }
 
 }  // namespace ustack

@@ -74,6 +74,10 @@ class Host {
   /// No connection is left that still has something to deliver or a FIN to exchange (TIME-WAIT and listeners
   /// don't count): what an exiting program lingers for.
   bool drained() const;
+  /// A process was killed while it changed the host (its lists are whole again: ListJournal::finish). Counts
+  /// and tables are rebuilt from the endpoints; one that was being changed is reset, all others go on. Memory
+  /// that was on its way from one place to another is lost.
+  void mend();
 
  private:
   friend class Arena;

@@ -1,9 +1,64 @@
 // A doubly linked list whose links live in its elements: no allocation, O(1) removal, any memory.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 
 namespace ustack {
+
+/// The one step on any list that is under way, for lists in memory that outlives a process: one that is
+/// killed in the middle of it leaves a step that the next owner of the lists finishes. A step is written down
+/// before and struck out after it, so that finishing it twice, or one that was already done, changes nothing.
+struct ListJournal {
+  /// As every ListHook begins.
+  struct Links {
+    Links* next;
+    Links* prev;
+  };
+  /// nullptr: no step is under way.
+  Links* item = nullptr;
+  Links* before = nullptr;
+  Links* after = nullptr;
+  bool removes = false;
+
+  void finish() {
+    if (item == nullptr) return;
+    before->next = removes ? after : item;
+    after->prev = removes ? before : item;
+    item->next = removes ? nullptr : after;
+    item->prev = removes ? nullptr : before;
+    item = nullptr;
+  }
+};
+
+/// Where the lists of this process's host are noted; nullptr: nowhere, the process's death is theirs. Changed
+/// before the host is shared; used under the host's lock.
+inline ListJournal* list_journal = nullptr;
+
+/// A step's entry in the journal.
+class ListStep {
+ public:
+  ListStep(void* item, void* before, void* after, bool removes) : journal_(list_journal) {
+    if (journal_ == nullptr) return;
+    journal_->before = static_cast<ListJournal::Links*>(before);
+    journal_->after = static_cast<ListJournal::Links*>(after);
+    journal_->removes = removes;
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    journal_->item = static_cast<ListJournal::Links*>(item);
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+  }
+  ~ListStep() {
+    if (journal_ == nullptr) return;
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    journal_->item = nullptr;
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+  }
+  ListStep(const ListStep&) = delete;
+  ListStep& operator=(const ListStep&) = delete;
+
+ private:
+  ListJournal* journal_;
+};
 
 /// Derive from ListHook<Tag> once for each list that an object can be in. An object leaves its list when it
 /// is destroyed. Not copied with its object.
@@ -19,6 +74,7 @@ class ListHook {
   /// Leaves the list it is in, if any.
   void unlink() {
     if (next_ == nullptr) return;
+    ListStep step(this, prev_, next_, true);
     prev_->next_ = next_;
     next_->prev_ = prev_;
     next_ = prev_ = nullptr;
@@ -117,6 +173,7 @@ class IntrusiveList {
  private:
   void insert_between(T& item, Hook& before, Hook& after) {
     Hook& hook = item;
+    ListStep step(&hook, &before, &after, false);
     hook.prev_ = &before;
     hook.next_ = &after;
     before.next_ = &hook;

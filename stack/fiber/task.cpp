@@ -204,12 +204,11 @@ void Scheduler::body(Task& task) { task.run(); }
 uint32_t Scheduler::run() {
   if (current_ != nullptr) __builtin_trap();
   uint32_t turns = 0;
-  IntrusiveList<Task, Task> starved;
   while (Task* task = ready_.pop_front()) {
     if (task->fiber_ == nullptr) {
       Fiber* fiber = take_stack();
       if (fiber == nullptr) {
-        starved.push_back(*task);
+        without_stack_.push_back(*task);
         task->no_stack();  // may have destroyed the task
         continue;
       }
@@ -219,8 +218,8 @@ uint32_t Scheduler::run() {
     enter(*task);
     ++turns;
   }
-  starved_ = !starved.empty();
-  ready_.splice_back(starved);
+  starved_ = !without_stack_.empty();
+  while (Task* task = without_stack_.pop_front()) ready_.push_back(*task);
   return turns;
 }
 
@@ -243,6 +242,30 @@ void Scheduler::enter(Task& task) {
     task.state_ = Task::State::suspended;
     if (again) task.make_ready();
   }
+}
+
+void Scheduler::mend() {
+  current_ = nullptr;
+  while (Task* task = without_stack_.pop_front()) ready_.push_back(*task);
+}
+
+bool Scheduler::mend(Task& task, bool keep_stack) {
+  ListHook<Task>& place = task;
+  switch (task.state_) {
+    case Task::State::ready:
+      if (!place.linked()) ready_.push_back(task);
+      return false;
+    case Task::State::suspended:
+      place.unlink();
+      return false;
+    case Task::State::running:
+    case Task::State::idle:
+      break;
+  }
+  place.unlink();
+  if (Fiber* fiber = std::exchange(task.fiber_, nullptr); fiber != nullptr && !keep_stack) give_stack(fiber);
+  task.again_ = task.again_by_mark_ = false;
+  return std::exchange(task.state_, Task::State::idle) == Task::State::running;
 }
 
 void Scheduler::suspend(Task& task) {
@@ -274,6 +297,23 @@ void Waker::clear() {
   if (sleeper_ == nullptr) return;
   sleeper_->asserted_.remove(*this);
   --sleeper_->owner_.marks_;
+}
+
+bool Waker::mend() {
+  ListHook<Waker>& place = *this;
+  if (sleeper_ == nullptr || !asserted_)
+    place.unlink();
+  else if (!place.linked())
+    sleeper_->asserted_.push_back(*this);
+  return sleeper_ != nullptr && asserted_;
+}
+
+void Waker::forsake() {
+  static_cast<ListHook<Waker>&>(*this).unlink();
+  static_cast<ListHook<SleeperMember>&>(*this).unlink();
+  static_cast<ListHook<ResolutionWaiter>&>(*this).unlink();
+  sleeper_ = nullptr;
+  asserted_ = false;
 }
 
 void Sleeper::add(Waker& waker, int id) {

@@ -62,6 +62,12 @@ class Task : public ListHook<Task>, public NotOnHeap {
   friend class Sleeper;
   friend class Waker;
   void wake_by_mark();
+
+ protected:
+  /// Who mends knows how many of the wakers of an idle task's sleepers are asserted.
+  void mend_marks(uint32_t marks) { marks_ = marks; }
+
+ private:
   Scheduler& scheduler_;
   Fiber* fiber_ = nullptr;
   uint32_t marks_ = 0;  // asserted wakers in its sleepers
@@ -99,6 +105,13 @@ class Scheduler {
   /// Stacks held by tasks that run or wait in the middle of something.
   uint32_t stacks_in_use() const { return stacks_in_use_; }
 
+  /// After a process was killed while it changed the host (its lists are whole, see ListJournal): no task
+  /// runs, and those that had no stack are ready again. Then mend(task) for each.
+  void mend();
+  /// Puts a task where its state says. True: it was running, in the middle of something. Its stack is given
+  /// back, unless `keep_stack`: other objects refer to what lies on it; it is lost then.
+  bool mend(Task& task, bool keep_stack);
+
  private:
   friend class Task;
   friend class Sleeper;
@@ -115,6 +128,8 @@ class Scheduler {
   Arena& arena_;
   size_t stack_bytes_;
   IntrusiveList<Task, Task> ready_;
+  /// Found no stack in the run() that is under way.
+  IntrusiveList<Task, Task> without_stack_;
   Task* current_ = nullptr;
   Fiber* free_ = nullptr;
   uint32_t free_count_ = 0;
@@ -132,6 +147,12 @@ class Waker : public ListHook<Waker>, public ListHook<SleeperMember>, public Lis
   void wake();
   void clear();
   bool asserted() const { return asserted_; }
+  /// It belongs to `sleeper`.
+  bool in(const Sleeper& sleeper) const { return sleeper_ == &sleeper; }
+  /// After a process was killed while it changed the host: the sleeper is told again. True: it is asserted.
+  bool mend();
+  /// Belongs to no sleeper from here on and is not asserted; whose lists are lost need not be told.
+  void forsake();
 
  private:
   friend class Sleeper;

@@ -28,6 +28,8 @@ class Arena {
   /// sanitizers watch: then each object is a block of its own from birth to death, and use after free is
   /// seen.
   virtual bool recycle() const { return true; }
+  /// After a process was killed while it changed the arena: puts right what the arena counts.
+  virtual void mend() {}
   /// Bytes handed out now, by size asked for.
   virtual size_t in_use() const = 0;
 

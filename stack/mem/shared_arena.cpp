@@ -125,6 +125,13 @@ void SharedArena::release(void* memory, size_t bytes) {
     trim(size_class, size);
 }
 
+void SharedArena::mend() {
+  for (Class& size_class : classes_) {
+    size_class.hot_count = 0;
+    for (FreeBlock* block = size_class.hot; block != nullptr; block = block->next) ++size_class.hot_count;
+  }
+}
+
 void SharedArena::trim(Class& size_class, size_t size) {
   uint64_t keep = size_class.hot_count / 2;
   FreeBlock* last = size_class.hot;

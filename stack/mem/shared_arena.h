@@ -50,6 +50,7 @@ class SharedArena final : public Arena {
   void guard(void* memory, size_t bytes) override { source_.guard(memory, bytes); }
   void unguard(void* memory, size_t bytes) override { source_.unguard(memory, bytes); }
   size_t in_use() const override { return in_use_; }
+  void mend() override;
 
   /// The most that in_use() ever was.
   size_t high_water() const { return high_water_; }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -26,6 +27,8 @@ class Slab {
   struct PartialTag;
   struct Chunk : ListHook<>, ListHook<PartialTag> {
     uint64_t live = 0;
+    /// Objects whose destructors run.
+    uint32_t ending = 0;
     /// Free slots, the last one freed on top.
     uint8_t free_count = 0;
     uint8_t capacity = 0;
@@ -55,31 +58,39 @@ class Slab {
   template <typename... Args>
   T* create(Args&&... args) {
     Chunk* chunk = partial_.front();
+    // One without room is what a process that was killed has left here.
+    for (; chunk != nullptr && chunk->free_count == 0; chunk = partial_.front()) partial_.remove(*chunk);
     if (chunk == nullptr) {
       chunk = make_chunk();
       if (chunk == nullptr) return nullptr;
     }
     uint8_t index = chunk->free[--chunk->free_count];
     if (chunk->free_count == 0) partial_.remove(*chunk);
+    T* made = new (chunk->slots()[index].object) T(std::forward<Args>(args)...);
+    // Alive when it is whole: who is killed in between loses a slot, and leaves nothing half made behind.
+    std::atomic_signal_fence(std::memory_order_seq_cst);
     chunk->live |= uint64_t{1} << index;
     ++live_;
-    return new (chunk->slots()[index].object) T(std::forward<Args>(args)...);
+    return made;
   }
 
   /// Ends an object that this slab has made. nullptr is ignored.
   void destroy(T* object) {
     if (object == nullptr) return;
     auto* slot = reinterpret_cast<Slot*>(reinterpret_cast<std::byte*>(object) - offsetof(Slot, object));
-    object->~T();
     Chunk* chunk = slot->chunk;
     auto index = static_cast<uint8_t>(slot - chunk->slots());
     chunk->live &= ~(uint64_t{1} << index);
     --live_;
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    ++chunk->ending;
+    object->~T();
+    --chunk->ending;
     // The chunk freed into last is the hot one, so it comes first.
-    if (chunk->free_count > 0) partial_.remove(*chunk);
+    if (chunk->free_count > 0) partial_.remove(*chunk);  // in it but for a process that was killed
     chunk->free[chunk->free_count++] = index;
     partial_.push_front(*chunk);
-    if (chunk->live != 0) return;
+    if (chunk->live != 0 || chunk->ending != 0) return;
     // One empty chunk stays, so that an object made and destroyed again and again costs nothing.
     if (capacity_ == 1 || (empty_ != nullptr && empty_ != chunk && empty_->live == 0))
       release(chunk);

@@ -51,6 +51,19 @@ void ConnectionTable::remove(Connection& connection) {
   --size_;
 }
 
+void ConnectionTable::mend() {
+  for (uint32_t i = 0; i < bucket_count_; ++i) buckets_[i] = nullptr;
+  size_ = 0;
+}
+
+void ConnectionTable::mend(Connection& connection) {
+  if (!connection.in_table_) return;
+  Connection*& bucket = buckets_[connection.hash_ & (bucket_count_ - 1)];
+  connection.next_ = bucket;
+  bucket = &connection;
+  ++size_;
+}
+
 bool ConnectionTable::grow() {
   uint32_t count = bucket_count_ == 0 ? kFirstBuckets : bucket_count_ * 2;
   auto** buckets =
@@ -120,6 +133,18 @@ Status PortTable::claim(PortHolder& holder, const IpAddress& address, uint16_t p
   bucket->holders.push_back(holder);
   if (!holder.by_connect) ++bucket->exclusive;
   return {};
+}
+
+void PortTable::mend() {
+  for (IntrusiveList<PortBucket>& chain : chains_) {
+    PortBucket* next;
+    for (PortBucket* bucket = chain.front(); bucket != nullptr; bucket = next) {
+      next = chain.next(*bucket);
+      bucket->exclusive = 0;
+      for (PortHolder& holder : bucket->holders) bucket->exclusive += holder.by_connect ? 0 : 1;
+      if (bucket->holders.empty()) buckets_.destroy(bucket);
+    }
+  }
 }
 
 void PortTable::release(PortHolder& holder) {

@@ -55,6 +55,10 @@ class ConnectionTable {
   /// Takes it out, if it is in.
   void remove(Connection& connection);
   uint32_t size() const { return size_; }
+  /// After a process was killed while it changed the host: empties the table; then mend(connection) for each
+  /// that there is puts it back, if it was in.
+  void mend();
+  void mend(Connection& connection);
   uint32_t hash(const ConnectionId& id) const;
 
  private:
@@ -121,6 +125,12 @@ class PortTable {
   void release(PortHolder& holder);
   /// Another socket could not listen where this one wants to: listen(2)'s second check (inet_csk_get_port).
   bool conflicts_listening(const PortHolder& holder) const;
+  /// After a process was killed while it changed the host: counts anew who holds what. Holders that had not
+  /// got into a bucket's list hold nothing: mend(holder) for each.
+  void mend();
+  static void mend(PortHolder& holder) {
+    if (!holder.linked()) holder.bucket_ = nullptr;
+  }
 
  private:
   PortBucket* find(uint16_t port) const;

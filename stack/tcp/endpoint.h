@@ -84,6 +84,9 @@ class Endpoint final : public Socket,
   void on_path_mtu(uint32_t mtu);
   /// The host is being taken down: lets go of the fiber.
   void on_host_ending();
+  /// After a process was killed while it changed the host. `changing`: this endpoint, outside of its fiber.
+  /// What was in the middle of a change is reset. Returns whether the endpoint may go now (try_free).
+  bool mend(bool changing);
 
   // --- for the handshake, listeners and tests ---
   Protocol& tcp() { return protocol_; }
@@ -121,6 +124,20 @@ class Endpoint final : public Socket,
   enum class Connecting : uint8_t { idle, under_way, established, connected, failed };
   enum WakerId { kNotification, kNewSegment, kResend, kAck, kPersist, kKeepalive, kFinWait };
   struct PassiveOpen;
+  /// Says for its lifetime that the endpoint is being changed.
+  class Change {
+   public:
+    explicit Change(Endpoint& endpoint) : protocol_(endpoint.protocol_), before_(protocol_.changing) {
+      protocol_.changing = &endpoint;
+    }
+    ~Change() { protocol_.changing = before_; }
+    Change(const Change&) = delete;
+    Change& operator=(const Change&) = delete;
+
+   private:
+    Protocol& protocol_;
+    Endpoint* before_;
+  };
 
   // endpoint.cpp: the fiber
   void run() override;
@@ -193,6 +210,11 @@ class Endpoint final : public Socket,
   void orphan();
   /// Destroys *this if nothing holds it any more.
   void try_free();
+
+  // mend.cpp
+  bool free_now() const;
+  void mend_timers_and_wakers();
+  void break_off();
 
   // listener.cpp
   void close_listener();
@@ -283,6 +305,9 @@ class Endpoint final : public Socket,
   uint32_t notifications_ = 0;
   int notified_error_ = 0;
   bool drained_ = false;
+  /// A handshake of it was cut off in the middle: what lay on its lost stack still refers to the endpoint,
+  /// which therefore is never freed.
+  bool haunted_ = false;
 
   uint32_t keepalive_probes_ = 0;
   Instant keepalive_deadline_ = kNever;

@@ -6,6 +6,7 @@
 namespace ustack::tcp {
 
 Status Endpoint::shutdown(ShutdownHow how) {
+  Change change(*this);
   bool reading = how != ShutdownHow::write;
   bool writing = how != ShutdownHow::read;
   switch (tcb_.state) {
@@ -60,6 +61,7 @@ void Endpoint::close_send() {
 }
 
 void Endpoint::release() {
+  Change change(*this);
   released_ = true;
   if (listener_ != nullptr)
     close_listener();
@@ -157,11 +159,14 @@ void Endpoint::enter_time_wait() {
   done(0);
 }
 
+bool Endpoint::free_now() const {
+  if (!released_ || tcb_.state != State::closed || handshake_pending_ || haunted_) return false;
+  if (tcb_.snd.buffer.reserved() || tcb_.rcv.buffer.viewed()) return false;
+  return state() == Task::State::idle || state() == Task::State::ready;
+}
+
 void Endpoint::try_free() {
-  if (!released_ || tcb_.state != State::closed || handshake_pending_) return;
-  if (tcb_.snd.buffer.reserved() || tcb_.rcv.buffer.viewed()) return;
-  if (state() != Task::State::idle && state() != Task::State::ready) return;
-  protocol_.destroy_endpoint(*this);
+  if (free_now()) protocol_.destroy_endpoint(*this);
 }
 
 }  // namespace ustack::tcp

@@ -79,6 +79,7 @@ bool Endpoint::fast_open_possible() const {
 /// the program's data; if not, a cookie is asked for.
 Status Endpoint::open_active(const SocketAddress& remote, bool with_data) {
   if (tcb_.snd.buffer.reserved() || tcb_.rcv.buffer.viewed()) return Error{EALREADY};
+  Change change(*this);
   Result<Route> route = protocol_.network().find_route(bound_address_, remote.address);
   // TCP has no broadcast, whatever SO_BROADCAST says.
   if (!route.ok()) return route.code() == EACCES ? Error{ENETUNREACH} : route.error();

@@ -8,6 +8,7 @@
 namespace ustack::tcp {
 
 Result<Extents> Endpoint::reserve_send(size_t want) {
+  Change change(*this);
   if (error_ != 0) return Error{take_error()};
   if (handshaking() && !early_ && !fast_open_deferred_) return Error{EAGAIN};
   if (!accepts_data()) return Error{EPIPE};
@@ -26,6 +27,7 @@ Result<Extents> Endpoint::reserve_send(size_t want) {
 }
 
 void Endpoint::commit_send(size_t n, SendFlags flags) {
+  Change change(*this);
   Sender& snd = tcb_.snd;
   uint32_t queued = snd.buffer.reserved() ? snd.buffer.commit(n) : 0;
   if (queued > 0 && accepts_data()) {
@@ -48,6 +50,7 @@ SeqNum Endpoint::next_to_read() const {
 }
 
 Result<Extents> Endpoint::view_receive(size_t want, size_t offset) {
+  Change change(*this);
   if (listener_ != nullptr) return Error{ENOTCONN};
   Receiver& rcv = tcb_.rcv;
   if (rcv.buffer.viewed()) {
@@ -76,6 +79,7 @@ Result<Extents> Endpoint::view_receive(size_t want, size_t offset) {
 }
 
 void Endpoint::consume(size_t n) {
+  Change change(*this);
   Receiver& rcv = tcb_.rcv;
   uint32_t taken = rcv.buffer.consume(n);
   if (tcb_.urgent.marked()) tcb_.urgent.on_read(next_to_read());

@@ -122,6 +122,12 @@ class Protocol final : public TransportProtocol {
   /// Counts endpoints that somebody has closed and that still have something to do.
   uint32_t closing() const { return closing_; }
   void count_closing(int change) { closing_ += static_cast<uint32_t>(change); }
+  /// After a process was killed while it changed the host: tables and counts are rebuilt from the endpoints;
+  /// those that were being changed are reset. Not on a fiber.
+  void mend();
+  /// The endpoint that is being changed outside of its fiber.
+  Endpoint* changing = nullptr;
+
   /// The host is being taken down: nothing is sent any more.
   bool ending() const { return ending_; }
 

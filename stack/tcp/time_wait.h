@@ -54,6 +54,8 @@ class TimeWait final : public Connection {
   void on_segment(Segment* segment);
   /// Starts the 2 MSL anew.
   void restart();
+  /// After a process was killed while it changed the host: its timer runs.
+  void mend();
   const TimeWaitState& time_wait_state() const { return state_; }
   Instant deadline() const { return timer_.deadline(); }
   PortHolder& port() { return port_; }

@@ -68,7 +68,6 @@ void TimerWheel::advance(Instant now) {
   uint64_t target = std::max(ticks_floor(now), now_ticks_);
   // First all that is due is collected and the time moved, then it is fired: what is armed meanwhile for the
   // past lies at the new time and waits for the next advance().
-  IntrusiveList<Timer> expired;
   for (int l = 0; l < kLevels;) {
     Level& level = levels_[l];
     if (level.occupied == 0) {
@@ -84,7 +83,7 @@ void TimerWheel::advance(Instant now) {
     while (Timer* timer = level.slots[slot].pop_front()) {
       if (l == 0) {
         timer->level_ = kExpired;
-        expired.push_back(*timer);
+        expired_.push_back(*timer);
       } else {
         place(*timer);
       }
@@ -93,7 +92,7 @@ void TimerWheel::advance(Instant now) {
   }
   now_ticks_ = target;
 
-  while (Timer* timer = expired.pop_front()) {
+  while (Timer* timer = expired_.pop_front()) {
     timer->wheel_ = nullptr;
     --armed_;
     if (timer->waker_ != nullptr)
@@ -101,6 +100,22 @@ void TimerWheel::advance(Instant now) {
     else
       timer->callback_(*timer, timer->context_, now);  // may destroy the timer
   }
+}
+
+void TimerWheel::mend() {
+  for (Level& level : levels_) {
+    level.occupied = 0;
+    for (int slot = 0; slot < kSlots; ++slot)
+      if (!level.slots[static_cast<size_t>(slot)].empty()) level.occupied |= uint64_t{1} << slot;
+  }
+  while (Timer* timer = expired_.pop_front()) {
+    timer->wheel_ = this;
+    place(*timer);
+  }
+}
+
+void TimerWheel::mend(Timer& timer) {
+  if (timer.armed() && !timer.linked()) place(timer);
 }
 
 Instant TimerWheel::next_deadline() const {

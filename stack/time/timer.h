@@ -57,6 +57,11 @@ class TimerWheel {
   /// later call knows better. kNever if none is armed.
   Instant next_deadline() const;
   uint64_t armed() const { return armed_; }
+  /// After a process was killed while it changed the host: what it was about to fire is due again, and slots
+  /// are what their lists say. Timers that had not got into a list are the business of their owners (mend()).
+  void mend();
+  /// The timer is in a list if it is armed.
+  void mend(Timer& timer);
 
  private:
   friend class Timer;
@@ -69,6 +74,8 @@ class TimerWheel {
     std::array<IntrusiveList<Timer>, kSlots> slots;
   };
   std::array<Level, kLevels> levels_;
+  /// Taken out by advance() to be fired. Here and not on its stack, so that they outlive it.
+  IntrusiveList<Timer> expired_;
   uint64_t now_ticks_;
   uint64_t armed_ = 0;
 };

@@ -1,0 +1,90 @@
+// What a process leaves that was killed in the middle of a change of the host. Lists are whole (ListJournal),
+// slabs know who is alive; everything else that can be derived is, and what was being changed is reset.
+#include "stack/host.h"
+#include "stack/tcp/endpoint.h"
+#include "stack/tcp/listener.h"
+#include "stack/tcp/time_wait.h"
+
+namespace ustack::tcp {
+
+void TimeWait::mend() {
+  if (!timer_.linked()) restart();
+}
+
+void Endpoint::mend_timers_and_wakers() {
+  TimerWheel& wheel = protocol_.context().timers;
+  for (Timer* timer : {&resend_timer_, &ack_timer_, &persist_timer_, &keepalive_timer_, &fin_wait_timer_})
+    wheel.mend(*timer);
+  uint32_t marks = 0;
+  for (Waker* waker :
+       {&notification_, &new_segment_, &resend_, &ack_, &persist_, &keepalive_, &fin_wait_, &undrain_})
+    marks += waker->mend() ? 1 : 0;
+  if (state() == Task::State::suspended) return;  // other wakers count as well
+  mend_marks(marks);
+  if (marks > 0) make_ready();
+}
+
+/// The peer learns of it, and the program: the connection is reset.
+void Endpoint::break_off() {
+  protocol_.context().log(LogLevel::error, [&](LogLine& line) {
+    line << id() << ": a process was killed while it worked on this connection, which is reset";
+  });
+  if (is_synchronized(tcb_.state)) send_reset();
+  if (parent_ != nullptr && parent_->listener_ != nullptr) {  // nobody has accepted it
+    parent_ = nullptr;
+    static_cast<ListHook<AcceptTag>&>(*this).unlink();
+    released_ = true;
+  }
+  connecting_ = connecting_ == Connecting::under_way ? Connecting::failed : connecting_;
+  handshake_pending_ = false;
+  done(ECONNRESET);
+}
+
+bool Endpoint::mend(bool changing) {
+  const bool in_handshake = !notification_.in(idle_);
+  const bool broken = protocol_.context().scheduler.mend(*this, in_handshake) || changing;
+  queue_bytes_ = 0;
+  for (Segment& segment : queue_)
+    queue_bytes_ += segment.payload_size() + static_cast<uint32_t>(sizeof(Segment));
+  if (listener_ != nullptr) {
+    listener_->half_open_count = listener_->ready_count = 0;
+    for ([[maybe_unused]] Endpoint& child : listener_->half_open) ++listener_->half_open_count;
+    for ([[maybe_unused]] Endpoint& child : listener_->ready) ++listener_->ready_count;
+  }
+  if (broken && state() == Task::State::suspended) {
+    notify(kNotifyClose);  // its handshake goes on, to end
+  } else if (broken && listener_ == nullptr && tcb_.state != State::listen) {
+    if (in_handshake) {
+      haunted_ = true;
+      for (Waker* waker : {&notification_, &new_segment_}) waker->forsake();
+      idle_.add(notification_, kNotification);
+      idle_.add(new_segment_, kNewSegment);
+    }
+    break_off();
+  }
+  mend_timers_and_wakers();
+  if (!queue_.empty()) new_segment_.wake();
+  return free_now();
+}
+
+void Protocol::mend() {
+  Endpoint* changed = std::exchange(changing, nullptr);
+  connections_.mend();
+  ports_.mend();
+  closing_ = 0;
+  endpoints_.for_each([this](Endpoint& endpoint) {
+    connections_.mend(endpoint);
+    PortTable::mend(endpoint.port_);
+    closing_ += endpoint.counted_closing_ ? 1 : 0;
+  });
+  time_waits_.for_each([this](TimeWait& time_wait) {
+    connections_.mend(time_wait);
+    PortTable::mend(time_wait.port());
+    time_wait.mend();
+  });
+  endpoints_.for_each([&](Endpoint& endpoint) {
+    if (endpoint.mend(&endpoint == changed)) destroy_endpoint(endpoint);
+  });
+}
+
+}  // namespace ustack::tcp

@@ -1,0 +1,218 @@
+// Processes that are killed in the middle of a change of the host: the others go on, and only what was being
+// changed ends.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <random>
+#include <string>
+
+#include "io/clock.h"
+#include "io/syscalls.h"
+#include "shim/fd_table.h"
+#include "shim/host_lock.h"
+#include "shim/process.h"
+#include "shim/scope.h"
+#include "shim/shared_host.h"
+#include "shim/socket_file.h"
+#include "stack/tcp/protocol.h"
+
+namespace ustack::shim {
+namespace {
+
+const SocketAddress kAddress{IpAddress::v4(192, 0, 2, 2), 7000};
+
+pid_t fork_with_host() {
+  Process::before_fork();
+  pid_t child = fork();
+  if (child == 0)
+    Process::after_fork_in_child();
+  else
+    Process::after_fork_in_parent(), Process::fork_returned(child);
+  return child;
+}
+
+/// A socket under a descriptor's number; the lock is held.
+int open_socket(HostLock& lock) {
+  Result<Socket*> socket = lock.host().open_socket(AF_INET, SOCK_STREAM, 0);
+  if (!socket.ok()) return -1;
+  SocketFile* file = SocketFile::create(**socket);
+  if (file == nullptr) return -1;
+  Result<int> fd = FdTable::current()->install(file, true);
+  if (fd.ok()) return *fd;
+  file->release();
+  return -1;
+}
+
+Socket& socket_of(int fd) { return static_cast<SocketFile*>(FdTable::look(fd))->socket(); }
+
+void close_socket(int fd) {
+  FdTable::current()->clear(fd);
+  io::sys::close(fd);
+}
+
+size_t send_some(Socket& socket, std::string_view text) {
+  Result<Extents> room = socket.reserve_send(text.size());
+  if (!room.ok()) return 0;
+  size_t n = std::min(text.size(), room->runs[0].size());
+  std::memcpy(room->runs[0].data(), text.data(), n);
+  socket.commit_send(n, {});
+  return n;
+}
+
+std::string receive_some(Socket& socket) {
+  Result<Extents> view = socket.view_receive(1 << 16, 0);
+  if (!view.ok()) return {};
+  std::string text;
+  for (uint32_t i = 0; i < view->count; ++i)
+    text.append(reinterpret_cast<const char*>(view->runs[i].data()), view->runs[i].size());
+  socket.consume(text.size());
+  return text;
+}
+
+/// What is killed: opens, connects, sends, receives, closes, nearly always inside the lock.
+[[noreturn]] void work_until_killed(std::minstd_rand& random) {
+  const std::string bytes(20000, 'w');
+  for (;;) {
+    Scope scope;
+    HostLock lock;
+    int fd = open_socket(lock);
+    if (fd < 0) continue;
+    (void)socket_of(fd).connect(kAddress);
+    lock.host().run(io::now());
+    for (unsigned i = random() % 4; i > 0; --i) {
+      send_some(socket_of(fd), bytes);
+      lock.host().run(io::now());
+      receive_some(socket_of(fd));
+    }
+    close_socket(fd);
+  }
+}
+
+/// The parent's side: a listener that echoes, and a connection of its own through which it sends to itself.
+class Survivor {
+ public:
+  Survivor() {
+    Scope scope;
+    HostLock lock;
+    listener_ = open_socket(lock);
+    EXPECT_TRUE(socket_of(listener_).bind(kAddress).ok());
+    EXPECT_TRUE(socket_of(listener_).listen(256).ok());
+    connect(lock);
+  }
+
+  /// Accepts and ends what the dead have begun.
+  void clean_up() {
+    Scope scope;
+    HostLock lock;
+    shared_host->reap_dead();
+    while (true) {
+      Result<Socket*> socket = socket_of(listener_).accept();
+      if (!socket.ok()) break;
+      receive_some(**socket);
+      (*socket)->release();
+    }
+  }
+
+  /// Sends a text through its connection and expects it at the other end. False: the connection was reset.
+  bool own_connection_works() {
+    std::string sent(3000, static_cast<char>('a' + turn_++ % 26)), got;
+    {
+      Scope scope;
+      HostLock lock;
+      if (send_some(socket_of(client_), sent) != sent.size()) return replace(lock);
+    }
+    for (Instant end = io::now() + 20s; got.size() < sent.size() && io::now() < end;) {
+      Scope scope;
+      HostLock lock;
+      lock.host().run(io::now());
+      std::string more = receive_some(*server_);
+      if (more.empty() && (server_->readiness() & ready::kHup) != 0) return replace(lock);
+      got += more;
+    }
+    EXPECT_EQ(got, sent);
+    return true;
+  }
+
+ private:
+  void connect(HostLock& lock) {
+    client_ = open_socket(lock);
+    EXPECT_EQ(socket_of(client_).connect(kAddress).code(), EINPROGRESS);
+    for (Instant end = io::now() + 20s; io::now() < end;) {
+      lock.host().run(io::now());
+      Result<Socket*> accepted = socket_of(listener_).accept();
+      if (!accepted.ok()) continue;
+      server_ = *accepted;
+      if (server_->remote_address()->port == socket_of(client_).local_address()->port) return;
+      server_->release();
+    }
+    ADD_FAILURE() << "no connection";
+  }
+  bool replace(HostLock& lock) {
+    close_socket(client_);
+    server_->release();
+    connect(lock);
+    return false;
+  }
+
+  int listener_ = -1, client_ = -1;
+  Socket* server_ = nullptr;
+  unsigned turn_ = 0;
+};
+
+int run_kills(std::chrono::milliseconds time) {
+  alarm(120);
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends) != 0) return 101;
+  setenv("USTACK_LINK", ("fd:" + std::to_string(ends[0])).c_str(), 1);
+  setenv("USTACK_ADDR", "192.0.2.2/24", 1);
+  Process::start();
+  {
+    Scope scope;
+    if (!Process::ensure_host().ok()) return 102;
+  }
+  Survivor survivor;
+  std::minstd_rand random(static_cast<unsigned>(io::now().time_since_epoch().count()));
+  unsigned kills = 0, resets = 0;
+  const Instant end = io::now() + time;
+  while (io::now() < end && !testing::Test::HasFailure()) {
+    pid_t child = fork_with_host();
+    if (child == 0) work_until_killed(random);
+    usleep(static_cast<unsigned>(random() % 3000));
+    kill(child, SIGKILL);
+    waitpid(child, nullptr, 0);
+    ++kills;
+    survivor.clean_up();
+    resets += survivor.own_connection_works() ? 0 : 1;
+  }
+  Scope scope;
+  HostLock lock;
+  std::printf(
+      "%u kills, %lu inside the lock, %u resets of the parent's connection, %lu endpoints left, %zu kB\n",
+      kills, shared_host->repairs, resets, lock.host().tcp().endpoint_count(),
+      shared_host->arena->in_use() / 1024);
+  std::fflush(stdout);
+  EXPECT_GT(shared_host->repairs, 0u);
+  EXPECT_LE(resets, kills / 4 + 2);
+  return testing::Test::HasFailure() ? 103 : 0;
+}
+
+TEST(ShimKill, WhoIsKilledInsideTheLockTakesNobodyAlong) {
+  pid_t child = fork();
+  ASSERT_GE(child, 0);
+  const char* seconds = std::getenv("KILL_TEST_SECONDS");
+  if (child == 0)
+    _exit(run_kills(std::chrono::milliseconds(seconds != nullptr ? std::atoi(seconds) * 1000 : 2000)));
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status);
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+}
+
+}  // namespace
+}  // namespace ustack::shim
