@@ -39,7 +39,7 @@ std::optional<Transmission> Sender::next(const SendLimits& limits, Instant now) 
     congestion->on_idle_restart(now - last_sent_, rtt.rto(), now);
     last_sent_ = now;
   }
-  return next_new(limits);
+  return next_new(limits, now);
 }
 
 std::optional<Transmission> Sender::next_retransmission(const SendLimits& limits) {
@@ -69,18 +69,20 @@ std::optional<Transmission> Sender::next_retransmission(const SendLimits& limits
                       .retransmission = true};
 }
 
-/// A bigger superframe is worth waiting for the next ACK: it comes, since most of the window is in flight
-/// (Linux's tcp_tso_should_defer, tcp_tso_win_divisor 3).
-bool Sender::deferred(uint32_t usable, const SendLimits& limits) const {
+/// A bigger superframe is worth waiting for the next ACK, if that comes soon: segments were sent within the
+/// last millisecond, and the head has been on its way for half a round trip at least. Else what is held back
+/// would only be missing from the network (Linux's tcp_tso_should_defer, tcp_tso_win_divisor 3).
+bool Sender::deferred(uint32_t usable, const SendLimits& limits, Instant now) {
   if (limits.max_superframe <= mss_ + limits.header_length || recovery_.state() >= CongestionState::recovery)
     return false;
-  if (in_flight() < 4 * mss_) return false;
+  if (in_flight() < 4 * mss_ || now - last_sent_ > 1ms) return false;
+  if (now - flight_.front()->sent_at < rtt.srtt() / 2) return false;
   uint32_t chunk =
       std::min({std::min(cwnd(), snd_wnd) / 3, limits.max_superframe - limits.header_length, unsent()});
   return usable < chunk;
 }
 
-std::optional<Transmission> Sender::next_new(const SendLimits& limits) {
+std::optional<Transmission> Sender::next_new(const SendLimits& limits, Instant now) {
   uint32_t pending = unsent();
   if (pending == 0 && (!fin_queued_ || fin_sent_)) {
     if (cwnd_room() > 0) flight_.rate().set_app_limited(in_flight());
@@ -104,7 +106,7 @@ std::optional<Transmission> Sender::next_new(const SendLimits& limits) {
                              .cork = held,
                              .fin = fin_queued_};
   if (usable == 0 || !should_send(decision)) return std::nullopt;
-  if (usable < pending && deferred(usable, limits)) return std::nullopt;
+  if (usable < pending && deferred(usable, limits, now)) return std::nullopt;
   uint32_t length = superframe_payload({.unsent = pending,
                                         .usable = usable,
                                         .mss = mss_,

@@ -179,8 +179,8 @@ class Sender {
 
  private:
   std::optional<Transmission> next_retransmission(const SendLimits& limits);
-  std::optional<Transmission> next_new(const SendLimits& limits);
-  bool deferred(uint32_t usable, const SendLimits& limits) const;
+  std::optional<Transmission> next_new(const SendLimits& limits, Instant now);
+  bool deferred(uint32_t usable, const SendLimits& limits, Instant now);
   bool small_in_flight() const { return small_sent_ && small_end_ > snd_una; }
   bool take_window(const Segment& segment);
   void take_cumulative(SeqNum ack, uint32_t advanced, AckTally& tally);
