@@ -12,12 +12,17 @@
 
 namespace ustack::tcp {
 
-/// One transmission of a segment, as an order in time: of two that left at once, the one further on in the
-/// stream came later (RFC 8985, 6.2, RACK_sent_after).
+/// One transmission, in the order of transmissions. The clock alone doesn't tell: what is sent in one turn of
+/// the host has the same time. Of the segments of one superframe the one further on in the stream came later
+/// (RFC 8985, 6.2, RACK_sent_after).
 struct TransmitMark {
-  Instant at{};
+  /// Counts transmissions, from 1.
+  uint64_t number = 0;
   SeqNum end{};
-  bool after(const TransmitMark& other) const { return at > other.at || (at == other.at && end > other.end); }
+  Instant at{};
+  bool after(const TransmitMark& other) const {
+    return number > other.number || (number == other.number && end > other.end);
+  }
 };
 
 /// What a transmission remembers (P.delivered and its like).

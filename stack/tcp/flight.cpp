@@ -41,6 +41,7 @@ bool Flight::append(SeqNum seq, uint32_t length, bool fin, uint32_t mss, Instant
   segment->mss = mss;
   segment->fin = fin;
   segment->sent_at = now;
+  segment->number = ++transmissions_;
   segments_.push_back(*segment);
   in_order_.push_back(*segment);
   count(*segment, +1);
@@ -50,6 +51,7 @@ bool Flight::append(SeqNum seq, uint32_t length, bool fin, uint32_t mss, Instant
 
 void Flight::send_again(SentSegment& segment, Instant now) {
   segment.sent_at = now;
+  segment.number = ++transmissions_;
   if (segment.transmissions < 255) ++segment.transmissions;
   in_order_.remove(segment);
   in_order_.push_back(segment);
@@ -89,7 +91,7 @@ bool Flight::split(SentSegment& segment, uint32_t length) {
 /// `segment`, or its first `bytes`, has arrived.
 void Flight::note(const SentSegment& segment, uint32_t bytes, bool cumulative, AckTally& tally) {
   bool repeated = segment.transmissions > 1;
-  TransmitMark mark{segment.sent_at, segment.seq + bytes};
+  TransmitMark mark{segment.number, segment.seq + bytes, segment.sent_at};
   tally.bytes += bytes;
   rate_.on_delivered(bytes);
   DeliveryRate::offer(tally.rate, mark, segment.rate, repeated);
@@ -290,8 +292,8 @@ void Flight::unmark_lost() {
       segment.lost = false;
     }
     if (!awaited) continue;
-    if (place != nullptr && place->sent_at > segment.sent_at) place = in_order_.front();
-    while (place != nullptr && place->sent_at <= segment.sent_at) place = in_order_.next(*place);
+    if (place != nullptr && place->number > segment.number) place = in_order_.front();
+    while (place != nullptr && place->number <= segment.number) place = in_order_.next(*place);
     if (place != nullptr)
       in_order_.insert_before(*place, segment);
     else

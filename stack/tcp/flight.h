@@ -36,10 +36,11 @@ struct SentSegment : ListHook<SentSegment>, ListHook<TransmissionOrder> {
   bool retransmitted = false;
   /// Of the last transmission.
   Instant sent_at{};
+  uint64_t number = 0;
   RateStamp rate;
 
   SeqNum end() const { return seq + length; }
-  TransmitMark mark() const { return {sent_at, end()}; }
+  TransmitMark mark() const { return {number, end(), sent_at}; }
   /// To be sent again.
   bool awaiting() const { return lost && !retransmitted; }
   uint32_t segments() const {
@@ -189,6 +190,7 @@ class Flight {
   Volume outstanding_, sacked_, lost_, retransmitted_;
   uint32_t awaiting_ = 0, count_ = 0;
   uint64_t lost_retransmissions_ = 0;
+  uint64_t transmissions_ = 0;
   DeliveryRate rate_;
 };
 

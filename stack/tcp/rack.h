@@ -19,7 +19,7 @@ class Rack {
     if (!tally.newest) return;
     advanced_ = true;
     rtt_ = tally.newest_rtt;
-    if (!newest_.at.time_since_epoch().count() || tally.newest->after(newest_)) newest_ = *tally.newest;
+    if (tally.newest->after(newest_)) newest_ = *tally.newest;
   }
   /// Step 3: the network was seen to reorder.
   void on_reordering() { ++reordering_seen_; }
