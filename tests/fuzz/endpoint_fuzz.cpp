@@ -295,7 +295,9 @@ class Driver {
     right_edge_ = rcv.rcv_adv;
     const tcp::Flight& flight = snd.flight();
     if (flight.outstanding() != snd.snd_nxt - snd.snd_una) wrong("the flight is not SND.NXT - SND.UNA");
-    if (flight.sacked() + flight.lost() > flight.outstanding() || flight.retransmitted() > flight.lost())
+    // What was sent again is in flight besides its original once that is found not to be lost (Eifel's undo).
+    if (flight.sacked() + flight.lost() > flight.outstanding() ||
+        flight.sacked() + flight.retransmitted() > flight.outstanding())
       wrong("the flight's sums");
     if (rcv.reassembly().range_count() > 1024) wrong("too many holes");
     if (snd.cwnd() == 0) wrong("cwnd 0");
