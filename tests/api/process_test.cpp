@@ -326,7 +326,10 @@ TEST(Process, WhatTheSandboxForbidsStaysForbidden) {
 TEST(Process, ALimitOfTheAddressSpaceIsTheProgramsOwn) {
   Fd fd = connected("echo");
   Child child([&] {
-    rlimit limit{.rlim_cur = 400 << 20, .rlim_max = 400 << 20};
+    // Much less than the library maps, more than this process has by now (64 MB for each thread that
+    // allocated).
+    constexpr rlim_t kBytes = rlim_t{4} << 30;
+    rlimit limit{.rlim_cur = kBytes, .rlim_max = kBytes};
     if (setrlimit(RLIMIT_AS, &limit) != 0) return 2;
     std::string bytes(8 << 20, 'x');
     return echoes(fd, "there is room") && bytes.back() == 'x' ? 0 : 1;
