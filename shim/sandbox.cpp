@@ -141,8 +141,11 @@ long put_on(const sock_fprog* program, unsigned long flags,
     if (!prefix.full()) chosen = &extended;
   }
   long result = install(chosen, flags);
-  if (result == 0) put_on_here.store(true, std::memory_order_relaxed);
-  return result;
+  if (result != 0) return result;
+  put_on_here.store(true, std::memory_order_relaxed);
+  // The call that copies with a check reaches into other processes too: nothing for a sandbox.
+  check_user_pointers(false);
+  return 0;
 }
 
 }  // namespace ustack::shim::sandbox
