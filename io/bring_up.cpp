@@ -1,8 +1,5 @@
 #include "io/bring_up.h"
 
-#include <net/if.h>
-#include <sys/ioctl.h>
-
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -10,6 +7,7 @@
 #include <cstring>
 #include <memory>
 
+#include "io/interface_query.h"
 #include "io/netlink.h"
 #include "io/syscalls.h"
 #include "stack/base/siphash.h"
@@ -127,9 +125,8 @@ void wait_until_running(const Link& link) {
   Descriptor any(static_cast<int>(sys::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)));
   constexpr int kStepMicroseconds = 200;
   for (int waited = 0; waited < kCarrierPatienceMs * 1000; waited += kStepMicroseconds) {
-    ifreq device{};
-    link.name().copy(device.ifr_name, sizeof device.ifr_name - 1);
-    if (sys::failed(sys::ioctl(any.get(), SIOCGIFFLAGS, &device))) return;
+    ifreq device;
+    if (sys::failed(query_interface(any.get(), link.name(), SIOCGIFFLAGS, &device))) return;
     if ((device.ifr_flags & IFF_UP) == 0 || (device.ifr_flags & IFF_RUNNING) != 0) return;
     __kernel_timespec step{0, kStepMicroseconds * 1000};
     sys::ppoll(nullptr, 0, &step, nullptr);
@@ -142,9 +139,9 @@ void wait_until_running(const Link& link) {
 /// of its own that it could follow from.
 MacAddress choose_mac(const Link& link, const NetworkConfig& network, RandomSource& random) {
   MacAddress mac;
-  ifreq device{};
-  link.name().copy(device.ifr_name, sizeof device.ifr_name - 1);
-  if (network.address_count == 0 || sys::failed(sys::ioctl(link.fd(), SIOCGIFHWADDR, &device))) {
+  ifreq device;
+  if (network.address_count == 0 ||
+      sys::failed(query_interface(link.fd(), link.name(), SIOCGIFHWADDR, &device))) {
     random.fill(mac.bytes);
   } else {
     const IpAddress& address = network.addresses[0].address;

@@ -3,12 +3,9 @@
 // forwards for it. Frames between the host and this machine's own kernel don't cross: as with macvlan, both
 // only talk to the wire.
 #include <linux/filter.h>
-#include <linux/if.h>
 #include <linux/if_arp.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
-#include <linux/sockios.h>
-#include <sys/ioctl.h>
 #include <sys/un.h>
 
 #include <algorithm>
@@ -17,6 +14,7 @@
 #include <vector>
 
 #include "io/config.h"
+#include "io/interface_query.h"
 #include "io/link.h"
 #include "io/syscalls.h"
 #include "io/yield.h"
@@ -37,18 +35,9 @@ OpenError failure(const std::string& device, const std::string& what, long resul
   return {code, "can't " + what + " on " + device + ": " + std::strerror(code)};
 }
 
-/// Interface ioctls by name (netdevice(7)).
-long query(int fd, const std::string& name, unsigned long request, ifreq* out) {
-  *out = ifreq{};
-  name.copy(out->ifr_name, IFNAMSIZ - 1);
-  return sys::ioctl(fd, request, out);
+long set(int fd, int level, int name, int value) {
+  return sys::setsockopt(fd, level, name, &value, sizeof value);
 }
-
-long set(int fd, int level, int name, const void* value, size_t bytes) {
-  return sys::call(SYS_setsockopt, fd, level, name, sys::arg(value), static_cast<long>(bytes));
-}
-
-long set(int fd, int level, int name, int value) { return set(fd, level, name, &value, sizeof value); }
 
 /// The most that the machine allows: SO_RCVBUFFORCE needs CAP_NET_ADMIN, the other is clamped.
 void set_buffer(int fd, int forced, int clamped) {
@@ -87,7 +76,7 @@ class Filter {
 
   long attach(int fd) {
     sock_fprog program{static_cast<unsigned short>(code_.size()), code_.data()};
-    return set(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+    return sys::setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
   }
 
  private:
@@ -140,7 +129,7 @@ std::optional<OpenError> open_packet(const std::string& name, Link* link) {
   Descriptor fd(static_cast<int>(opened));
 
   ifreq device;
-  if (long result = query(fd.get(), name, SIOCGIFHWADDR, &device); sys::failed(result)) {
+  if (long result = query_interface(fd.get(), name, SIOCGIFHWADDR, &device); sys::failed(result)) {
     if (result == -ENODEV)
       return OpenError{ENODEV, "there is no interface " + name + " in this network namespace (ip link)"};
     return failure(name, "ask for the MAC address", result);
@@ -150,7 +139,7 @@ std::optional<OpenError> open_packet(const std::string& name, Link* link) {
 
   LinkInfo info;
   std::memcpy(info.mac.bytes.data(), device.ifr_hwaddr.sa_data, info.mac.bytes.size());
-  if (!sys::failed(query(fd.get(), name, SIOCGIFMTU, &device)))
+  if (!sys::failed(query_interface(fd.get(), name, SIOCGIFMTU, &device)))
     info.mtu = static_cast<uint16_t>(std::clamp(device.ifr_mtu, 68, 65535));
   info.checksum_offload = info.tcp_segmentation_v4 = info.tcp_segmentation_v6 = true;
   if (long result = set(fd.get(), SOL_PACKET, PACKET_VNET_HDR, 1); sys::failed(result))
@@ -167,11 +156,11 @@ std::optional<OpenError> start_packet(const NetworkConfig& network, Link* link) 
   if (auto problem = claim(name, network.addresses[0].address, link)) return problem;
 
   ifreq device;
-  if (long result = query(fd, name, SIOCGIFHWADDR, &device); sys::failed(result))
+  if (long result = query_interface(fd, name, SIOCGIFHWADDR, &device); sys::failed(result))
     return failure(name, "ask for the MAC address", result);
   bool shared_mac = std::memcmp(device.ifr_hwaddr.sa_data, network.link.mac.bytes.data(),
                                 network.link.mac.bytes.size()) == 0;
-  if (long result = query(fd, name, SIOCGIFINDEX, &device); sys::failed(result))
+  if (long result = query_interface(fd, name, SIOCGIFINDEX, &device); sys::failed(result))
     return failure(name, "ask for the index", result);
   int index = device.ifr_ifindex;
 
@@ -185,7 +174,7 @@ std::optional<OpenError> start_packet(const NetworkConfig& network, Link* link) 
     membership.mr_type = PACKET_MR_UNICAST;
     membership.mr_alen = static_cast<unsigned short>(network.link.mac.bytes.size());
     std::memcpy(membership.mr_address, network.link.mac.bytes.data(), network.link.mac.bytes.size());
-    if (long result = set(fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &membership, sizeof membership);
+    if (long result = sys::setsockopt(fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &membership, sizeof membership);
         sys::failed(result))
       return failure(name, "receive under the MAC address " + to_string(network.link.mac), result);
   }

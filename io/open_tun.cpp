@@ -1,7 +1,5 @@
 // Opening TAP and TUN devices (Documentation/networking/tuntap.rst).
-#include <linux/if.h>
 #include <linux/if_tun.h>
-#include <linux/sockios.h>
 #include <sys/ioctl.h>
 
 #include <algorithm>
@@ -9,6 +7,7 @@
 #include <cstring>
 
 #include "io/clock.h"
+#include "io/interface_query.h"
 #include "io/link.h"
 #include "io/syscalls.h"
 #include "io/yield.h"
@@ -52,25 +51,6 @@ OpenError tun_unavailable(int code) {
   }
   return {code, message};
 }
-
-/// Interface ioctls by name, on any socket (netdevice(7)).
-class InterfaceQuery {
- public:
-  InterfaceQuery() : fd_(static_cast<int>(sys::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0))) {}
-
-  bool get(const std::string& name, unsigned long request, ifreq* out) {
-    *out = ifreq{};
-    name.copy(out->ifr_name, IFNAMSIZ - 1);
-    return fd_ && sys::ioctl(fd_.get(), request, out) == 0;
-  }
-  bool exists(const std::string& name) {
-    ifreq request;
-    return get(name, SIOCGIFINDEX, &request);
-  }
-
- private:
-  Descriptor fd_;
-};
 
 OpenError attach_error(int code, const std::string& name, bool tap, bool existed) {
   std::string device = "the " + mode_name(tap) + " device " + name;
@@ -118,14 +98,14 @@ std::optional<OpenError> open_tun_device(const std::string& name, bool tap, Link
     return OpenError{EINVAL,
                      "\"" + name + "\" can't be a device's name (1 to 15 characters, no '/', ':' or space)"};
   }
-  InterfaceQuery query;
-  bool existed = query.exists(name);
+  Descriptor any(static_cast<int>(sys::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)));
+  ifreq request{};
+  bool existed = query_interface(any.get(), name, SIOCGIFINDEX, &request) == 0;
 
   long opened = sys::openat(kTunDevice, O_RDWR | O_NONBLOCK | O_CLOEXEC);
   if (opened < 0) return tun_unavailable(static_cast<int>(-opened));
   Descriptor fd(static_cast<int>(opened));
 
-  ifreq request{};
   long result = attach_when_free(fd, name, tap, &request);
   if (result < 0) return attach_error(static_cast<int>(-result), name, tap, existed);
   std::string device = request.ifr_name;
@@ -144,7 +124,7 @@ std::optional<OpenError> open_tun_device(const std::string& name, bool tap, Link
   LinkInfo info;
   info.kind = tap ? LinkInfo::Kind::ethernet : LinkInfo::Kind::ip;
   info.checksum_offload = info.tcp_segmentation_v4 = info.tcp_segmentation_v6 = true;
-  if (query.get(device, SIOCGIFMTU, &request))
+  if (query_interface(any.get(), device, SIOCGIFMTU, &request) == 0)
     info.mtu = static_cast<uint16_t>(std::min(request.ifr_mtu, 65535));
   *link = Link(std::move(fd), info, Link::kVirtioHeader, false, device);
   if (created != nullptr) *created = !existed;

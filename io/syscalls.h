@@ -77,6 +77,9 @@ inline long socket(int domain, int type, int protocol) { return call(SYS_socket,
 inline long getsockopt(int fd, int level, int name, void* value, socklen_t* length) {
   return call(SYS_getsockopt, fd, level, name, arg(value), arg(length));
 }
+inline long setsockopt(int fd, int level, int name, const void* value, size_t length) {
+  return call(SYS_setsockopt, fd, level, name, arg(value), static_cast<long>(length));
+}
 /// `timeout` nullptr: none; `mask` nullptr: the signal mask stays. The kernel writes the time left to
 /// `timeout`.
 inline long ppoll(pollfd* fds, size_t count, __kernel_timespec* timeout, const sigset_t* mask) {

@@ -108,7 +108,7 @@ void copy_settings(SocketFile& file, int outer) {
   for (int name : {SO_RCVTIMEO, SO_SNDTIMEO}) {
     std::byte value[16];
     Result<size_t> n = file.socket().get_option(SOL_SOCKET, name, value);
-    if (n.ok()) sys::call(SYS_setsockopt, outer, SOL_SOCKET, name, sys::arg(value), static_cast<long>(*n));
+    if (n.ok()) sys::setsockopt(outer, SOL_SOCKET, name, value, *n);
   }
 }
 

@@ -51,7 +51,7 @@ bool ask(const EscapedName& name, int fd, const escape::ControlRequest& request,
   io::Descriptor socket(static_cast<int>(sys::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)));
   if (!socket) return false;
   const timeval limit{.tv_sec = 2, .tv_usec = 0};
-  sys::call(SYS_setsockopt, socket.get(), SOL_SOCKET, SO_RCVTIMEO, sys::arg(&limit), sizeof limit);
+  sys::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
   UnixAddress keeper = format_keeper_name(name.keeper);
   if (sys::call(SYS_connect, socket.get(), sys::arg(&keeper.bytes), static_cast<long>(keeper.length)) != 0)
     return false;

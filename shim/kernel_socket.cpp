@@ -20,8 +20,7 @@ Status checked(long result) { return result < 0 ? Status(Error{static_cast<int>(
 
 Status set_up(int kernel, SocketFile& file) {
   for (SetOption& option : file.options()) {
-    long result = io::sys::call(SYS_setsockopt, kernel, option.level, option.name, io::sys::arg(option.value),
-                                static_cast<long>(option.length));
+    long result = io::sys::setsockopt(kernel, option.level, option.name, option.value, option.length);
     if (Status s = checked(result); !s.ok()) return s;
   }
   Result<SocketAddress> local = file.socket().local_address();

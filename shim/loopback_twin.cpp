@@ -27,8 +27,7 @@ int open_loopback_twin(const SocketAddress& local, int backlog) {
   if (!twin || !io::move_high(twin).ok()) return -1;
   const int on = 1;
   auto set = [&](int level, int name, const void* value, socklen_t length) {
-    return io::sys::call(SYS_setsockopt, twin.get(), level, name, reinterpret_cast<long>(value),
-                         static_cast<long>(length));
+    return io::sys::setsockopt(twin.get(), level, name, value, length);
   };
   // A server that starts again must not be kept out by its own connections of before.
   set(SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);

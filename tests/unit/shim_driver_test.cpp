@@ -27,6 +27,7 @@
 #include "shim/scope.h"
 #include "shim/shared_host.h"
 #include "shim/signals.h"
+#include "tests/support/fork_with_host.h"
 
 namespace ustack::shim {
 namespace {
@@ -402,17 +403,6 @@ TEST_P(ShimDriver, ThreadsComeAndGo) {
       60, GetParam());
 }
 
-/// fork() as the hook does it; this executable has none.
-pid_t fork_with_host() {
-  Process::before_fork();
-  pid_t child = fork();
-  if (child == 0)
-    Process::after_fork_in_child();
-  else
-    Process::after_fork_in_parent(), Process::fork_returned(child);
-  return child;
-}
-
 TEST_P(ShimDriver, RelativesTakeTurns) {
   in_process(
       [] {
@@ -435,7 +425,7 @@ TEST_P(ShimDriver, RelativesTakeTurns) {
           }
         };
         for (int i = 1; i < kProcesses; ++i) {
-          pid_t child = fork_with_host();
+          pid_t child = test::fork_with_host();
           ASSERT_GE(child, 0);
           if (child == 0) {
             alarm(100);
@@ -469,7 +459,7 @@ TEST_P(ShimDriver, AKilledDriverIsSucceeded) {
       [] {
         auto* place = in_arena<Place>();
         auto* never = in_arena<Place>();
-        pid_t child = fork_with_host();
+        pid_t child = test::fork_with_host();
         if (child == 0) {
           take(*never);
           _exit(0);
@@ -526,7 +516,7 @@ TEST_P(ShimDriver, AChildKilledAtBirthIsCleared) {
   in_process(
       [] {
         for (int i = 0; i < 20; ++i) {
-          pid_t child = fork_with_host();
+          pid_t child = test::fork_with_host();
           if (child == 0) pause();
           kill(child, SIGKILL);
           waitpid(child, nullptr, 0);
@@ -541,7 +531,7 @@ TEST_P(ShimDriver, AChildKilledAtBirthIsCleared) {
 TEST_P(ShimDriver, AnOwnerThatDiesInsideTheLockIsNoticed) {
   in_process(
       [] {
-        pid_t child = fork_with_host();
+        pid_t child = test::fork_with_host();
         if (child == 0) {
           acquire(*shared_host);
           kill(getpid(), SIGKILL);
@@ -566,7 +556,7 @@ TEST_P(ShimDriver, AKilledSleeperLeavesNothing) {
         }
         size_t before = 0;
         for (int i = 0; i < 3; ++i) {
-          pid_t child = fork_with_host();
+          pid_t child = test::fork_with_host();
           if (child == 0) {
             int silent[2];
             if (pipe(silent) != 0) _exit(1);

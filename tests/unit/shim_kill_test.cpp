@@ -21,21 +21,12 @@
 #include "shim/shared_host.h"
 #include "shim/socket_file.h"
 #include "stack/tcp/protocol.h"
+#include "tests/support/fork_with_host.h"
 
 namespace ustack::shim {
 namespace {
 
 const SocketAddress kAddress{IpAddress::v4(192, 0, 2, 2), 7000};
-
-pid_t fork_with_host() {
-  Process::before_fork();
-  pid_t child = fork();
-  if (child == 0)
-    Process::after_fork_in_child();
-  else
-    Process::after_fork_in_parent(), Process::fork_returned(child);
-  return child;
-}
 
 /// A socket under a descriptor's number; the lock is held.
 int open_socket(HostLock& lock) {
@@ -181,7 +172,7 @@ int run_kills(std::chrono::milliseconds time) {
   unsigned kills = 0, resets = 0;
   const Instant end = io::now() + time;
   while (io::now() < end && !testing::Test::HasFailure()) {
-    pid_t child = fork_with_host();
+    pid_t child = test::fork_with_host();
     if (child == 0) work_until_killed(random);
     usleep(static_cast<unsigned>(random() % 3000));
     kill(child, SIGKILL);
