@@ -136,18 +136,26 @@ extern "C" __attribute__((used, visibility("hidden"))) pid_t ustack_vfork_with_h
   return pid;
 }
 
-extern "C" __attribute__((used, visibility("hidden"))) bool ustack_has_host() { return Process::has_host(); }
+extern "C" __attribute__((used, visibility("hidden"))) bool ustack_has_host() {
+  // vfork's child shares our memory and must not find itself in the dynamic linker.
+  real::resolve();
+  return Process::has_host();
+}
 
 namespace hook {
 
 pid_t fork() {
   // Our fork handlers (start_up.cpp) do the work, also for forks inside libc.
+  real::resolve();
   pid_t pid = real::fork();
   if (pid != 0) Process::fork_returned(pid);
   return pid;
 }
 
-pid_t _Fork() { return Process::has_host() ? fork_without_handlers() : real::_Fork(); }
+pid_t _Fork() {
+  real::resolve();
+  return Process::has_host() ? fork_without_handlers() : real::_Fork();
+}
 
 int daemon(int stay, int keep_open) {
   if (!Process::has_host() || Scope::inside()) return real::daemon(stay, keep_open);

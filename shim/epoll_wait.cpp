@@ -38,13 +38,13 @@ Status checked(long result) { return result < 0 ? Status(Error{static_cast<int>(
 
 constexpr int kFree = -1;
 /// The epoll descriptors that threads wait on in the kernel. Those beyond the slots are not recalled.
-struct Slots {
-  std::array<std::atomic<int>, 64> fds;
-  constexpr Slots() {
-    for (auto& fd : fds) fd.store(kFree, std::memory_order_relaxed);
-  }
+struct Slot : std::atomic<int> {
+  constexpr Slot() : std::atomic<int>(kFree) {}
 };
-Slots slots;
+struct Slots {
+  std::array<Slot, 64> fds;
+};
+constinit Slots slots;
 /// Readable for ever; put into a set whose waiters are to come back.
 std::atomic<int> recall_fd{-1};
 /// Its data in the sets: drawn at random, and looked for only in what such a wait brings back.

@@ -38,7 +38,7 @@ struct Range {
 /// Sorted only at the end; more than there ever are.
 struct Ranges {
   static constexpr size_t kMost = 64;
-  Range ranges[kMost];
+  Range ranges[kMost]{};
   size_t count = 0;
 
   void add(uintptr_t begin, uintptr_t end) {
@@ -52,7 +52,7 @@ struct Ranges {
   }
 };
 
-Ranges objects;
+constinit Ranges objects;
 bool noted = false;
 /// Some function that the keeper uses is neither libc's nor ours.
 bool interposed = false;

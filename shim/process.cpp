@@ -25,6 +25,7 @@
 #include "shim/host_lock.h"
 #include "shim/keeper.h"
 #include "shim/process_state.h"
+#include "shim/real.h"
 #include "shim/scope.h"
 #include "shim/shared_host.h"
 #include "shim/signals.h"
@@ -80,9 +81,10 @@ std::optional<io::OpenError> make_descriptors(ProcessState& state) {
   return std::nullopt;
 }
 
-const io::OpenError kNoMemory{ENOMEM, "no memory for the host"};
+io::OpenError no_memory() { return {ENOMEM, "no memory for the host"}; }
 
 std::optional<io::OpenError> make_host(ProcessState& state) {
+  real::resolve();
   io::BroughtUp up;
   if (auto error = io::bring_up(state.config, state.random, &up)) return error;
   state.link = std::move(up.link);
@@ -92,16 +94,16 @@ std::optional<io::OpenError> make_host(ProcessState& state) {
   if (auto error = io::SharedRegion::reserve(&region)) return error;
   unfinished.region = region;
   if (auto error = make_descriptors(state)) return error;
-  if (!make_thread_key().ok()) return kNoMemory;
+  if (!make_thread_key().ok()) return no_memory();
 
   void* head = region->take_head(sizeof(SharedHost));
-  if (head == nullptr) return kNoMemory;
+  if (head == nullptr) return no_memory();
   auto* shared = new (head) SharedHost;
   shared->initialise_locks();
   list_journal = &shared->journal;
   shared->region = region;
   shared->arena = SharedArena::create(region->base(), region->size(), *region);
-  if (shared->arena == nullptr) return kNoMemory;
+  if (shared->arena == nullptr) return no_memory();
 
   HostConfig config;
   config.network = up.network;
@@ -110,7 +112,7 @@ std::optional<io::OpenError> make_host(ProcessState& state) {
   shared->host = Host::create(*shared->arena, state.random, config, io::now());
   FdTable* table = FdTable::create(*shared->arena);
   Attachment* attachment = table != nullptr ? shared->attach(table) : nullptr;
-  if (shared->host == nullptr || attachment == nullptr) return kNoMemory;
+  if (shared->host == nullptr || attachment == nullptr) return no_memory();
   attachment->pid.store(Process::id());
   state.attachment = attachment;
   state.generation = io::fork_generation();

@@ -14,13 +14,15 @@ namespace {
 constexpr long kNone = -1;
 constexpr long kItself = -2;
 
-/// What stands for an entry until it is found: finds all, then calls it; or the bare system call when the
-/// search itself got us here.
+/// What stands for an entry until it is called first: finds it, then calls it; or the bare system call when
+/// the search itself got us here.
 #define USTACK_EARLY(result, name, parameters, arguments, number) result early_##name parameters;
 USTACK_SYMBOLS(USTACK_EARLY)
 #undef USTACK_EARLY
 
-std::atomic<bool> searching{false};
+/// This thread is in the dynamic linker, which may allocate, and a preloaded allocator may come back to us.
+constinit thread_local bool searching = false;
+std::atomic<bool> all_found{false};
 
 template <typename T>
 long word(T value) {
@@ -48,6 +50,20 @@ Result bare(long number, Arguments... arguments) {
     return static_cast<Result>(result);
 }
 
+/// False: this libc lacks the entry, or this thread is looking already; its stand-in stays.
+template <typename F>
+bool find(F*& entry, const char* name) {
+  if (searching) return false;
+  int error = errno;
+  searching = true;
+  void* found = dlsym(RTLD_NEXT, name);
+  searching = false;
+  errno = error;
+  // Threads that look at once find the same.
+  if (found != nullptr) __atomic_store_n(&entry, reinterpret_cast<F*>(found), __ATOMIC_RELAXED);
+  return found != nullptr;
+}
+
 }  // namespace
 
 #define USTACK_REAL(result, name, parameters, arguments, number) result(*name) parameters = early_##name;
@@ -60,25 +76,18 @@ namespace {
 #define USTACK_UNPACK(...) __VA_OPT__(, ) __VA_ARGS__
 #define USTACK_EARLY(result, name, parameters, arguments, number) \
   result early_##name parameters {                                \
-    resolve();                                                    \
-    if (real::name != early_##name) return real::name arguments;  \
+    if (find(real::name, #name)) return real::name arguments;     \
     return bare<result>(number USTACK_UNPACK arguments);          \
   }
 USTACK_SYMBOLS(USTACK_EARLY)
 #undef USTACK_EARLY
 
-template <typename F>
-void find(F*& entry, const char* name) {
-  // An entry that this libc lacks keeps its stand-in: the system call, or ENOSYS.
-  if (void* found = dlsym(RTLD_NEXT, name)) entry = reinterpret_cast<F*>(found);
-}
-
 }  // namespace
 
 void resolve() {
-  // Whoever comes here while the search runs (an allocator under dlsym, another thread) uses system calls.
-  if (searching.exchange(true, std::memory_order_acq_rel)) return;
-#define USTACK_FIND(result, name, parameters, arguments, number) find(name, #name);
+  if (all_found.exchange(true, std::memory_order_acq_rel)) return;
+#define USTACK_FIND(result, name, parameters, arguments, number) \
+  if (name == early_##name) find(name, #name);
   USTACK_SYMBOLS(USTACK_FIND)
 #undef USTACK_FIND
 }

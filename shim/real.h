@@ -1,7 +1,8 @@
-// libc's own functions behind the hooks: real::read(fd, to, bytes). All are found at once when the library is
-// loaded (or at the first call, if another library's start-up comes first), so that nothing is looked up
-// after a fork or in a signal handler. Code of ours that holds a Scope prefers io/syscalls.h: no cancellation
-// point.
+// libc's own functions behind the hooks: real::read(fd, to, bytes). Each is found when it is called first,
+// since looking all of them up is a third of what the library costs a program that opens no socket; and all
+// of them before a host is made, a signal handler is installed or the process forks, so that nothing is
+// looked up in a signal handler or after a fork. Code of ours that holds a Scope prefers io/syscalls.h: no
+// cancellation point.
 #pragma once
 
 #include <poll.h>
@@ -25,14 +26,13 @@
 
 namespace ustack::shim::real {
 
-// Until the look-up is done, and while it is under way (it may allocate, and a preloaded allocator may read
-// and map files), these stand for libc's functions with bare system calls; entries that are no system call
-// fail with ENOSYS then.
+// While a look-up is under way (it may allocate, and a preloaded allocator may read and map files), these
+// stand for libc's functions with bare system calls; entries that are no system call fail with ENOSYS then.
 #define USTACK_REAL(result, name, parameters, arguments, number) extern result(*name) parameters;
 USTACK_SYMBOLS(USTACK_REAL)
 #undef USTACK_REAL
 
-/// Finds all of them, once; called by the library's constructor.
+/// Finds all that are not found yet; costs some 30 us once.
 void resolve();
 
 }  // namespace ustack::shim::real

@@ -237,6 +237,7 @@ bool taken_over() { return active.load(std::memory_order_relaxed); }
 void after_fork_in_child() { writer.store(false, std::memory_order_relaxed); }
 
 int action(int number, const struct sigaction* wanted, struct sigaction* old) {
+  if (wanted != nullptr && is_handler(*wanted)) real::resolve();
   if (!can_be_handled(number)) return real::sigaction(number, wanted, old);
   if (!active.load(std::memory_order_seq_cst)) {
     int result = real::sigaction(number, wanted, old);

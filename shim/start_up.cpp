@@ -4,16 +4,13 @@
 #include <cstdlib>
 
 #include "shim/process.h"
-#include "shim/real.h"
 
 namespace ustack::shim {
 
 namespace {
 
-/// Costs a program that opens no internet socket nothing but this: the look-up of libc's functions and one
-/// pass over the environment.
+/// Costs a program that opens no internet socket nothing but this: one pass over the environment.
 __attribute__((constructor)) void start() {
-  real::resolve();
   Process::start();
   // Registered early, before fork the last to run and after it the first. They also see forks inside libc.
   pthread_atfork(Process::before_fork, Process::after_fork_in_parent, Process::after_fork_in_child);
