@@ -32,6 +32,9 @@ Status set_option(HostLock& lock, SocketFile& file, int level, int name, const v
 }
 
 Status get_option(HostLock& lock, SocketFile& file, int level, int name, void* value, socklen_t* length) {
+  // Of the namespace, so of any socket's: the kernel's descriptor knows it.
+  constexpr int kNetworkNamespaceCookie = 71;  // SO_NETNS_COOKIE
+  if (level == SOL_SOCKET && name == kNetworkNamespaceCookie) return Error{kGoReal};
   Result<socklen_t> room = unlocked(lock, [&] { return get_user(length); });
   if (!room.ok()) return room.error();
   if (*room > INT_MAX) return Error{EINVAL};

@@ -1,9 +1,14 @@
 // Hooks that read.
 #include <linux/fs.h>
 #include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <sys/ioctl.h>
 
 #include <algorithm>
 #include <climits>
+#include <cstring>
+#include <optional>
 
 #include "io/clock.h"
 #include "shim/call.h"
@@ -47,6 +52,13 @@ Status write_no_address(socklen_t* length) {
   return put_user(length, socklen_t{0});
 }
 
+/// tcp_inq_hint: what is left, where the stream's end counts too, so that the next read finds it.
+int bytes_unread(Socket& socket) {
+  Result<int> bytes = socket.ioctl_value(SIOCINQ);
+  int left = bytes.ok() ? *bytes : 0;
+  return (socket.readiness() & ready::kRdHup) != 0 ? left + 1 : left;
+}
+
 ssize_t receive_message(int fd, msghdr* message, int flags) {
   if ((flags & static_cast<int>(0x80000000U)) != 0)
     return fail(EINVAL);  // MSG_CMSG_COMPAT is the kernel's own
@@ -55,12 +67,34 @@ ssize_t receive_message(int fd, msghdr* message, int flags) {
   if (header->msg_name != nullptr && header->msg_namelen > INT_MAX) return fail(EINVAL);
   Result<UserBytes> to = UserBytes::parts(header->msg_iov, header->msg_iovlen, EMSGSIZE);
   if (!to.ok()) return fail(to.code());
+  // TCP_INQ (tcp(7)); else a stream has no ancillary data.
+  std::optional<int> unread;
   auto write_back = [&](int message_flags) -> Status {
     Status s;
-    if (header->msg_name != nullptr) s = put_user(&message->msg_namelen, socklen_t{0});
+    size_t control_bytes = 0;
+    if (unread) {
+      alignas(cmsghdr) std::byte control[CMSG_SPACE(sizeof(int))] = {};
+      cmsghdr head{};
+      head.cmsg_len = CMSG_LEN(sizeof(int));
+      head.cmsg_level = IPPROTO_TCP;
+      head.cmsg_type = TCP_CM_INQ;
+      std::memcpy(control, &head, sizeof head);
+      std::memcpy(control + CMSG_LEN(0), &*unread, sizeof(int));
+      // put_cmsg
+      const size_t room = header->msg_control != nullptr ? header->msg_controllen : 0;
+      if (room < head.cmsg_len) message_flags |= MSG_CTRUNC;
+      if (room >= sizeof head) {
+        control_bytes = std::min(room, sizeof control);
+        if (room < head.cmsg_len) {
+          head.cmsg_len = room;
+          std::memcpy(control, &head, sizeof head);
+        }
+        s = copy_to_user(header->msg_control, control, std::min(room, size_t{CMSG_LEN(sizeof(int))}));
+      }
+    }
+    if (s.ok() && header->msg_name != nullptr) s = put_user(&message->msg_namelen, socklen_t{0});
     if (s.ok()) s = put_user(&message->msg_flags, message_flags | (flags & MSG_CMSG_CLOEXEC));
-    // A stream has no ancillary data.
-    if (s.ok()) s = put_user(&message->msg_controllen, decltype(message->msg_controllen){0});
+    if (s.ok()) s = put_user(&message->msg_controllen, decltype(message->msg_controllen){control_bytes});
     return s;
   };
   return on_socket(
@@ -69,6 +103,7 @@ ssize_t receive_message(int fd, msghdr* message, int flags) {
         int message_flags = 0;
         Result<size_t> n = file.receive(lock, *to, flags, &message_flags);
         if (!n.ok()) return n;
+        if (file.socket().tells_unread() && (flags & MSG_OOB) == 0) unread = bytes_unread(file.socket());
         Status s = unlocked(lock, [&] { return write_back(message_flags); });
         return s.ok() ? n : Result<size_t>(s.error());
       },

@@ -3,6 +3,7 @@
 #include <sys/uio.h>
 
 #include <algorithm>
+#include <climits>
 
 #include "io/syscalls.h"
 #include "shim/blocker.h"
@@ -163,6 +164,15 @@ Result<size_t> SocketFile::receive(HostLock& lock, UserBytes& to, int flags, int
   const size_t target = std::max<size_t>((flags & MSG_WAITALL) != 0 ? want : low_water, 1);
   Blocker blocker(lock, nonblocking() || (flags & MSG_DONTWAIT) != 0, socket_.receive_timeout());
   size_t copied = 0;
+  const size_t start = peek ? static_cast<size_t>(std::max(socket_.peek_offset(), 0)) : 0;
+  // SO_PEEK_OFF (socket(7)): a peek goes on where the last one ended; what is read moves that back.
+  auto move_peek_offset = [&](size_t n) {
+    const int offset = socket_.peek_offset();
+    if (offset < 0) [[likely]]
+      return;
+    const int moved = static_cast<int>(std::min<size_t>(n, INT_MAX / 2));
+    socket_.set_peek_offset(peek ? std::min(offset, INT_MAX / 2) + moved : std::max(offset - moved, 0));
+  };
   for (;;) {
     if (Status s = take_turn(blocker, receiving_); !s.ok())
       return copied > 0 ? Result<size_t>(copied) : s.error();
@@ -172,7 +182,7 @@ Result<size_t> SocketFile::receive(HostLock& lock, UserBytes& to, int flags, int
       continue;
     }
     const size_t asked = std::max<size_t>(want - copied, 1);
-    Result<Extents> view = socket_.view_receive(asked, peek ? copied : 0);
+    Result<Extents> view = socket_.view_receive(asked, peek ? start + copied : 0);
     if (!view.ok()) {
       receiving_.taken =
           false;  // as above; telling the others of it would have all of them go round for ever
@@ -200,6 +210,7 @@ Result<size_t> SocketFile::receive(HostLock& lock, UserBytes& to, int flags, int
       lock.lock();
     }
     socket_.consume(peek ? 0 : n);
+    move_peek_offset(n);
     end_turn(receiving_);
     copied += n;
     if (n < there) return copied > 0 ? Result<size_t>(copied) : Error{EFAULT};

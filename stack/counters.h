@@ -33,7 +33,7 @@ namespace ustack {
   X(TcpExt, TCPAbortOnLinger) X(TcpExt, TCPAbortFailed) X(TcpExt, TCPRcvCoalesce) \
   X(TcpExt, TCPOFOQueue) X(TcpExt, TCPOFODrop) X(TcpExt, TCPOFOMerge) X(TcpExt, TCPChallengeACK) \
   X(TcpExt, TCPSYNChallenge) X(TcpExt, PAWSEstab) X(TcpExt, TCPRcvCollapsed) X(TcpExt, TCPRcvQDrop) \
-  X(TcpExt, TCPBacklogDrop) X(TcpExt, TCPFromZeroWindowAdv) X(TcpExt, TCPToZeroWindowAdv) \
+  X(TcpExt, TCPBacklogDrop) X(TcpExt, TCPMinTTLDrop) X(TcpExt, TCPFromZeroWindowAdv) X(TcpExt, TCPToZeroWindowAdv) \
   X(TcpExt, TCPWantZeroWindowAdv) X(TcpExt, TCPSynRetrans) X(TcpExt, TCPOrigDataSent) \
   X(TcpExt, TCPKeepAlive) X(TcpExt, TCPReqQFullDrop) X(TcpExt, TCPWinProbe) X(TcpExt, OutOfWindowIcmps) \
   X(TcpExt, TCPMTUPSuccess) X(TcpExt, TCPMTUPFail) X(TcpExt, TCPTimeWaitOverflow) \

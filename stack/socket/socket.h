@@ -107,6 +107,11 @@ class Socket : public NotOnHeap {
   virtual uint32_t receive_low_water() const = 0;
   virtual Duration receive_timeout() const = 0;
   virtual Duration send_timeout() const = 0;
+  /// TCP_INQ: recvmsg(2) tells how many bytes are left, as ancillary data.
+  virtual bool tells_unread() const { return false; }
+  /// SO_PEEK_OFF: where the next MSG_PEEK starts, which goes on from where the last one ended; negative: off.
+  virtual int peek_offset() const { return -1; }
+  virtual void set_peek_offset(int) {}
 
   WaitQueue waiters;
 

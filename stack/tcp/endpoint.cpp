@@ -161,6 +161,12 @@ void Endpoint::enqueue(Segment* segment) {
   uint32_t limit = tcb_.rcv.limit + options_.send_limit + 64 * 1024;
   if (listener_ != nullptr)
     limit = std::max(limit, listener_->backlog * static_cast<uint32_t>(sizeof(Segment)));
+  // IP_MINTTL (RFC 5082).
+  if (segment->ttl < options_.plain.min_ttl) [[unlikely]] {
+    ++protocol_.counters().TcpExtTCPMinTTLDrop;
+    protocol_.segments().release(segment);
+    return;
+  }
   if (queue_bytes_ + cost > limit) {
     ++protocol_.counters().TcpExtTCPBacklogDrop;
     protocol_.segments().release(segment);

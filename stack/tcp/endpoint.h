@@ -74,6 +74,9 @@ class Endpoint final : public Socket,
   uint32_t receive_low_water() const override { return tcb_.rcv.low_water; }
   Duration receive_timeout() const override { return options_.receive_timeout; }
   Duration send_timeout() const override { return options_.send_timeout; }
+  bool tells_unread() const override { return options_.plain.tells_unread(); }
+  int peek_offset() const override { return options_.plain.peek_offset; }
+  void set_peek_offset(int offset) override { options_.plain.peek_offset = offset; }
 
   // --- for Protocol ---
   /// A segment came for it. Takes it over; drops it when the queue is full.
@@ -253,6 +256,8 @@ class Endpoint final : public Socket,
   IpAddress bound_address_;
   bool port_chosen_by_user_ = false;
   SocketOptions options_;
+  /// SO_COOKIE; 0 until it is asked for.
+  uint64_t cookie_ = 0;
 
   // Arrivals.
   SegmentQueue queue_;

@@ -11,7 +11,8 @@ namespace ustack::tcp {
 Status Endpoint::bind(const SocketAddress& local) {
   if (local.address.family() != family_) return Error{EAFNOSUPPORT};
   if (tcb_.state != State::closed || port_.bound()) return Error{EINVAL};
-  if (!local.address.is_unspecified() && !protocol_.network().is_own_address(local.address))
+  if (!local.address.is_unspecified() && !options_.plain.free_bind() &&
+      !protocol_.network().is_own_address(local.address))
     return Error{EADDRNOTAVAIL};
   // IP_BIND_ADDRESS_NO_PORT: the port is chosen by connect(2), which knows more.
   if (local.port == 0 && options_.bind_address_no_port) {
@@ -21,6 +22,7 @@ Status Endpoint::bind(const SocketAddress& local) {
   }
   port_.reuse_address = options_.reuse_address;
   port_.reuse_port = options_.reuse_port;
+  port_.range = options_.plain.port_range;
   port_.by_connect = false;
   Result<uint16_t> port = protocol_.bind_port(port_, local.address, local.port);
   if (!port.ok()) return port.error();
@@ -90,6 +92,7 @@ Status Endpoint::open_active(const SocketAddress& remote, bool with_data) {
   ConnectionId id{{route_.local(), local_.port}, {route_.remote(), remote.port}};
   iss_floor_.reset();
   if (!port_.bound()) {
+    port_.range = options_.plain.port_range;
     Result<uint16_t> port = protocol_.ephemeral_port(port_, id.local.address, id.remote);
     if (!port.ok()) return port.error();
     id.local.port = *port;
@@ -198,15 +201,16 @@ void Endpoint::handshake_done(Status status, bool passive) {
 /// stays.
 void Endpoint::reset_tcb() {
   struct Kept {
-    bool nodelay, cork;
+    bool nodelay, thin_linear, cork;
     uint32_t notsent_lowat, limit, low_water;
     bool limit_locked;
     std::string_view congestion;
-  } kept{tcb_.snd.nodelay,   tcb_.snd.cork,         tcb_.snd.notsent_lowat,     tcb_.rcv.limit,
-         tcb_.rcv.low_water, tcb_.rcv.limit_locked, tcb_.snd.congestion->name()};
+  } kept{tcb_.snd.nodelay, tcb_.snd.thin_linear, tcb_.snd.cork,         tcb_.snd.notsent_lowat,
+         tcb_.rcv.limit,   tcb_.rcv.low_water,   tcb_.rcv.limit_locked, tcb_.snd.congestion->name()};
   tcb_.~Tcb();
   new (&tcb_) Tcb(protocol_.context().blocks, protocol_.pieces(), protocol_.sent_segments());
   tcb_.snd.nodelay = kept.nodelay;
+  tcb_.snd.thin_linear = kept.thin_linear;
   tcb_.snd.cork = kept.cork;
   tcb_.snd.notsent_lowat = kept.notsent_lowat;
   tcb_.rcv.limit = kept.limit;

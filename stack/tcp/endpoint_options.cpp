@@ -21,6 +21,8 @@ namespace {
 
 // TCP_IS_MPTCP, which not every <linux/tcp.h> has.
 constexpr int kIsMptcp = 43;
+// As are these.
+constexpr int kThinLinearTimeouts = 16, kBufferLock = 72, kIpProtocol = 52;
 // Linux's floors: SOCK_MIN_SNDBUF and SOCK_MIN_RCVBUF.
 
 constexpr int kLeastSendBuffer = 4608, kLeastReceiveBuffer = 2304;
@@ -102,6 +104,8 @@ struct OptionTable {
 
   static Status set_send_buffer(Endpoint& ep, int value, int most) {
     // Doubled, since the accounting is by true size (socket(7)).
+    // A negative one counts as huge (sock_setsockopt: min_t(u32, ...)).
+    if (value < 0) value = INT_MAX;
     int limit = std::max(std::min(value, std::min(most, INT_MAX / 2)) * 2, kLeastSendBuffer);
     ep.options_.send_limit = static_cast<uint32_t>(limit);
     ep.options_.send_limit_locked = true;
@@ -109,6 +113,7 @@ struct OptionTable {
     return {};
   }
   static Status set_receive_buffer(Endpoint& ep, int value, int most) {
+    if (value < 0) value = INT_MAX;
     int limit = std::max(std::min(value, std::min(most, INT_MAX / 2)) * 2, kLeastReceiveBuffer);
     ep.tcb_.rcv.limit = static_cast<uint32_t>(limit);
     ep.tcb_.rcv.limit_locked = true;
@@ -273,6 +278,80 @@ struct OptionTable {
     return static_cast<int>(timestamp_clock(ep.protocol_.now(), ep.tcb_.ts_offset));
   }
 
+  // --- told as a structure ---
+  static Result<size_t> get_peer_name(Endpoint& ep, MutableBytes out) {
+    Result<SocketAddress> remote = ep.remote_address();
+    if (!remote.ok()) return remote.error();
+    sockaddr_in name{};
+    // sk_getsockopt: what is longer than the address is refused, unlike anywhere else.
+    if (out.size() > sizeof name) return Error{EINVAL};
+    name.sin_family = AF_INET;
+    store_be16(reinterpret_cast<std::byte*>(&name.sin_port), remote->port);
+    std::memcpy(&name.sin_addr, remote->address.data(), sizeof name.sin_addr);
+    return write_out(&name, sizeof name, out);
+  }
+  static Result<size_t> get_peer_credentials(Endpoint&, MutableBytes out) {
+    // Of a socket that has no process at the other end: nobody.
+    const int32_t nobody[3] = {0, -1, -1};
+    return write_out(nobody, sizeof nobody, out);
+  }
+  static Result<size_t> get_cookie(Endpoint& ep, MutableBytes out) {
+    if (out.size() < sizeof ep.cookie_) return Error{EINVAL};
+    if (ep.cookie_ == 0) ep.cookie_ = ++ep.protocol_.last_cookie;
+    return write_out(&ep.cookie_, sizeof ep.cookie_, out);
+  }
+  static Result<size_t> get_memory(Endpoint& ep, MutableBytes out) {
+    // SK_MEMINFO_RMEM_ALLOC, RCVBUF, WMEM_ALLOC, SNDBUF, FWD_ALLOC, WMEM_QUEUED, OPTMEM, BACKLOG, DROPS.
+    const uint32_t memory[9] = {ep.tcb_.rcv.buffer.true_size(),
+                                ep.tcb_.rcv.limit,
+                                0,
+                                ep.options_.send_limit,
+                                0,
+                                static_cast<uint32_t>(ep.tcb_.snd.buffer.true_size()),
+                                0,
+                                ep.queue_bytes_,
+                                0};
+    return write_out(memory, sizeof memory, out);
+  }
+  static Status set_time_stamping(Endpoint&, int value) {
+    // Nothing tells times of arrival: refused, but for what is off.
+    return value == 0 ? Status() : Status(Error{value < 0 ? EINVAL : ENOPROTOOPT});
+  }
+  static Result<size_t> get_two_zeros(Endpoint&, MutableBytes out) {
+    const int32_t none[2] = {0, 0};
+    return write_out(none, sizeof none, out);
+  }
+  static Status set_buffer_lock(Endpoint& ep, int value) {
+    if ((value & ~3) != 0) return Error{EINVAL};
+    ep.options_.send_limit_locked = (value & 1) != 0;
+    ep.tcb_.rcv.limit_locked = (value & 2) != 0;
+    return {};
+  }
+  static Status set_thin_linear(Endpoint& ep, int value) {
+    if (value < 0 || value > 1) return Error{EINVAL};
+    ep.tcb_.snd.thin_linear = value != 0;
+    return {};
+  }
+
+  // --- refused after a look at the length ---
+  template <size_t Bytes, int Code>
+  static Status refuse_structure(Endpoint&, ustack::Bytes value) {
+    return Error{value.size() < Bytes ? EINVAL : Code};
+  }
+  static Status set_device(Endpoint&, Bytes name) {
+    // An empty name takes a binding off; a device of that name the host doesn't have.
+    auto* text = reinterpret_cast<const char*>(name.data());
+    return name.empty() || text[0] == '\0' ? Status() : Status(Error{ENODEV});
+  }
+  static Status set_ip_options(Endpoint&, Bytes value) {
+    // None is ever sent.
+    return value.empty() ? Status() : Status(Error{EINVAL});
+  }
+  static Result<size_t> get_repair_window(Endpoint&, MutableBytes out) {
+    constexpr size_t kBytes = 20;  // tcp_repair_window
+    return Error{out.size() != kBytes ? EINVAL : EPERM};
+  }
+
   // --- Fast Open ---
   static bool before_connecting(const Endpoint& ep) {
     return ep.tcb_.state == State::closed || ep.tcb_.state == State::listen;
@@ -401,6 +480,34 @@ const OptionTable::Row OptionTable::kRows[] = {
     {.level = SOL_SOCKET,
      .name = SO_ACCEPTCONN,
      .get_int = [](Endpoint& ep) -> Result<int> { return ep.listener_ != nullptr ? 1 : 0; }},
+    {.level = SOL_SOCKET,
+     .name = SO_RCVTIMEO_NEW,
+     .set = &set_timeout<&SocketOptions::receive_timeout>,
+     .get = &get_timeout<&SocketOptions::receive_timeout>},
+    {.level = SOL_SOCKET,
+     .name = SO_SNDTIMEO_NEW,
+     .set = &set_timeout<&SocketOptions::send_timeout>,
+     .get = &get_timeout<&SocketOptions::send_timeout>},
+    {.level = SOL_SOCKET, .name = SO_TIMESTAMPING, .set_int = &set_time_stamping, .get = &get_two_zeros},
+    {.level = SOL_SOCKET, .name = SO_TIMESTAMPING_NEW, .set_int = &set_time_stamping, .get = &get_two_zeros},
+    {.level = SOL_SOCKET, .name = SO_PEERNAME, .get = &get_peer_name},
+    {.level = SOL_SOCKET, .name = SO_PEERCRED, .get = &get_peer_credentials},
+    {.level = SOL_SOCKET, .name = SO_COOKIE, .get = &get_cookie},
+    {.level = SOL_SOCKET, .name = SO_MEMINFO, .get = &get_memory},
+    {.level = SOL_SOCKET, .name = SO_TXTIME, .set_int = &refuse<EINVAL>, .get = &get_two_zeros},
+    {.level = SOL_SOCKET,
+     .name = kBufferLock,
+     .set_int = &set_buffer_lock,
+     .get_int = [](Endpoint& ep) -> Result<int> {
+       return (ep.options_.send_limit_locked ? 1 : 0) | (ep.tcb_.rcv.limit_locked ? 2 : 0);
+     }},
+    {.level = SOL_SOCKET, .name = SO_BINDTODEVICE, .set = &set_device, .get = &nothing},
+    // Filters: there is nothing that would run one.
+    {.level = SOL_SOCKET,
+     .name = SO_ATTACH_FILTER,
+     .set = &refuse_structure<16, ENOPROTOOPT>,
+     .get = &nothing},
+    {.level = SOL_SOCKET, .name = SO_ATTACH_REUSEPORT_CBPF, .set = &refuse_structure<16, ENOPROTOOPT>},
 
     // --- tcp(7) ---
     {.level = IPPROTO_TCP,
@@ -515,10 +622,13 @@ const OptionTable::Row OptionTable::kRows[] = {
                    int) { return Status(Error{ep.tcb_.state == State::closed ? EINVAL : EPERM}); },
      .get_int = &refuse_to_tell<EINVAL>},
     {.level = IPPROTO_TCP, .name = TCP_REPAIR_OPTIONS, .set_int = &refuse<EINVAL>},
+    {.level = IPPROTO_TCP, .name = TCP_REPAIR_WINDOW, .set_int = &refuse<EPERM>, .get = &get_repair_window},
     {.level = IPPROTO_TCP,
-     .name = TCP_REPAIR_WINDOW,
-     .set_int = &refuse<EPERM>,
-     .get_int = &refuse_to_tell<EPERM>},
+     .name = kThinLinearTimeouts,
+     .set_int = &set_thin_linear,
+     .get_int = [](Endpoint& ep) -> Result<int> { return ep.tcb_.snd.thin_linear ? 1 : 0; }},
+    {.level = IPPROTO_TCP, .name = TCP_MD5SIG, .set = &refuse_structure<216, ENOPROTOOPT>},
+    {.level = IPPROTO_TCP, .name = TCP_MD5SIG_EXT, .set = &refuse_structure<216, ENOPROTOOPT>},
     {.level = IPPROTO_TCP, .name = kIsMptcp, .get_int = &always<0>},
     {.level = IPPROTO_TCP, .name = TCP_FASTOPEN_KEY, .set = &set_fast_open_keys, .get = &get_fast_open_keys},
     {.level = IPPROTO_TCP,
@@ -535,6 +645,12 @@ const OptionTable::Row OptionTable::kRows[] = {
      .name = IP_TTL,
      .set_int = &set_ttl,
      .get_int = [](Endpoint& ep) -> Result<int> { return int{ep.ip_options().ttl}; }},
+    {.level = IPPROTO_IP, .name = IP_OPTIONS, .set = &set_ip_options, .get = &nothing},
+    {.level = IPPROTO_IP, .name = IP_PKTOPTIONS, .get = &nothing},
+    // ip_getsockopt: inet_num, which is the port.
+    {.level = IPPROTO_IP,
+     .name = kIpProtocol,
+     .get_int = [](Endpoint& ep) -> Result<int> { return int{ep.local_.port}; }},
     {.level = IPPROTO_IP, .name = IP_MTU, .get_int = &get_mtu},
     {.level = IPPROTO_IP,
      .name = IP_MTU_DISCOVER,
@@ -552,27 +668,25 @@ const OptionTable::Row* OptionTable::find(int level, int name) {
 
 Status Endpoint::set_option(int level, int name, Bytes value) {
   const OptionTable::Row* row = OptionTable::find(level, name);
-  if (row == nullptr || (row->set == nullptr && row->set_int == nullptr)) return Error{ENOPROTOOPT};
-  if (row->set != nullptr) return row->set(*this, value);
+  if (row != nullptr && row->set != nullptr) return row->set(*this, value);
   int number = 0;
   if (value.size() >= sizeof number)
     std::memcpy(&number, value.data(), sizeof number);
-  else if (level == IPPROTO_IP && !value.empty())
-    number = std::to_integer<int>(value[0]);  // ip(7) options may be a byte
-  else
+  else if (level == SOL_SOCKET || level == IPPROTO_TCP)
     return Error{EINVAL};
-  return row->set_int(*this, number);
+  else if (!value.empty())
+    number = std::to_integer<int>(value[0]);  // ip(7) options may be a byte, or nothing for 0
+  if (row == nullptr) return options_.plain.set(level, name, number, value.size());
+  return row->set_int != nullptr ? row->set_int(*this, number) : Status(Error{ENOPROTOOPT});
 }
 
 Result<size_t> Endpoint::get_option(int level, int name, MutableBytes out) {
   const OptionTable::Row* row = OptionTable::find(level, name);
-  if (row == nullptr || (row->get == nullptr && row->get_int == nullptr)) {
-    // As Linux, which looks for an unknown level in IP last (do_ip_getsockopt).
-    bool known = level == SOL_SOCKET || level == IPPROTO_TCP || level == IPPROTO_IP;
-    return Error{known ? ENOPROTOOPT : EOPNOTSUPP};
-  }
-  if (row->get != nullptr) return row->get(*this, out);
-  Result<int> number = row->get_int(*this);
+  // As Linux, which looks for an unknown level in IP last (do_ip_getsockopt).
+  if (level != SOL_SOCKET && level != IPPROTO_TCP && level != IPPROTO_IP) return Error{EOPNOTSUPP};
+  if (row != nullptr && row->get != nullptr) return row->get(*this, out);
+  if (row != nullptr && row->get_int == nullptr) return Error{ENOPROTOOPT};
+  Result<int> number = row != nullptr ? row->get_int(*this) : options_.plain.get(level, name);
   if (!number.ok()) return number.error();
   if (level == IPPROTO_IP && !out.empty() && out.size() < sizeof(int) && *number >= 0 && *number <= 255) {
     out[0] = static_cast<std::byte>(*number);

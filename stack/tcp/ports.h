@@ -21,11 +21,12 @@ class PortSelector {
   explicit PortSelector(RandomSource& random);
 
   /// A port of Settings::ip_local_port_range for which is_free(port) is true; each is tried once. `remote` is
-  /// unspecified for bind(2) to port 0. EADDRNOTAVAIL: all are taken (bind(2) makes EADDRINUSE of it).
+  /// unspecified for bind(2) to port 0. `range`: IP_LOCAL_PORT_RANGE, whose ends count where they are within
+  /// the host's range. EADDRNOTAVAIL: all are taken (bind(2) makes EADDRINUSE of it).
   template <typename IsFree>
   Result<uint16_t> select(const Settings& settings, const IpAddress& local, const SocketAddress& remote,
-                          IsFree&& is_free) {
-    Walk walk = begin(settings, local, remote);
+                          IsFree&& is_free, int32_t range = 0) {
+    Walk walk = begin(settings, local, remote, range);
     for (uint32_t i = 0; i < walk.count; ++i) {
       uint16_t port = walk.port(i);
       if (!is_free(port)) continue;
@@ -43,7 +44,8 @@ class PortSelector {
     uint32_t slot;
     uint16_t port(uint32_t i) const { return static_cast<uint16_t>(first + (offset + counter + i) % count); }
   };
-  Walk begin(const Settings& settings, const IpAddress& local, const SocketAddress& remote) const;
+  Walk begin(const Settings& settings, const IpAddress& local, const SocketAddress& remote,
+             int32_t range) const;
 
   SipKey offset_secret_;
   SipKey slot_secret_;

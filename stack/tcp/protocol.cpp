@@ -63,9 +63,9 @@ void Protocol::destroy_time_wait(TimeWait& time_wait) { time_waits_.destroy(&tim
 Result<uint16_t> Protocol::bind_port(PortHolder& holder, const IpAddress& address, uint16_t port) {
   holder.by_connect = false;
   if (port == 0) {
-    Result<uint16_t> chosen = selector_.select(settings(), address, SocketAddress{}, [&](uint16_t candidate) {
-      return ports_.free_for_bind(candidate);
-    });
+    Result<uint16_t> chosen = selector_.select(
+        settings(), address, SocketAddress{},
+        [&](uint16_t candidate) { return ports_.free_for_bind(candidate); }, holder.range);
     if (!chosen.ok()) return Error{EADDRINUSE};
     port = *chosen;
   } else if (ports_.conflicts(holder, address, port)) {
@@ -78,11 +78,14 @@ Result<uint16_t> Protocol::bind_port(PortHolder& holder, const IpAddress& addres
 Result<uint16_t> Protocol::ephemeral_port(PortHolder& holder, const IpAddress& local,
                                           const SocketAddress& remote) {
   bool loopback = network_.is_own_address(remote.address);
-  Result<uint16_t> port = selector_.select(settings(), local, remote, [&](uint16_t candidate) {
-    if (!ports_.free_for_connect(candidate)) return false;
-    Connection* owner = connections_.find({{local, candidate}, remote});
-    return owner == nullptr || reusable(*owner, loopback);
-  });
+  Result<uint16_t> port = selector_.select(
+      settings(), local, remote,
+      [&](uint16_t candidate) {
+        if (!ports_.free_for_connect(candidate)) return false;
+        Connection* owner = connections_.find({{local, candidate}, remote});
+        return owner == nullptr || reusable(*owner, loopback);
+      },
+      holder.range);
   if (!port.ok()) return port;
   holder.by_connect = true;
   if (Status status = ports_.claim(holder, local, *port); !status.ok()) return status.error();

@@ -127,6 +127,8 @@ class Protocol final : public TransportProtocol {
   void mend();
   /// The endpoint that is being changed outside of its fiber.
   Endpoint* changing = nullptr;
+  /// SO_COOKIE.
+  uint64_t last_cookie = 0;
 
   /// The host is being taken down: nothing is sent any more.
   bool ending() const { return ending_; }

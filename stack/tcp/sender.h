@@ -70,6 +70,8 @@ class Sender {
   bool ecn = false;
 
   // --- options of the socket ---
+  /// TCP_THIN_LINEAR_TIMEOUTS.
+  bool thin_linear = false;
   bool nodelay = false;
   bool cork = false;
   /// MSG_MORE of the last send.

@@ -207,7 +207,12 @@ RecoveryEvents Sender::on_rto(Instant now) {
   recovery_.on_timeout(position(now), timeouts_ > 0, events);
   ++timeouts_;
   if (first_retransmit_ == kNever) first_retransmit_ = now;
-  rtt.back_off();
+  // tcp_retransmit_timer, tcp_stream_is_thin: a thin stream's time-outs don't double, six times.
+  constexpr uint32_t kThinSegments = 4, kThinRetries = 6;
+  if (thin_linear && flight_.outstanding_segments() < kThinSegments && timeouts_ <= kThinRetries)
+    rtt.undo_back_off();
+  else
+    rtt.back_off();
   rto_deadline = now + rtt.rto();
   return events;
 }

@@ -7,6 +7,7 @@
 #include "stack/base/time.h"
 #include "stack/settings.h"
 #include "stack/tcp/fast_open.h"
+#include "stack/tcp/plain_options.h"
 
 namespace ustack::tcp {
 
@@ -66,6 +67,9 @@ struct SocketOptions {
   PmtuDiscovery pmtu_discovery = PmtuDiscovery::want;
   bool bind_address_no_port = false;
   bool receive_errors = false;
+
+  /// All that are a number and no more.
+  PlainOptions plain{};
 };
 
 }  // namespace ustack::tcp

@@ -27,6 +27,21 @@ TEST(TcpPorts, AreInTheRange) {
   }
 }
 
+TEST(TcpPorts, SocketsOwnRangeCountsWithinTheHosts) {
+  test::SeededRandom random(1);
+  PortSelector selector(random);
+  Settings settings;
+  auto range = [](uint32_t lowest, uint32_t highest) { return static_cast<int32_t>(lowest | highest << 16); };
+  for (int i = 0; i < 100; ++i) {
+    uint16_t port = *selector.select(settings, kLocal, kRemote, any, range(40000, 40009));
+    EXPECT_GE(port, 40000);
+    EXPECT_LE(port, 40009);
+    EXPECT_GE(*selector.select(settings, kLocal, kRemote, any, range(60000, 0)), 60000);
+    EXPECT_LE(*selector.select(settings, kLocal, kRemote, any, range(0, 32770)), 32770);
+    EXPECT_GE(*selector.select(settings, kLocal, kRemote, any, range(1000, 65535)), 32768);
+  }
+}
+
 TEST(TcpPorts, GoUpForOneDestination) {
   test::SeededRandom random(2);
   PortSelector selector(random);

@@ -200,6 +200,22 @@ TEST_F(TcpSender, RetransmissionTimerDoubles) {
   EXPECT_EQ(snd().rto_deadline, kNever);
 }
 
+TEST_F(TcpSender, ThinStreamsTimeOutsAreLinearSixTimes) {
+  connect();
+  constexpr int kThinLinearTimeouts = 16;
+  ASSERT_TRUE(socket.set(IPPROTO_TCP, kThinLinearTimeouts, 1).ok());
+  write(500);
+  EXPECT_EQ(sent(), Sent{"0+500"});
+  Instant begin = peer->now();
+  std::vector<int64_t> at;
+  for (int i = 0; i < 9; ++i) {
+    ASSERT_TRUE(peer->advance_until_sent(100s));
+    EXPECT_EQ(sent(), Sent{"0+500"});
+    at.push_back((peer->now() - begin) / 100ms);
+  }
+  EXPECT_EQ(at, (std::vector<int64_t>{2, 4, 6, 8, 10, 12, 14, 18, 26}));
+}
+
 TEST_F(TcpSender, GivesUpByRetries2) {
   TcpPeer::Options options;
   options.settings.tcp_retries2 = 3;
