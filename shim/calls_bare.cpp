@@ -1,10 +1,13 @@
-// Hooks of prctl() and syscall(): a process that restricts itself (sandbox.h), and one that forks without
-// libc, as vsftpd does to get namespaces of its own.
+// Hooks of prctl() and syscall(): a process that restricts itself (sandbox.h), one that forks without
+// libc, as vsftpd does to get namespaces of its own, and calls for which there is a hook of libc's entry.
 #include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
 
 #include <cerrno>
+#include <optional>
+#include <type_traits>
+#include <utility>
 
 #include "io/syscalls.h"
 #include "shim/hooks.h"
@@ -12,6 +15,15 @@
 #include "shim/sandbox.h"
 #include "shim/scope.h"
 #include "shim/thread.h"
+
+// Those whose hook takes the system call's own arguments.
+// clang-format off
+#define USTACK_BARE_CALLS(X) \
+  X(socket) X(bind) X(listen) X(accept) X(accept4) X(connect) X(shutdown) X(getsockname) \
+  X(getpeername) X(getsockopt) X(setsockopt) X(read) X(readv) X(write) X(writev) X(recvfrom) \
+  X(recvmsg) X(recvmmsg) X(sendto) X(sendmsg) X(sendmmsg) X(sendfile) X(fcntl) X(ioctl) \
+  X(epoll_create1) X(epoll_ctl) X(close) X(close_range) X(dup) X(dup3) X(splice)
+// clang-format on
 
 namespace ustack::shim {
 
@@ -59,6 +71,56 @@ long fork_bare(long (&arguments)[5]) {
   return -1;
 }
 
+/// A hook called with the words of a system call.
+template <typename Return, typename... Parameters>
+long call_hook(Return (*hook)(Parameters...), const long (&words)[6]) {
+  auto as = []<typename T>(T*, long word) -> T {
+    if constexpr (std::is_pointer_v<T>)
+      return reinterpret_cast<T>(word);  // NOLINT(performance-no-int-to-ptr)
+    else
+      return static_cast<T>(word);
+  };
+  return [&]<size_t... I>(std::index_sequence<I...>) {
+    return static_cast<long>(hook(as(static_cast<Parameters*>(nullptr), words[I])...));
+  }
+  (std::index_sequence_for<Parameters...>());
+}
+
+/// Sockets' calls that take the same arguments as libc's entries of that name; and of those that libc's
+/// entries give another face, what is asked for most.
+std::optional<long> call_socket_hook(long number, const long (&words)[6]) {
+  switch (number) {
+#define USTACK_CALL(name) \
+  case SYS_##name:        \
+    return call_hook(&hook::name, words);
+    USTACK_BARE_CALLS(USTACK_CALL)
+#undef USTACK_CALL
+#ifdef SYS_poll
+    case SYS_poll:
+      return call_hook(&hook::poll, words);
+    case SYS_select:
+      return call_hook(&hook::select, words);
+    case SYS_epoll_create:
+      return call_hook(&hook::epoll_create, words);
+    case SYS_epoll_wait:
+      return call_hook(&hook::epoll_wait, words);
+    case SYS_dup2:
+      return call_hook(&hook::dup2, words);
+#endif
+    case SYS_epoll_pwait:
+      // Without a mask; the kernel's has another size than libc's.
+      if (words[4] != 0) return std::nullopt;
+      return hook::epoll_pwait(static_cast<int>(words[0]), reinterpret_cast<epoll_event*>(words[1]),
+                               static_cast<int>(words[2]), static_cast<int>(words[3]), nullptr);
+    case SYS_ppoll:
+      if (words[3] != 0) return std::nullopt;
+      return hook::ppoll(reinterpret_cast<pollfd*>(words[0]), static_cast<nfds_t>(words[1]),
+                         reinterpret_cast<const timespec*>(words[2]), nullptr);
+    default:
+      return std::nullopt;
+  }
+}
+
 }  // namespace
 
 namespace hook {
@@ -85,6 +147,8 @@ long syscall(long number, long a, long b, long c, long d, long e, long f) {
     };
     return sandbox::put_on(reinterpret_cast<const sock_fprog*>(c), static_cast<unsigned long>(b), install);
   }
+  if (!Scope::inside())
+    if (std::optional<long> result = call_socket_hook(number, {a, b, c, d, e, f})) return *result;
   return real::syscall(number, a, b, c, d, e, f);
 }
 
