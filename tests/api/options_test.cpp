@@ -207,6 +207,15 @@ TEST(Control, ItIsASocketAndNoTerminal) {
   EXPECT_EQ(errno, ENOTTY);
 }
 
+TEST(Control, TypeOfADescriptor) {
+  Fd fd = tcp();
+  EXPECT_EQ(isfdtype(fd, S_IFSOCK), 1);
+  EXPECT_EQ(isfdtype(fd, S_IFREG), 0);
+  char target[64] = {};
+  ASSERT_GT(readlink(("/proc/self/fd/" + std::to_string(int{fd})).c_str(), target, sizeof target - 1), 0);
+  EXPECT_EQ(std::string(target).substr(0, 8), "socket:[");
+}
+
 TEST(Control, UnknownRequests) {
   Fd fd = tcp();
   EXPECT_FAILS(ENOTTY, ioctl(fd, TCGETS, nullptr));
