@@ -4,6 +4,8 @@
 #include <limits>
 #include <span>
 
+#include "stack/tcp/congestion.h"
+
 namespace ustack {
 
 namespace {
@@ -96,6 +98,17 @@ Status set_fastopen_key(std::string_view text, Settings& settings) {
   return {};
 }
 
+Status set_congestion_control(std::string_view text, Settings& settings) {
+  while (!text.empty() && is_space(text.front())) text.remove_prefix(1);
+  while (!text.empty() && is_space(text.back())) text.remove_suffix(1);
+  for (const tcp::CongestionAlgorithm& algorithm : tcp::congestion_algorithms()) {
+    if (algorithm.name != text) continue;
+    settings.tcp_congestion_control = algorithm.name;
+    return {};
+  }
+  return Error{EINVAL};
+}
+
 template <size_t N>
 bool ascending(const std::array<int32_t, N>& values) {
   for (size_t i = 1; i < N; ++i)
@@ -129,6 +142,7 @@ Status Settings::set(std::string_view name, std::string_view value) {
   // ip-sysctl: the first must be less than the last.
   if (name == "net.ipv4.ip_local_port_range") return set_ascending(value, 1, 65535, ip_local_port_range);
   if (name == "net.ipv4.tcp_fastopen_key") return set_fastopen_key(value, *this);
+  if (name == "net.ipv4.tcp_congestion_control") return set_congestion_control(value, *this);
   return Error{ENOENT};
 }
 

@@ -79,13 +79,15 @@ struct Settings {
   std::array<int32_t, 3> tcp_wmem{4096, 16384, 4194304};
   /// net.ipv4.ip_local_port_range: first and last ephemeral port.
   std::array<int32_t, 2> ip_local_port_range{32768, 60999};
+  /// net.ipv4.tcp_congestion_control: what a new socket starts with; a name of tcp::congestion_algorithms().
+  std::string_view tcp_congestion_control = "cubic";
   /// net.ipv4.tcp_fastopen_key: one or two keys of 16 bytes as Linux writes them (RFC 7413's server secret);
   /// none: the host draws one.
   std::array<std::byte, 32> tcp_fastopen_key{};
   uint8_t tcp_fastopen_keys = 0;
 
   /// Sets one by its Linux name from text as in sysctl.conf ("4096 131072 6291456"). ENOENT: no such setting
-  /// here; EINVAL: not a number or out of bounds.
+  /// here; EINVAL: not a number, out of bounds, no such algorithm.
   Status set(std::string_view name, std::string_view value);
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <new>
 
+#include "stack/tcp/cubic.h"
 #include "stack/tcp/reno.h"
 
 namespace ustack::tcp {
@@ -17,6 +18,7 @@ CongestionControl* construct(void* storage) {
 
 /// The first is the default.
 constexpr CongestionAlgorithm kAlgorithms[] = {
+    {"cubic", construct<Cubic>},
     {"reno", construct<Reno>},
 };
 

@@ -158,7 +158,7 @@ inline bool is_cwnd_limited(const CongestionControl& control, uint32_t max_in_fl
 class CongestionSlot {
  public:
   static constexpr size_t kBytes = 256;
-  /// Starts with the default, reno.
+  /// Starts with the default, cubic.
   CongestionSlot();
   CongestionSlot(const CongestionSlot&) = delete;
   CongestionSlot& operator=(const CongestionSlot&) = delete;

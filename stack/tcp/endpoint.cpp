@@ -21,6 +21,7 @@ Endpoint::Endpoint(Protocol& protocol, Family family)
       idle_(*this) {
   tcb_.rcv.limit = static_cast<uint32_t>(protocol.settings().tcp_rmem[1]);
   options_.send_limit = static_cast<uint32_t>(protocol.settings().tcp_wmem[1]);
+  (void)tcb_.snd.congestion.select(protocol.settings().tcp_congestion_control);
   idle_.add(notification_, kNotification);
   idle_.add(new_segment_, kNewSegment);
   idle_.add(resend_, kResend);

@@ -24,6 +24,8 @@ TEST(Settings, SetsANumberAndToleratesWhiteSpace) {
 TEST(Settings, SetsTriplesAndPairs) {
   Settings settings;
   EXPECT_TRUE(settings.set("net.ipv4.tcp_rmem", "4096 65536\t8388608").ok());
+  EXPECT_TRUE(settings.set("net.ipv4.tcp_congestion_control", " reno\n").ok());
+  EXPECT_EQ(settings.tcp_congestion_control, "reno");
   EXPECT_EQ(settings.tcp_rmem, (std::array<int32_t, 3>{4096, 65536, 8388608}));
   EXPECT_TRUE(settings.set("net.ipv4.tcp_wmem", "1 2 3").ok());
   EXPECT_EQ(settings.tcp_wmem, (std::array<int32_t, 3>{1, 2, 3}));
@@ -48,6 +50,9 @@ TEST(Settings, RejectsWhatIsOutOfBounds) {
   EXPECT_EQ(settings.set("net.ipv4.ip_local_port_range", "10 65536").code(), EINVAL);
   EXPECT_EQ(settings.set("net.ipv4.ip_local_port_range", "5 4").code(), EINVAL);
   EXPECT_EQ(settings.set("net.ipv4.tcp_rmem", "4096 131072").code(), EINVAL);
+  EXPECT_EQ(settings.set("net.ipv4.tcp_congestion_control", "vegas").code(), EINVAL);
+  EXPECT_EQ(settings.set("net.ipv4.tcp_congestion_control", "").code(), EINVAL);
+  EXPECT_EQ(settings.tcp_congestion_control, "cubic");
   EXPECT_EQ(settings.set("net.ipv4.tcp_rmem", "1 2 3 4").code(), EINVAL);
   EXPECT_EQ(settings.set("net.ipv4.tcp_rmem", "3 2 1").code(), EINVAL);
   EXPECT_EQ(settings.tcp_rmem, Settings().tcp_rmem);

@@ -9,7 +9,10 @@ constexpr uint32_t kMss = 1000;
 
 class TcpReno : public ::testing::Test {
  protected:
-  TcpReno() { slot_->on_connected(kMss, false, now_); }
+  TcpReno() {
+    EXPECT_TRUE(slot_.select("reno").ok());
+    slot_->on_connected(kMss, false, now_);
+  }
 
   void ack(uint32_t bytes) {
     AckSample sample;
@@ -203,7 +206,8 @@ TEST_F(TcpReno, AnotherMssKeepsTheNumberOfSegments) {
 
 TEST(TcpCongestion, IsSelectedByName) {
   CongestionSlot slot;
-  EXPECT_EQ(slot->name(), "reno");
+  EXPECT_EQ(slot->name(), "cubic");
+  EXPECT_TRUE(slot.select("reno").ok());
   slot->on_connected(kMss, false, {});
   slot->on_congestion_event(CongestionCause::loss, 8 * kMss, {});
   slot->set_cwnd(4 * kMss);
@@ -219,6 +223,7 @@ TEST(TcpCongestion, IsSelectedByName) {
     EXPECT_TRUE(slot.select(algorithm.name).ok());
     EXPECT_EQ(slot->name(), algorithm.name);
   }
+  EXPECT_TRUE(slot.select("reno").ok());
   LogLine line;
   line << *slot;
   EXPECT_EQ(line.text(), "reno cwnd 4000 ssthresh 4000");

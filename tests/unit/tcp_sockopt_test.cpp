@@ -255,6 +255,9 @@ TEST(TcpSockopt, Congestion) {
   auto set = [&](std::string_view name) {
     return socket->set_option(IPPROTO_TCP, TCP_CONGESTION, std::as_bytes(std::span(name))).code();
   };
+  char first[16] = {};
+  EXPECT_TRUE(socket->get_option(IPPROTO_TCP, TCP_CONGESTION, std::as_writable_bytes(std::span(first))).ok());
+  EXPECT_STREQ(first, "cubic") << "net.ipv4.tcp_congestion_control";
   EXPECT_EQ(set("reno"), 0);
   EXPECT_EQ(set(std::string_view("reno\0junk", 9)), 0);
   EXPECT_EQ(set("nonesuch"), ENOENT);
