@@ -304,11 +304,11 @@ TEST_F(TcpSender, ThreeDuplicateAcksRetransmit) {
   ack(0);
   EXPECT_EQ(sent(), Sent{"0+1000"});
   EXPECT_EQ(snd().congestion_state(), tcp::CongestionState::recovery);
-  EXPECT_EQ(snd().congestion->ssthresh(), 5000u);
+  EXPECT_EQ(snd().congestion->ssthresh(), 7000u) << "CUBIC's beta";
   EXPECT_EQ(peer->counters().TcpExtTCPFastRetrans, 1u);
   ack(10000);
   EXPECT_EQ(snd().congestion_state(), tcp::CongestionState::open);
-  EXPECT_EQ(snd().cwnd(), 5000u);
+  EXPECT_EQ(snd().cwnd(), 7000u);
 }
 
 TEST_F(TcpSender, LimitedTransmit) {
