@@ -135,10 +135,12 @@ int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigne
 }
 
 long syscall(long number, long a, long b, long c, long d, long e, long f) {
-  if (is_fork(number, a, b)) real::resolve();
-  if (is_fork(number, a, b) && concerns_us()) {
-    long arguments[] = {a, b, c, d, e};
-    return fork_bare(arguments);
+  if (is_fork(number, a, b)) {
+    real::resolve();
+    if (concerns_us()) {
+      long arguments[] = {a, b, c, d, e};
+      return fork_bare(arguments);
+    }
   }
   if (number == SYS_seccomp && a == SECCOMP_SET_MODE_FILTER && concerns_us()) {
     auto install = [](const sock_fprog* program, unsigned long flags) -> long {

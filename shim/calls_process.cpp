@@ -146,7 +146,6 @@ namespace hook {
 
 pid_t fork() {
   // Our fork handlers (start_up.cpp) do the work, also for forks inside libc.
-  real::resolve();
   pid_t pid = real::fork();
   if (pid != 0) Process::fork_returned(pid);
   return pid;

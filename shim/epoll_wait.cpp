@@ -37,10 +37,10 @@ Status checked(long result) { return result < 0 ? Status(Error{static_cast<int>(
 // ---------------------------------------------------------------
 
 constexpr int kFree = -1;
-/// The epoll descriptors that threads wait on in the kernel. Those beyond the slots are not recalled.
 struct Slot : std::atomic<int> {
   constexpr Slot() : std::atomic<int>(kFree) {}
 };
+/// The epoll descriptors that threads wait on in the kernel. Those beyond the slots are not recalled.
 struct Slots {
   std::array<Slot, 64> fds;
 };

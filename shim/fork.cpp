@@ -23,6 +23,7 @@
 #include "shim/keeper.h"
 #include "shim/process.h"
 #include "shim/process_state.h"
+#include "shim/real.h"
 #include "shim/scope.h"
 #include "shim/signals.h"
 #include "shim/thread.h"
@@ -139,6 +140,7 @@ void Process::late_child() {
 bool Process::is_late_child() { return process_state().generation != io::fork_generation(); }
 
 void Process::before_fork() {
+  real::resolve();  // the child of a threaded program is not to find itself in the dynamic linker
   process_state().start_lock.lock();  // a host in the making by another thread is waited for
   if (shared_host == nullptr) return;
   enter_library();

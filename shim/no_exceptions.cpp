@@ -2,7 +2,6 @@
 // process in any case. libstdc++'s own would bring the unwinder, a demangler and an emergency pool along,
 // which takes 72 KB from the allocator of every program when the library is loaded. Part of libustack.so
 // only: tests keep what the sanitizers put there.
-#include <cstdarg>
 #include <cstdlib>
 #include <new>
 #include <string_view>

@@ -101,12 +101,10 @@ Status set_fastopen_key(std::string_view text, Settings& settings) {
 Status set_congestion_control(std::string_view text, Settings& settings) {
   while (!text.empty() && is_space(text.front())) text.remove_prefix(1);
   while (!text.empty() && is_space(text.back())) text.remove_suffix(1);
-  for (const tcp::CongestionAlgorithm& algorithm : tcp::congestion_algorithms()) {
-    if (algorithm.name != text) continue;
-    settings.tcp_congestion_control = algorithm.name;
-    return {};
-  }
-  return Error{EINVAL};
+  const tcp::CongestionAlgorithm* algorithm = tcp::find_congestion_algorithm(text);
+  if (algorithm == nullptr) return Error{EINVAL};
+  settings.tcp_congestion_control = algorithm->name;
+  return {};
 }
 
 template <size_t N>

@@ -26,6 +26,12 @@ constexpr CongestionAlgorithm kAlgorithms[] = {
 
 std::span<const CongestionAlgorithm> congestion_algorithms() { return kAlgorithms; }
 
+const CongestionAlgorithm* find_congestion_algorithm(std::string_view name) {
+  for (const CongestionAlgorithm& algorithm : kAlgorithms)
+    if (algorithm.name == name) return &algorithm;
+  return nullptr;
+}
+
 void CongestionControl::on_undo(Instant) {
   cwnd_ = std::max(cwnd_, prior_cwnd_);
   ssthresh_ = std::max(ssthresh_, prior_ssthresh_);
@@ -57,21 +63,19 @@ uint32_t CongestionControl::initial_window() const { return tcp::initial_window(
 CongestionSlot::CongestionSlot() : control_(kAlgorithms[0].construct(storage_.data())) {}
 
 Status CongestionSlot::select(std::string_view name) {
-  for (const CongestionAlgorithm& algorithm : kAlgorithms) {
-    if (algorithm.name != name) continue;
-    uint32_t mss = control_->mss_, cwnd = control_->cwnd_, ssthresh = control_->ssthresh_,
-             clamp = control_->clamp_;
-    uint32_t prior_cwnd = control_->prior_cwnd_, prior_ssthresh = control_->prior_ssthresh_;
-    control_ = algorithm.construct(storage_.data());
-    control_->mss_ = mss;
-    control_->cwnd_ = cwnd;
-    control_->ssthresh_ = ssthresh;
-    control_->clamp_ = clamp;
-    control_->prior_cwnd_ = prior_cwnd;
-    control_->prior_ssthresh_ = prior_ssthresh;
-    return {};
-  }
-  return Error{ENOENT};
+  const CongestionAlgorithm* algorithm = find_congestion_algorithm(name);
+  if (algorithm == nullptr) return Error{ENOENT};
+  uint32_t mss = control_->mss_, cwnd = control_->cwnd_, ssthresh = control_->ssthresh_,
+           clamp = control_->clamp_;
+  uint32_t prior_cwnd = control_->prior_cwnd_, prior_ssthresh = control_->prior_ssthresh_;
+  control_ = algorithm->construct(storage_.data());
+  control_->mss_ = mss;
+  control_->cwnd_ = cwnd;
+  control_->ssthresh_ = ssthresh;
+  control_->clamp_ = clamp;
+  control_->prior_cwnd_ = prior_cwnd;
+  control_->prior_ssthresh_ = prior_ssthresh;
+  return {};
 }
 
 LogLine& operator<<(LogLine& line, const CongestionControl& control) {

@@ -181,6 +181,8 @@ struct CongestionAlgorithm {
   CongestionControl* (*construct)(void* storage);
 };
 std::span<const CongestionAlgorithm> congestion_algorithms();
+/// nullptr: no algorithm of that name.
+const CongestionAlgorithm* find_congestion_algorithm(std::string_view name);
 
 /// reno cwnd 14480 ssthresh 7240.
 LogLine& operator<<(LogLine& line, const CongestionControl& control);

@@ -23,30 +23,20 @@ uint32_t times_beta(uint32_t bytes) { return static_cast<uint32_t>(uint64_t{byte
 }  // namespace
 
 void Cubic::on_connected(uint32_t mss, bool syn_lost, Instant) {
-  mss_ = mss;
-  ssthresh_ = kUnlimited;
+  start(mss, syn_lost);
   curve_ = before_ = {};
   hystart_ = {};
   owed_ = reno_owed_ = 0;
-  after_rto_ = false;
-  // RFC 6928, 2, as for Reno.
-  set_cwnd(syn_lost ? mss : initial_window());
 }
 
 void Cubic::on_ack(const AckSample& sample) {
   if (sample.in_recovery) return;
   uint32_t acked = sample.acked;
   if (in_slow_start()) {
-    // HyStart++ is for the initial slow start (RFC 9406, 4.3); later ones know ssthresh.
-    bool initial = ssthresh_ == kUnlimited && !after_rto_;
-    if (sample.cwnd_limited) {
-      // Bytes are counted without limit L (RFC 9406, 4.2), as Reno does and Linux: superframes are
-      // acknowledged 40 segments at once. After a time-out L is 1 MSS.
-      uint32_t counted = after_rto_ ? std::min(acked, mss_) : initial ? hystart_.growth(acked) : acked;
-      uint32_t growth = std::min(counted, ssthresh_ - cwnd_);
-      set_cwnd(cwnd_ + growth);
-      acked = initial ? 0 : counted - growth;
-    }
+    // HyStart++ is for the initial slow start (RFC 9406, 4.3); later ones know ssthresh. Its limit L (4.2) is
+    // left out as slow_start() says.
+    bool initial = ssthresh_ == kUnlimited && !after_rto();
+    if (sample.cwnd_limited) acked = slow_start(initial ? hystart_.growth(acked) : acked);
     if (initial) {
       hystart_.on_ack(sample);
       if (hystart_.phase() == HyStart::Phase::done) ssthresh_ = cwnd_;
@@ -121,20 +111,12 @@ void Cubic::on_rto(uint32_t in_flight, bool repeated, Instant) {
   // 4.8: the next stage of congestion avoidance begins with K = 0.
   curve_.w_max = 0;
   curve_.epoch = kNever;
-  cwnd_ = mss_;
-  after_rto_ = true;
-}
-
-void Cubic::on_recovery_exit(uint32_t, Instant) {
-  // As Reno: RFC 6582, 3.2. After a time-out slow start has set cwnd.
-  if (!after_rto_) cwnd_ = ssthresh_;
-  after_rto_ = false;
+  lose_all();
 }
 
 void Cubic::on_undo(Instant now) {
-  CongestionControl::on_undo(now);
+  LossBased::on_undo(now);
   curve_ = before_;
-  after_rto_ = false;
 }
 
 void Cubic::on_transmit_start(Duration idle, Instant now) {

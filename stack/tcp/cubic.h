@@ -1,20 +1,19 @@
 // CUBIC (RFC 9438) with HyStart++ (RFC 9406), the default as in Linux.
 #pragma once
 
-#include "stack/tcp/congestion.h"
 #include "stack/tcp/hystart.h"
+#include "stack/tcp/loss_based.h"
 
 namespace ustack::tcp {
 
 /// Windows are bytes, time is whole milliseconds: no floating point.
-class Cubic final : public CongestionControl {
+class Cubic final : public LossBased {
  public:
   std::string_view name() const override { return "cubic"; }
   void on_connected(uint32_t mss, bool syn_lost, Instant now) override;
   void on_ack(const AckSample& sample) override;
   void on_congestion_event(CongestionCause cause, uint32_t in_flight, Instant now) override;
   void on_rto(uint32_t in_flight, bool repeated, Instant now) override;
-  void on_recovery_exit(uint32_t in_flight, Instant now) override;
   void on_undo(Instant now) override;
   void on_transmit_start(Duration idle, Instant now) override;
 
@@ -48,7 +47,6 @@ class Cubic final : public CongestionControl {
   HyStart hystart_{};
   /// Fractions of a byte that cwnd and W_est are still owed.
   uint64_t owed_ = 0, reno_owed_ = 0;
-  bool after_rto_ = false;  // until on_recovery_exit()
 };
 
 }  // namespace ustack::tcp
