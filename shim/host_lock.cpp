@@ -33,8 +33,8 @@ struct Ending {
 
 /// Sleepers of another process that only its own events wake, which this one (the keeper) doesn't have. While
 /// somebody sleeps there is a driver, or one is about to be; it wakes them when it drops the lock.
-void leave_to_driver(SharedHost& shared, IntrusiveList<Waiter, PendingWake>& sleepers) {
-  shared.wakes.splice_back(sleepers);
+void leave_to_driver(SharedHost& shared) {
+  shared.wakes.splice_back(shared.wakes_elsewhere);
   Waiter* driver = shared.driver;
   if (driver != nullptr && driver->asleep && driver->word.exchange(1) == 0)
     Ending{&driver->word, driver->event}();
@@ -110,11 +110,10 @@ void lock_host(SharedHost& shared) {
 void drop(SharedHost& shared) {
   Ending endings[kEndings];
   int count = 0;
-  IntrusiveList<Waiter, PendingWake> others;
   while (Waiter* waiter = shared.wakes.pop_front()) {
     Ending ending{&waiter->word, waiter->event};
     if (!ending.possible()) {
-      others.push_back(*waiter);
+      shared.wakes_elsewhere.push_back(*waiter);
       continue;
     }
     if (count < kEndings)
@@ -122,8 +121,8 @@ void drop(SharedHost& shared) {
     else
       ending();
   }
-  if (!others.empty()) [[unlikely]]
-    leave_to_driver(shared, others);
+  if (!shared.wakes_elsewhere.empty()) [[unlikely]]
+    leave_to_driver(shared);
   std::atomic_signal_fence(std::memory_order_seq_cst);
   shared.changing = false;
   pthread_mutex_unlock(&shared.lock);

@@ -100,6 +100,8 @@ std::optional<io::OpenError> make_host(ProcessState& state) {
   if (head == nullptr) return no_memory();
   auto* shared = new (head) SharedHost;
   shared->initialise_locks();
+  shared->journal.begin = static_cast<std::byte*>(head);
+  shared->journal.end = static_cast<std::byte*>(region->base()) + region->size();
   list_journal = &shared->journal;
   shared->region = region;
   shared->arena = SharedArena::create(region->base(), region->size(), *region);

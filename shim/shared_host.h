@@ -74,6 +74,8 @@ struct SharedHost {
   IntrusiveList<Waiter> sleepers;
   /// Waiters whose word was set, to be woken when the lock is dropped.
   IntrusiveList<Waiter, PendingWake> wakes;
+  /// Those among them that only the driver can wake, while the lock is dropped.
+  IntrusiveList<Waiter, PendingWake> wakes_elsewhere;
 
   IntrusiveList<Attachment> attached;
   /// How many there are, and how many of them have not ended.

@@ -15,6 +15,14 @@ struct ListJournal {
     Links* next;
     Links* prev;
   };
+  /// The memory that outlives a process. Lists elsewhere, on stacks for one, die with theirs: a step of such
+  /// an item isn't noted, and their ends of a step aren't finished.
+  const std::byte* begin = nullptr;
+  const std::byte* end = nullptr;
+  bool covers(const void* memory) const {
+    return memory >= static_cast<const void*>(begin) && memory < static_cast<const void*>(end);
+  }
+
   /// nullptr: no step is under way.
   Links* item = nullptr;
   Links* before = nullptr;
@@ -23,8 +31,8 @@ struct ListJournal {
 
   void finish() {
     if (item == nullptr) return;
-    before->next = removes ? after : item;
-    after->prev = removes ? before : item;
+    if (covers(before)) before->next = removes ? after : item;
+    if (covers(after)) after->prev = removes ? before : item;
     item->next = removes ? nullptr : after;
     item->prev = removes ? nullptr : before;
     item = nullptr;
@@ -39,7 +47,11 @@ inline ListJournal* list_journal = nullptr;
 class ListStep {
  public:
   ListStep(void* item, void* before, void* after, bool removes) : journal_(list_journal) {
-    if (journal_ == nullptr) return;
+    if (journal_ == nullptr) [[likely]] return;
+    if (!journal_->covers(item)) {
+      journal_ = nullptr;
+      return;
+    }
     journal_->before = static_cast<ListJournal::Links*>(before);
     journal_->after = static_cast<ListJournal::Links*>(after);
     journal_->removes = removes;
@@ -114,14 +126,24 @@ class IntrusiveList {
     return p == &root_ ? nullptr : static_cast<T*>(p);
   }
 
-  /// `item` must not be in a list through the same hook.
-  void push_back(T& item) { insert_between(item, *root_.prev_, root_); }
-  void push_front(T& item) { insert_between(item, root_, *root_.next_); }
+  /// An item that is in a list through the same hook moves: what says that it isn't may be older than the last
+  /// step of a process that was killed.
+  void push_back(T& item) {
+    item.Hook::unlink();
+    insert_between(item, *root_.prev_, root_);
+  }
+  void push_front(T& item) {
+    item.Hook::unlink();
+    insert_between(item, root_, *root_.next_);
+  }
+  /// `position` is in this list, and another item.
   void insert_after(T& position, T& item) {
+    item.Hook::unlink();
     Hook& p = position;
     insert_between(item, p, *p.next_);
   }
   void insert_before(T& position, T& item) {
+    item.Hook::unlink();
     Hook& p = position;
     insert_between(item, *p.prev_, p);
   }
@@ -140,9 +162,13 @@ class IntrusiveList {
     while (pop_front() != nullptr) {
     }
   }
-  /// Moves all of `other` to this list's end, in O(1).
+  /// Moves all of `other` to this list's end: in O(1), where no journal is kept.
   void splice_back(IntrusiveList& other) {
     if (other.empty()) return;
+    if (list_journal != nullptr) {  // which knows only steps of one item
+      while (T* item = other.front()) push_back(*item);
+      return;
+    }
     Hook* first = other.root_.next_;
     Hook* last = other.root_.prev_;
     first->prev_ = root_.prev_;

@@ -249,7 +249,7 @@ void Scheduler::mend() {
   while (Task* task = without_stack_.pop_front()) ready_.push_back(*task);
 }
 
-bool Scheduler::mend(Task& task, bool keep_stack) {
+bool Scheduler::mend(Task& task) {
   ListHook<Task>& place = task;
   switch (task.state_) {
     case Task::State::ready:
@@ -263,7 +263,7 @@ bool Scheduler::mend(Task& task, bool keep_stack) {
       break;
   }
   place.unlink();
-  if (Fiber* fiber = std::exchange(task.fiber_, nullptr); fiber != nullptr && !keep_stack) give_stack(fiber);
+  if (Fiber* fiber = std::exchange(task.fiber_, nullptr); fiber != nullptr) give_stack(fiber);
   task.again_ = task.again_by_mark_ = false;
   return std::exchange(task.state_, Task::State::idle) == Task::State::running;
 }

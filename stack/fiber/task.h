@@ -108,9 +108,9 @@ class Scheduler {
   /// After a process was killed while it changed the host (its lists are whole, see ListJournal): no task
   /// runs, and those that had no stack are ready again. Then mend(task) for each.
   void mend();
-  /// Puts a task where its state says. True: it was running, in the middle of something. Its stack is given
-  /// back, unless `keep_stack`: other objects refer to what lies on it; it is lost then.
-  bool mend(Task& task, bool keep_stack);
+  /// Puts a task where its state says. True: it was running, in the middle of something; its stack is given
+  /// back. Nothing may refer to what lay on it.
+  bool mend(Task& task);
 
  private:
   friend class Task;
@@ -147,8 +147,6 @@ class Waker : public ListHook<Waker>, public ListHook<SleeperMember>, public Lis
   void wake();
   void clear();
   bool asserted() const { return asserted_; }
-  /// It belongs to `sleeper`.
-  bool in(const Sleeper& sleeper) const { return sleeper_ == &sleeper; }
   /// After a process was killed while it changed the host: the sleeper is told again. True: it is asserted.
   bool mend();
   /// Belongs to no sleeper from here on and is not asserted; whose lists are lost need not be told.

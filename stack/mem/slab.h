@@ -16,6 +16,10 @@ namespace ustack {
 
 /// Makes Ts in chunks of the arena, last-in first-out, and knows which are alive: what everything else (hash
 /// tables, queues, wheels) can be rebuilt from. Lock: the host's.
+///
+/// A T that others reach other than by this slab has retire(), which takes it out of everything through which
+/// it is reached; destroy() calls it while the T still counts as alive. So a process that is killed in the
+/// middle leaves either an object that can be destroyed again, or one that nobody sees.
 template <typename T>
 class Slab {
   struct Chunk;
@@ -77,6 +81,8 @@ class Slab {
   /// Ends an object that this slab has made. nullptr is ignored.
   void destroy(T* object) {
     if (object == nullptr) return;
+    if constexpr (requires { object->retire(); }) object->retire();
+    std::atomic_signal_fence(std::memory_order_seq_cst);
     auto* slot = reinterpret_cast<Slot*>(reinterpret_cast<std::byte*>(object) - offsetof(Slot, object));
     Chunk* chunk = slot->chunk;
     auto index = static_cast<uint8_t>(slot - chunk->slots());
@@ -87,7 +93,6 @@ class Slab {
     object->~T();
     --chunk->ending;
     // The chunk freed into last is the hot one, so it comes first.
-    if (chunk->free_count > 0) partial_.remove(*chunk);  // in it but for a process that was killed
     chunk->free[chunk->free_count++] = index;
     partial_.push_front(*chunk);
     if (chunk->live != 0 || chunk->ending != 0) return;

@@ -193,10 +193,10 @@ void Network::transmit(TxFrame* frame) {
 bool Network::deliver_local() {
   if (local_.empty()) return false;
   // Only what is there now: what its receivers send to us waits for the next call.
-  FrameQueue batch;
-  batch.splice_back(local_);
-  local_count_ = 0;
-  while (TxFrame* frame = batch.pop_front()) {
+  const TxFrame* last = local_.back();
+  for (TxFrame* frame = nullptr; frame != last;) {
+    frame = local_.pop_front();
+    if (local_count_ > 0) --local_count_;
     BlockRef block = context_.blocks.allocate(frame->size());
     if (!block) {
       ++context_.counters.UstackRxNoMemory;

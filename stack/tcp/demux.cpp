@@ -150,8 +150,8 @@ void PortTable::mend() {
 void PortTable::release(PortHolder& holder) {
   PortBucket* bucket = holder.bucket_;
   if (bucket == nullptr) return;
-  holder.bucket_ = nullptr;
   bucket->holders.remove(holder);
+  holder.bucket_ = nullptr;
   if (!holder.by_connect) --bucket->exclusive;
   if (bucket->holders.empty()) buckets_.destroy(bucket);
 }

@@ -107,6 +107,7 @@ struct PortBucket : ListHook<> {
   /// Holders that are not by_connect.
   uint32_t exclusive = 0;
   IntrusiveList<PortHolder, PortHolder> holders;
+  void retire() { unlink(); }
 };
 
 /// Local ports in use. Lock: the host's.

@@ -31,16 +31,24 @@ Endpoint::Endpoint(Protocol& protocol, Family family)
   idle_.add(fin_wait_, kFinWait);
 }
 
-Endpoint::~Endpoint() {
-  if (listener_ != nullptr) {
-    protocol_.remove_listener(*this);
-    protocol_.context().arena.destroy(std::exchange(listener_, nullptr));
-  }
+Endpoint::~Endpoint() = default;
+
+void Endpoint::retire() {
+  released_ = true;
+  protocol_.remove_listener(*this);
+  protocol_.context().arena.destroy(std::exchange(listener_, nullptr));
   drop_queue();
-  protocol_.segments().release(early_syn_);
+  protocol_.segments().release(std::exchange(early_syn_, nullptr));
   protocol_.connections().remove(*this);
   protocol_.ports().release(port_);
-  if (counted_closing_) protocol_.count_closing(-1);
+  if (std::exchange(counted_closing_, false)) protocol_.count_closing(-1);
+  for (Timer* timer : {&resend_timer_, &ack_timer_, &persist_timer_, &keepalive_timer_, &fin_wait_timer_})
+    timer->cancel();
+  for (Waker* waker :
+       {&notification_, &new_segment_, &resend_, &ack_, &persist_, &keepalive_, &fin_wait_, &undrain_})
+    waker->forsake();
+  static_cast<ListHook<AcceptTag>&>(*this).unlink();
+  static_cast<ListHook<Task>&>(*this).unlink();
 }
 
 void Endpoint::run() {
@@ -68,8 +76,6 @@ void Endpoint::run_handshake() {
     }
     status = handshake.execute();
   }
-  idle_.add(notification_, kNotification);
-  idle_.add(new_segment_, kNewSegment);
   handshake_done(status, passive_);
 }
 

@@ -87,6 +87,8 @@ class Endpoint final : public Socket,
   void on_path_mtu(uint32_t mtu);
   /// The host is being taken down: lets go of the fiber.
   void on_host_ending();
+  /// Takes it out of everything through which it is reached (see Slab); only destruction can follow.
+  void retire();
   /// After a process was killed while it changed the host. `changing`: this endpoint, outside of its fiber.
   /// What was in the middle of a change is reset. Returns whether the endpoint may go now (try_free).
   bool mend(bool changing);
@@ -310,10 +312,6 @@ class Endpoint final : public Socket,
   uint32_t notifications_ = 0;
   int notified_error_ = 0;
   bool drained_ = false;
-  /// A handshake of it was cut off in the middle: what lay on its lost stack still refers to the endpoint,
-  /// which therefore is never freed.
-  bool haunted_ = false;
-
   uint32_t keepalive_probes_ = 0;
   Instant keepalive_deadline_ = kNever;
   Instant fin_wait_deadline_ = kNever;
@@ -326,6 +324,7 @@ class Endpoint final : public Socket,
   Waker notification_, new_segment_, resend_, ack_, persist_, keepalive_, fin_wait_, undrain_;
   Timer resend_timer_{resend_}, ack_timer_{ack_}, persist_timer_{persist_}, keepalive_timer_{keepalive_},
       fin_wait_timer_{fin_wait_};
+  /// The main loop's, where it waits without a stack, and the handshake's, which waits with one.
   Sleeper idle_;
 };
 

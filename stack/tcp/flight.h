@@ -39,6 +39,10 @@ struct SentSegment : ListHook<SentSegment>, ListHook<TransmissionOrder> {
   uint64_t number = 0;
   RateStamp rate;
 
+  void retire() {
+    static_cast<ListHook<SentSegment>&>(*this).unlink();
+    static_cast<ListHook<TransmissionOrder>&>(*this).unlink();
+  }
   SeqNum end() const { return seq + length; }
   TransmitMark mark() const { return {number, end(), sent_at}; }
   /// To be sent again.

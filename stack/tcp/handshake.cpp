@@ -77,27 +77,22 @@ void Handshake::negotiate(const SynOptions& peer) {
 }
 
 Status Handshake::resolve_route() {
-  Waker resolution;
-  Sleeper sleeper(ep_);
-  sleeper.add(resolution, kResolution);
-  sleeper.add(ep_.notification_, kNotification);
-
   // Initial action is to resolve the route.
-  int event = kResolution;
-  for (;;) {
-    switch (event) {
-      case kResolution:
-        if (Status status = ep_.route_.resolve(resolution); status.code() != EWOULDBLOCK) return status;
-        break;
-      case kNotification:
-        if (Status status = on_notification(); !status.ok()) {
-          ep_.route_.remove_waker(resolution);
-          return status;
-        }
-        break;
+  Status status;
+  for (int event = Endpoint::kResend;; event = ep_.idle_.fetch(true)) {
+    if (event == Endpoint::kResend) {
+      status = ep_.route_.resolve(ep_.resend_);
+      if (status.code() != EWOULDBLOCK) break;
+    } else if (event == Endpoint::kNotification) {
+      status = on_notification();
+      if (!status.ok()) break;
     }
-    event = sleeper.fetch(true);
   }
+  ep_.route_.remove_waker(ep_.resend_);
+  ep_.resend_.clear();
+  // What came meanwhile was told to this loop.
+  if (!ep_.queue_.empty()) ep_.new_segment_.wake();
+  return status;
 }
 
 Status Handshake::execute() {
@@ -105,34 +100,28 @@ Status Handshake::execute() {
     if (Status status = resolve_route(); !status.ok()) return status;
   }
 
-  Waker resend;
-  Timer timer(resend);
-  TimerWheel& timers = ep_.protocol_.context().timers;
-  Sleeper sleeper(ep_);
-  sleeper.add(resend, kResend);
-  sleeper.add(ep_.notification_, kNotification);
-  sleeper.add(ep_.new_segment_, kNewSegment);
-
   // An active open sends its SYN, a passive one the SYN-ACK.
   send_syn();
   if (ep_.early_) ep_.show_early();
-  while (state_ != State::completed) {
-    if (timer.deadline() != deadline_) timers.arm(timer, deadline_);
-    Status status;
-    switch (sleeper.fetch(true)) {
-      case kResend:
+  TimerWheel& timers = ep_.protocol_.context().timers;
+  Status status;
+  while (state_ != State::completed && status.ok()) {
+    if (ep_.resend_timer_.deadline() != deadline_) timers.arm(ep_.resend_timer_, deadline_);
+    switch (ep_.idle_.fetch(true)) {
+      case Endpoint::kResend:
         status = on_resend();
         break;
-      case kNotification:
+      case Endpoint::kNotification:
         status = on_notification();
         break;
-      case kNewSegment:
+      case Endpoint::kNewSegment:
         status = process_segments();
         break;
     }
-    if (!status.ok()) return status;
   }
-  return {};
+  ep_.resend_timer_.cancel();
+  ep_.resend_.clear();
+  return status;
 }
 
 uint32_t Handshake::retry_limit() const {

@@ -41,8 +41,7 @@ void Endpoint::break_off() {
 }
 
 bool Endpoint::mend(bool changing) {
-  const bool in_handshake = !notification_.in(idle_);
-  const bool broken = protocol_.context().scheduler.mend(*this, in_handshake) || changing;
+  const bool broken = protocol_.context().scheduler.mend(*this) || changing;
   queue_bytes_ = 0;
   for (Segment& segment : queue_)
     queue_bytes_ += segment.payload_size() + static_cast<uint32_t>(sizeof(Segment));
@@ -54,12 +53,10 @@ bool Endpoint::mend(bool changing) {
   if (broken && state() == Task::State::suspended) {
     notify(kNotifyClose);  // its handshake goes on, to end
   } else if (broken && listener_ == nullptr && tcb_.state != State::listen) {
-    if (in_handshake) {
-      haunted_ = true;
-      for (Waker* waker : {&notification_, &new_segment_}) waker->forsake();
-      idle_.add(notification_, kNotification);
-      idle_.add(new_segment_, kNewSegment);
-    }
+    undrain_.forsake();  // whose sleeper was on the stack
+    break_off();
+  } else if (tcb_.state == State::closed && connected() && !handshake_pending_) {
+    // On its way into the table or out of it.
     break_off();
   }
   mend_timers_and_wakers();

@@ -77,6 +77,7 @@ void Endpoint::handle_syn(Segment* syn) {
 
 /// A fresh endpoint becomes the connection that `segment` asks `listener` for; false when it can't be had.
 bool Endpoint::adopt(Endpoint& listener, const Segment& segment) {
+  released_ = true;  // nobody has it; until it is whole
   Result<Route> route = protocol_.network().find_route(segment.id.local.address, segment.id.remote.address);
   if (!route.ok()) return false;
   options_ = listener.options_;
@@ -102,6 +103,7 @@ bool Endpoint::adopt(Endpoint& listener, const Segment& segment) {
 /// A half-open connection of `listener`, which takes the SYN over; false when it can't be had, then the
 /// caller destroys it.
 bool Endpoint::start_passive(Endpoint& listener, Segment* syn) {
+  Change change(*this);
   if (!adopt(listener, *syn)) return false;
   iss_floor_ = syn->iss_floor;
   peer_syn_ = syn->syn_options;
@@ -124,6 +126,7 @@ bool Endpoint::start_passive(Endpoint& listener, Segment* syn) {
   State before = tcb_.state;
   tcb_.state = State::syn_received;
   on_state_change(before);
+  released_ = false;
   make_ready();
   return true;
 }
@@ -224,7 +227,9 @@ bool Endpoint::accept_cookie(Segment* ack) {
     if (child != nullptr) protocol_.destroy_endpoint(*child);
     return drop();
   }
+  Change change(*child);
   listener_->add_half_open(*child);
+  child->released_ = false;
   Handshake handshake(*child);
   handshake.reset_to_syn_rcvd(cookie, irs, options, 0);
   handshake.take_cookie(*ack);

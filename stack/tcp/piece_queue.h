@@ -16,6 +16,7 @@ struct Piece : ListHook<> {
   /// The block is a copy made by a PieceQueue: its room behind the slice may be filled.
   bool compacted = false;
   uint32_t true_size() const;
+  void retire() { unlink(); }
 };
 
 /// Makes and takes back Pieces; one for all connections. Lock: the host's.

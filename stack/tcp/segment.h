@@ -50,6 +50,7 @@ class Segment : public ListHook<> {
   /// 9293 3.6.1).
   std::optional<SeqNum> iss_floor;
 
+  void retire() { unlink(); }
   /// Fills all fields from the packet. EINVAL: malformed; EBADMSG: the checksum is wrong (RFC 9293, 3.1), not
   /// looked at when the packet's is trusted. The packet is taken only on success. Counting is the caller's.
   Status parse(Packet&& packet);

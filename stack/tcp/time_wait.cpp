@@ -71,7 +71,8 @@ TimeWait::TimeWait(Protocol& protocol, const Route& route, const IpOptionsOut& i
           },
           this) {}
 
-TimeWait::~TimeWait() {
+void TimeWait::retire() {
+  timer_.cancel();
   protocol_.connections().remove(*this);
   protocol_.ports().release(port_);
 }

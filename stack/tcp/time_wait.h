@@ -48,7 +48,8 @@ TimeWaitAnswer segment_in_time_wait(TimeWaitState& state, const Segment& segment
 class TimeWait final : public Connection {
  public:
   TimeWait(Protocol& protocol, const Route& route, const IpOptionsOut& ip, const TimeWaitState& state);
-  ~TimeWait();
+  /// Takes it out of everything through which it is reached (see Slab).
+  void retire();
 
   /// Handles a segment; takes it over. May destroy *this.
   void on_segment(Segment* segment);

@@ -2,10 +2,14 @@
 // changed ends.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
+#include <ucontext.h>
 #include <unistd.h>
 
+#include <array>
 #include <chrono>
 #include <csignal>
 #include <cstring>
@@ -66,23 +70,82 @@ std::string receive_some(Socket& socket) {
   return text;
 }
 
-/// What is killed: opens, connects, sends, receives, closes, nearly always inside the lock.
-[[noreturn]] void work_until_killed(std::minstd_rand& random) {
+/// What is killed: opens, connects, sends, receives, closes, nearly always inside the lock. `turn`: called
+/// before each step.
+template <typename Turn>
+[[noreturn]] void work_until_killed(std::minstd_rand& random, Turn turn) {
   const std::string bytes(20000, 'w');
   for (;;) {
     Scope scope;
     HostLock lock;
+    turn();
     int fd = open_socket(lock);
     if (fd < 0) continue;
+    turn();
     (void)socket_of(fd).connect(kAddress);
+    turn();
     lock.host().run(io::now());
     for (unsigned i = random() % 4; i > 0; --i) {
+      turn();
       send_some(socket_of(fd), bytes);
+      turn();
       lock.host().run(io::now());
+      turn();
       receive_some(socket_of(fd));
     }
+    turn();
     close_socket(fd);
   }
+}
+
+/// Where a process was killed: its instruction, and what on its stack may be return addresses.
+struct Place {
+  unsigned long steps = 0;
+  unsigned long instruction = 0;
+  std::array<unsigned long, 48> stack{};
+};
+
+/// The last places at which processes were killed, for the test to tell when the survivor doesn't live on.
+/// Shared by all of them.
+struct Log {
+  std::array<Place, 4> places{};
+  unsigned count = 0;
+};
+
+Place* place_of_death;
+unsigned long steps_left;
+
+/// After each instruction, with the trap flag: the last one kills.
+void on_step(int, siginfo_t*, void* context) {
+  if (--steps_left > 0) return;
+  const auto& registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
+  place_of_death->instruction = static_cast<unsigned long>(registers[REG_RIP]);
+  // The stack of a fiber may end earlier.
+  const iovec to{place_of_death->stack.data(), sizeof(place_of_death->stack)};
+  const iovec from{reinterpret_cast<void*>(registers[REG_RSP]), sizeof(place_of_death->stack)};
+  process_vm_readv(getpid(), &to, 1, &from, 1, 0);
+  kill(getpid(), SIGKILL);
+}
+
+/// Works, and kills itself after a random number of instructions from a random step on.
+[[noreturn]] void work_to_an_instruction(std::minstd_rand& random, Place& where) {
+  static std::array<char, 64 * 1024> memory;
+  const stack_t stack{.ss_sp = memory.data(), .ss_flags = 0, .ss_size = memory.size()};
+  sigaltstack(&stack, nullptr);
+  struct sigaction action {};
+  action.sa_sigaction = on_step;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+  sigaction(SIGTRAP, &action, nullptr);
+  auto before = static_cast<unsigned>(random() % 12);
+  // Short runs and long ones: each doubling is as likely.
+  const unsigned long most = 1ul << (3 + random() % 11);
+  steps_left = most + random() % most;
+  place_of_death = &where;
+  where = Place{.steps = steps_left};
+  work_until_killed(random, [&] {
+    if (before-- != 0) return;
+    asm volatile("pushfq; orq $0x100, (%%rsp); popfq" ::: "memory", "cc");
+  });
 }
 
 /// The parent's side: a listener that echoes, and a connection of its own through which it sends to itself.
@@ -156,8 +219,26 @@ class Survivor {
   unsigned turn_ = 0;
 };
 
-int run_kills(std::chrono::milliseconds time) {
-  alarm(120);
+extern "C" const char __executable_start, etext;
+
+void tell(const Log& log) {
+  const auto begin = reinterpret_cast<unsigned long>(&__executable_start);
+  const auto end = reinterpret_cast<unsigned long>(&etext);
+  for (unsigned i = log.count > 4 ? log.count - 4 : 0; i < log.count; ++i) {
+    const Place& place = log.places[i % 4];
+    std::printf("kill %u after %lu instructions; addr2line:", i, place.steps);
+    if (place.instruction >= begin && place.instruction < end)
+      std::printf(" %#lx", place.instruction - begin);
+    for (unsigned long word : place.stack)
+      if (word >= begin && word < end) std::printf(" %#lx", word - begin - 1);
+    std::printf("\n");
+  }
+}
+
+/// `log`: processes are killed at a random instruction; nullptr: at a random time.
+int run_kills(std::chrono::milliseconds time, Log* log) {
+  alarm(static_cast<unsigned>(time.count() / 1000 + 120));
+  if (getenv("KILL_TEST_HOLD")) { signal(SIGSEGV, [](int) { for (;;) pause(); }); signal(SIGALRM, SIG_IGN); }
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends) != 0) return 101;
   setenv("USTACK_LINK", ("fd:" + std::to_string(ends[0])).c_str(), 1);
@@ -172,11 +253,19 @@ int run_kills(std::chrono::milliseconds time) {
   unsigned kills = 0, resets = 0;
   const Instant end = io::now() + time;
   while (io::now() < end && !testing::Test::HasFailure()) {
+    const unsigned seed = static_cast<unsigned>(random());
     pid_t child = test::fork_with_host();
-    if (child == 0) work_until_killed(random);
-    usleep(static_cast<unsigned>(random() % 3000));
-    kill(child, SIGKILL);
+    if (child == 0) {
+      random.seed(seed);
+      if (log == nullptr) work_until_killed(random, [] {});
+      work_to_an_instruction(random, log->places[log->count % log->places.size()]);
+    }
+    if (log == nullptr) {
+      usleep(static_cast<unsigned>(random() % 3000));
+      kill(child, SIGKILL);
+    }
     waitpid(child, nullptr, 0);
+    if (log != nullptr) ++log->count;
     ++kills;
     survivor.clean_up();
     resets += survivor.own_connection_works() ? 0 : 1;
@@ -193,16 +282,27 @@ int run_kills(std::chrono::milliseconds time) {
   return testing::Test::HasFailure() ? 103 : 0;
 }
 
-TEST(ShimKill, WhoIsKilledInsideTheLockTakesNobodyAlong) {
+/// Runs for two seconds, or KILL_TEST_SECONDS.
+void survives_kills(Log* log) {
   pid_t child = fork();
   ASSERT_GE(child, 0);
   const char* seconds = std::getenv("KILL_TEST_SECONDS");
   if (child == 0)
-    _exit(run_kills(std::chrono::milliseconds(seconds != nullptr ? std::atoi(seconds) * 1000 : 2000)));
+    _exit(run_kills(std::chrono::milliseconds(seconds != nullptr ? std::atoi(seconds) * 1000 : 2000), log));
   int status = 0;
   ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status);
   EXPECT_EQ(WEXITSTATUS(status), 0);
+  if (testing::Test::HasFailure() && log != nullptr) tell(*log);
+}
+
+TEST(ShimKill, WhoIsKilledInsideTheLockTakesNobodyAlong) { survives_kills(nullptr); }
+
+TEST(ShimKill, WhoIsKilledAtAnyInstructionTakesNobodyAlong) {
+  void* memory = mmap(nullptr, sizeof(Log), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  survives_kills(new (memory) Log);
+  munmap(memory, sizeof(Log));
 }
 
 }  // namespace
