@@ -3,17 +3,29 @@
 #include <algorithm>
 #include <utility>
 
+#include "shim/file_step.h"
 #include "shim/open_file.h"
 #include "stack/mem/arena.h"
 
 namespace ustack::shim {
 
-void Claims::add(OpenFile& file) {
-  if (auto free = std::ranges::find(files_, nullptr); free != files_.end()) *free = &file;
+void Claims::take(OpenFile& file) {
+  auto place = std::ranges::find_if(files_, [](auto& at) { return at.load() == nullptr; });
+  if (place != files_.end()) FileStep::begin(&file, file.references(), &*place);
+  file.reference();
+  if (place == files_.end()) return;
+  *place = &file;
+  FileStep::end();
 }
 
-void Claims::remove(OpenFile& file) {
-  if (auto place = std::ranges::find(files_, &file); place != files_.end()) *place = nullptr;
+void Claims::give_back(OpenFile& file) {
+  auto place = std::ranges::find_if(files_, [&](auto& at) { return at.load() == &file; });
+  if (place != files_.end()) {
+    FileStep::begin(&file, file.references() - 1, &*place);
+    *place = nullptr;
+  }
+  file.release();
+  FileStep::end();
 }
 
 void Claims::set_polled(std::span<OpenFile* const> files, void* memory, size_t bytes) {
@@ -33,7 +45,7 @@ void Claims::give_back(Arena& arena) {
     file->end_turns(*this);
     file->release();
   };
-  for (OpenFile*& file : files_) let_go(std::exchange(file, nullptr));
+  for (auto& file : files_) let_go(file.exchange(nullptr));
   for (size_t i = 0; i < polled_count_; ++i) let_go(polled_[i]);
   if (memory_ != nullptr) arena.release(memory_, bytes_);
   clear_polled();

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -24,11 +25,11 @@ class Claims {
   Claims(const Claims&) = delete;
   Claims& operator=(const Claims&) = delete;
 
-  /// The call has taken a reference to `file`, which is written down as long as there is room: calls hold one
+  /// The call takes a reference to `file`, which is written down as long as there is room: calls hold one
   /// file, rarely two.
-  void add(OpenFile& file);
-  /// It has given it back.
-  void remove(OpenFile& file);
+  void take(OpenFile& file);
+  /// It gives it back.
+  void give_back(OpenFile& file);
 
   /// The most files for which poll() needs no room of its own.
   static constexpr size_t kFew = 32;
@@ -41,7 +42,7 @@ class Claims {
   void give_back(Arena& arena);
 
  private:
-  std::array<OpenFile*, 4> files_{};
+  std::array<std::atomic<OpenFile*>, 4> files_{};
   std::array<OpenFile*, kFew> few_{};
   OpenFile* const* polled_ = nullptr;
   size_t polled_count_ = 0;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "io/syscalls.h"
+#include "shim/file_step.h"
 
 namespace ustack::shim {
 
@@ -178,6 +179,7 @@ void EpollSet::forget(OpenFile& file) {
 
 void EpollSet::close() {
   while (EpollMember* member = members_.front()) erase(*member);
+  FileStep::end();
   arena_.destroy(this);
 }
 

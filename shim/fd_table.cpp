@@ -7,6 +7,7 @@
 
 #include "io/syscalls.h"
 #include "shim/driver.h"
+#include "shim/file_step.h"
 #include "shim/process.h"
 #include "shim/scope.h"
 
@@ -25,6 +26,7 @@ FdTable* FdTable::copy() {
   if (table == nullptr) return nullptr;
   for (int fd = next(0); fd >= 0; fd = next(fd + 1)) {
     OpenFile* file = look_in(fd);
+    FileStep::begin(file, file->references(), nullptr);
     file->reference();
     if (table->set(fd, file).ok()) continue;
     file->release();
@@ -67,16 +69,21 @@ Status FdTable::set(int fd, OpenFile* file) {
   if (fd < 0 || fd >= kLimit) return Error{EMFILE};
   std::atomic<OpenFile*>* at = entry(fd);
   if (at == nullptr) return Error{ENOMEM};
+  FileStep::at(file, at);
   OpenFile* before = at->exchange(file, std::memory_order_acq_rel);
+  FileStep::end();
   if (before != nullptr) before->release();
   return {};
 }
 
 bool FdTable::clear(int fd) {
   if (fd < 0 || fd >= kLimit || look_in(fd) == nullptr) return false;
-  OpenFile* before = entry(fd)->exchange(nullptr, std::memory_order_acq_rel);
-  if (before == nullptr) return false;
+  std::atomic<OpenFile*>* at = entry(fd);
+  OpenFile* before = at->load(std::memory_order_relaxed);
+  FileStep::begin(before, before->references() - 1, at);
+  at->store(nullptr, std::memory_order_release);
   before->release();
+  FileStep::end();
   return true;
 }
 
@@ -97,6 +104,7 @@ Result<int> FdTable::duplicate(int fd, bool cloexec, int lowest) {
   std::lock_guard held(lock_);
   long made = io::sys::fcntl(fd, cloexec ? F_DUPFD_CLOEXEC : F_DUPFD, lowest);
   if (made < 0) return Error{static_cast<int>(-made)};
+  FileStep::begin(file, file->references(), nullptr);
   file->reference();
   if (Status status = set(static_cast<int>(made), file); !status.ok()) {
     file->release();

@@ -95,6 +95,7 @@ void repair(SharedHost& shared) {
     line << "a process was killed while it held the host's lock; the host is rebuilt from its endpoints";
   });
   shared.host->mend();
+  shared.file_step.finish();
 }
 
 void lock_host(SharedHost& shared) {
@@ -123,6 +124,7 @@ void drop(SharedHost& shared) {
   }
   if (!shared.wakes_elsewhere.empty()) [[unlikely]]
     leave_to_driver(shared);
+  FileStep::end();
   std::atomic_signal_fence(std::memory_order_seq_cst);
   shared.changing = false;
   pthread_mutex_unlock(&shared.lock);

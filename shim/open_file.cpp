@@ -13,6 +13,10 @@ void OpenFile::release() {
       left_to_ends();
     return;
   }
+  close_for_good();
+}
+
+void OpenFile::close_for_good() {
   EpollSet::forget(*this);
   close();
 }

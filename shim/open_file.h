@@ -48,12 +48,15 @@ class OpenFile {
   uint32_t end_count() const { return end_count_; }
   /// Drops a reference; the last one ends the file's epoll registrations, closes it and frees it.
   void release();
+  /// Ends its epoll registrations, closes it and frees it, once nothing refers to it: what release() ends
+  /// with, which a process that was killed may have begun.
+  void close_for_good();
 
  protected:
   explicit OpenFile(Kind kind);
   virtual ~OpenFile();
-  /// The last reference is gone: gives back what the file stands for, and its own memory (only the class
-  /// itself knows its size).
+  /// The last reference is gone: gives back what the file stands for, ends the FileStep that this may be
+  /// part of, and frees its own memory (only the class itself knows its size). May have been begun before.
   virtual void close() = 0;
   /// Of the references only those of ends outside are left.
   virtual void left_to_ends() {}

@@ -52,6 +52,7 @@ struct Unfinished {
     if (region == nullptr) return;
     ProcessState& state = process_state();
     list_journal = nullptr;
+    file_step = nullptr;
     io::SharedRegion::unmap(region);
     state.link = io::Link();
     state.placeholder.reset();
@@ -103,6 +104,7 @@ std::optional<io::OpenError> make_host(ProcessState& state) {
   shared->journal.begin = static_cast<std::byte*>(head);
   shared->journal.end = static_cast<std::byte*>(region->base()) + region->size();
   list_journal = &shared->journal;
+  file_step = &shared->file_step;
   shared->region = region;
   shared->arena = SharedArena::create(region->base(), region->size(), *region);
   if (shared->arena == nullptr) return no_memory();

@@ -12,6 +12,7 @@
 #include "io/shared_region.h"
 #include "shim/driver.h"
 #include "shim/escaped_end.h"
+#include "shim/file_step.h"
 #include "shim/keeper.h"
 #include "stack/base/intrusive_list.h"
 #include "stack/host.h"
@@ -96,6 +97,8 @@ struct SharedHost {
   uint64_t repairs = 0;
   /// The step on a list that is under way.
   ListJournal journal;
+  /// The same of a file's reference count.
+  FileStep file_step;
 
   keeper::Record keeper;
 

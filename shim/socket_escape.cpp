@@ -37,7 +37,7 @@ SocketFile::Moved SocketFile::send_from_kernel(HostLock& lock, int from) {
   (void)io::sys::ioctl(from, FIONREAD, &waiting);
   // With nothing there the read below says whether more will come.
   const size_t want = std::clamp<size_t>(static_cast<size_t>(std::max(waiting, 1)), 1, kPiece);
-  Result<Extents> room = socket_.reserve_send(want);
+  Result<Extents> room = socket_->reserve_send(want);
   if (!room.ok()) {
     if (waiting > 0) return {.error = room.code()};
     // No room is needed to see the end.
@@ -51,7 +51,7 @@ SocketFile::Moved SocketFile::send_from_kernel(HostLock& lock, int from) {
   lock.unlock();
   long n = io::sys::call(SYS_readv, from, io::sys::arg(parts), static_cast<long>(count));
   lock.lock();
-  socket_.commit_send(n > 0 ? static_cast<size_t>(n) : 0, {});
+  socket_->commit_send(n > 0 ? static_cast<size_t>(n) : 0, {});
   end_turn(sending_);
   if (n > 0) return {.bytes = static_cast<size_t>(n)};
   return {.kernel_error = n < 0 && n != -EAGAIN && n != -EINTR ? static_cast<int>(-n) : 0, .ended = n == 0};
@@ -59,10 +59,10 @@ SocketFile::Moved SocketFile::send_from_kernel(HostLock& lock, int from) {
 
 SocketFile::Moved SocketFile::receive_to_kernel(HostLock& lock, int to, size_t offset, bool take) {
   if (receiving_.taken) return {.error = EBUSY};
-  Result<Extents> view = socket_.view_receive(kPiece, offset);
+  Result<Extents> view = socket_->view_receive(kPiece, offset);
   if (!view.ok()) return {.error = view.code()};
   if (view->bytes == 0) {
-    socket_.consume(0);
+    socket_->consume(0);
     return {.ended = true};
   }
   iovec parts[Extents::kMax];
@@ -73,13 +73,13 @@ SocketFile::Moved SocketFile::receive_to_kernel(HostLock& lock, int to, size_t o
   lock.unlock();
   long n = io::sys::sendmsg(to, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
   lock.lock();
-  socket_.consume(take && n > 0 ? static_cast<size_t>(n) : 0);
+  socket_->consume(take && n > 0 ? static_cast<size_t>(n) : 0);
   end_turn(receiving_);
   if (n > 0) return {.bytes = static_cast<size_t>(n)};
   return {.kernel_error = n < 0 && n != -EAGAIN ? static_cast<int>(-n) : 0};
 }
 
-void SocketFile::take(size_t bytes) { socket_.consume(bytes); }
+void SocketFile::take(size_t bytes) { socket_->consume(bytes); }
 
 Result<SocketFile*> SocketFile::accept_now() {
   Result<Accepted> accepted = accept_from_stack(0);

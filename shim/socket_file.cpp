@@ -13,26 +13,37 @@
 #include "shim/blocker.h"
 #include "shim/epoll_set.h"
 #include "shim/escaped_end.h"
+#include "shim/file_step.h"
 #include "shim/keeper.h"
 #include "shim/loopback_twin.h"
 #include "stack/host.h"
 
 namespace ustack::shim {
 
-SocketFile::SocketFile(Socket& socket) : OpenFile(Kind::socket), socket_(socket) {}
+SocketFile::SocketFile(Socket& socket)
+    : OpenFile(Kind::socket), arena_(socket.host().arena()), socket_(&socket) {}
 
 SocketFile* SocketFile::create(Socket& socket) {
   auto* file = socket.host().arena().create<SocketFile>(socket);
-  if (file == nullptr) socket.release();
+  if (file == nullptr)
+    socket.release();
+  else
+    FileStep::begin(file, 0, nullptr);
   return file;
 }
 
 void SocketFile::close() {
-  Arena& arena = socket_.host().arena();
+  Arena& arena = arena_;
   if (put_back_ != nullptr) std::exchange(put_back_, nullptr)->release();
   close_twin();
   decide();
-  socket_.release();
+  if (socket_ != nullptr) {
+    // Calls hold references, so that none is under way, but for those of threads that were killed.
+    socket_->commit_send(0, {});
+    socket_->consume(0);
+    std::exchange(socket_, nullptr)->release();
+  }
+  FileStep::end();
   arena.destroy(this);
 }
 
@@ -40,30 +51,29 @@ bool SocketFile::nonblocking() const { return (status_flags & O_NONBLOCK) != 0; 
 
 void SocketFile::decide() {
   undecided_ = false;
-  Arena& arena = socket_.host().arena();
-  while (SetOption* option = options_.pop_front()) arena.destroy(option);
+  while (SetOption* option = options_.pop_front()) arena_.destroy(option);
 }
 
 void SocketFile::mark_replaced() {
   replaced_ = true;
-  socket_.waiters.notify(~uint32_t{0});
+  socket_->waiters.notify(~uint32_t{0});
 }
 
 uint32_t SocketFile::readiness() {
-  uint32_t events = socket_.readiness();
+  uint32_t events = socket_->readiness();
   if (put_back_ != nullptr) events |= ready::kIn | ready::kRdNorm;
   return events;
 }
 
 Status SocketFile::bind(const SocketAddress& local) {
-  Status s = socket_.bind(local);
+  Status s = socket_->bind(local);
   // With an address of ours the loopback is out of its reach.
   if (s.ok() && !local.address.is_unspecified()) decide();
   return s;
 }
 
 Status SocketFile::listen(int backlog) {
-  Status s = socket_.listen(backlog);
+  Status s = socket_->listen(backlog);
   if (!s.ok()) return s;
   if (undecided_) {
     decide();
@@ -75,7 +85,7 @@ Status SocketFile::listen(int backlog) {
 }
 
 void SocketFile::open_twin(int backlog) {
-  Result<SocketAddress> local = socket_.local_address();
+  Result<SocketAddress> local = socket_->local_address();
   if (!local.ok() || !local->address.is_unspecified()) return;
   twin_ = open_loopback_twin(*local, backlog);
   if (twin_ < 0) return;
@@ -88,7 +98,7 @@ void SocketFile::close_twin() {
 }
 
 Status SocketFile::connect(HostLock& lock, const SocketAddress& remote) {
-  Status s = socket_.connect(remote);
+  Status s = socket_->connect(remote);
   if (s.ok()) {
     connecting_ = false;
     connected_before_ = !remote.address.is_unspecified();
@@ -101,23 +111,23 @@ Status SocketFile::connect(HostLock& lock, const SocketAddress& remote) {
 }
 
 Status SocketFile::wait_for_connection(HostLock& lock, int when_not_yet) {
-  Blocker blocker(lock, false, socket_.send_timeout());
+  Blocker blocker(lock, false, socket_->send_timeout());
   for (;;) {
-    Status result = socket_.connect_result();
+    Status result = socket_->connect_result();
     if (result.code() != EINPROGRESS) {
       connecting_ = false;
       return result;
     }
-    if (Status s = blocker.wait(socket_.waiters, ready::kOut); !s.ok())
+    if (Status s = blocker.wait(socket_->waiters, ready::kOut); !s.ok())
       return s.code() == EAGAIN ? Error{when_not_yet} : s;
   }
 }
 
 Status SocketFile::connect_state() {
-  if (socket_.remote_address().ok()) return Error{EISCONN};
+  if (socket_->remote_address().ok()) return Error{EISCONN};
   int listening = 0;
   Result<size_t> n =
-      socket_.get_option(SOL_SOCKET, SO_ACCEPTCONN, std::as_writable_bytes(std::span(&listening, 1)));
+      socket_->get_option(SOL_SOCKET, SO_ACCEPTCONN, std::as_writable_bytes(std::span(&listening, 1)));
   if (n.ok() && listening != 0) return Error{EISCONN};
   return connecting_ ? Status(Error{EALREADY}) : Status();
 }
@@ -128,7 +138,7 @@ Result<SocketFile::Accepted> SocketFile::accept_from_stack(int flags) {
     file->status_flags = flags & O_NONBLOCK;
     return Accepted{.file = file};
   }
-  Result<Socket*> socket = socket_.accept();
+  Result<Socket*> socket = socket_->accept();
   if (!socket.ok()) return socket.error();
   SocketFile* file = create(**socket);
   if (file == nullptr) return Error{ENOBUFS};
@@ -145,7 +155,7 @@ Result<SocketFile::Accepted> SocketFile::accept_from_kernel(int flags) {
 }
 
 Result<SocketFile::Accepted> SocketFile::accept(HostLock& lock, int flags) {
-  Blocker blocker(lock, nonblocking(), socket_.receive_timeout());
+  Blocker blocker(lock, nonblocking(), socket_->receive_timeout());
   for (;;) {
     kernel_turn_ = !kernel_turn_;
     Result<Accepted> result = kernel_turn_ ? accept_from_kernel(flags) : accept_from_stack(flags);
@@ -155,7 +165,7 @@ Result<SocketFile::Accepted> SocketFile::accept(HostLock& lock, int flags) {
       if (Status s = wait_for_return(lock); !s.ok()) return s.error();
       continue;
     }
-    if (Status s = blocker.wait(socket_.waiters, ready::kIn, true, twin_); !s.ok()) return s.error();
+    if (Status s = blocker.wait(socket_->waiters, ready::kIn, true, twin_); !s.ok()) return s.error();
   }
 }
 
@@ -165,41 +175,42 @@ void SocketFile::put_back(SocketFile* accepted) {
     return;
   }
   put_back_ = accepted;
-  socket_.waiters.notify(ready::kIn | ready::kRdNorm);
+  FileStep::end();
+  socket_->waiters.notify(ready::kIn | ready::kRdNorm);
 }
 
 Status SocketFile::shutdown(ShutdownHow how) {
-  Status s = socket_.shutdown(how);
+  Status s = socket_->shutdown(how);
   // A listener whose reading side is shut down listens no more (inet_shutdown).
   if (s.ok() && how != ShutdownHow::write) close_twin();
   return s;
 }
 
 void SocketFile::linger(HostLock& lock) {
-  if (socket_.lingering_done()) return;
+  if (socket_->lingering_done()) return;
   ::linger time{};
-  Result<size_t> n = socket_.get_option(SOL_SOCKET, SO_LINGER, std::as_writable_bytes(std::span(&time, 1)));
+  Result<size_t> n = socket_->get_option(SOL_SOCKET, SO_LINGER, std::as_writable_bytes(std::span(&time, 1)));
   if (!n.ok()) return;
   // The FIN goes behind what is still to be sent; the wait is for its acknowledgement (inet_release). Not
   // every step on the way there is told to waiters, so it is looked at now and then as well.
   constexpr Duration kTick = 10ms;
-  (void)socket_.shutdown(ShutdownHow::write);
+  (void)socket_->shutdown(ShutdownHow::write);
   const Instant end = io::now() + std::chrono::seconds(time.l_linger);
   Wait wait;
-  while (!socket_.lingering_done() && io::now() < end) {
-    if (!wait.on(socket_.waiters, ready::kOut).ok()) return;
+  while (!socket_->lingering_done() && io::now() < end) {
+    if (!wait.on(socket_->waiters, ready::kOut).ok()) return;
     if (wait.sleep(lock, {.deadline = std::min(end, io::now() + kTick)}) == WaitOutcome::interrupted) return;
   }
 }
 
 Status SocketFile::set_option(int level, int name, Bytes value) {
-  Status s = socket_.set_option(level, name, value);
+  Status s = socket_->set_option(level, name, value);
   if (!s.ok() || !undecided_) return s;
   SetOption* option = nullptr;
   for (SetOption& set : options_)
     if (set.level == level && set.name == name) option = &set;
   if (option == nullptr) {
-    option = socket_.host().arena().create<SetOption>();
+    option = socket_->host().arena().create<SetOption>();
     if (option == nullptr) return Error{ENOBUFS};
     options_.push_back(*option);
   }

@@ -36,7 +36,7 @@ class SocketFile final : public OpenFile {
   /// Takes over the reference to `socket`; nullptr (and the socket released): no memory.
   static SocketFile* create(Socket& socket);
 
-  Socket& socket() { return socket_; }
+  Socket& socket() { return *socket_; }
   bool nonblocking() const;
 
   Status bind(const SocketAddress& local);
@@ -115,14 +115,14 @@ class SocketFile final : public OpenFile {
   void remove_end(EscapedEnd& end);
   IntrusiveList<EscapedEnd, SocketFile>& ends() { return ends_; }
   /// Somebody else than `own` waits for some of `events`.
-  bool others_wait(const WaitEntry& own, uint32_t events) { return socket_.waiters.awaited(events, own); }
+  bool others_wait(const WaitEntry& own, uint32_t events) { return socket_->waiters.awaited(events, own); }
   /// Threads that wait for what is lent look again.
   void lent_is_settled() { lent_settled_.notify(ready::kIn); }
 
   /// The listener's twin on the kernel's loopback (-1: none).
   int kernel_half() const override { return twin_; }
   uint32_t readiness() override;
-  WaitQueue& waiters() override { return socket_.waiters; }
+  WaitQueue& waiters() override { return socket_->waiters; }
 
  protected:
   void close() override;
@@ -160,7 +160,9 @@ class SocketFile final : public OpenFile {
   template <typename Fill>
   Result<size_t> send_from(HostLock& lock, size_t total, int flags, Fill fill);
 
-  Socket& socket_;
+  Arena& arena_;
+  /// nullptr: being closed.
+  Socket* socket_;
   Turn sending_, receiving_;
   IntrusiveList<EscapedEnd, SocketFile> ends_;
   WaitQueue lent_settled_;
@@ -179,12 +181,16 @@ class SocketFile final : public OpenFile {
 class Held {
  public:
   explicit Held(OpenFile& file) : file_(file), claims_(this_claims()) {
-    file_.reference();
-    if (claims_ != nullptr) claims_->add(file_);
+    if (claims_ == nullptr)
+      file_.reference();
+    else
+      claims_->take(file_);
   }
   ~Held() {
-    if (claims_ != nullptr) claims_->remove(file_);
-    file_.release();
+    if (claims_ == nullptr)
+      file_.release();
+    else
+      claims_->give_back(file_);
   }
   Held(const Held&) = delete;
   Held& operator=(const Held&) = delete;

@@ -36,31 +36,31 @@ void SocketFile::end_turn(Turn& turn) {
 void SocketFile::end_turns(const Claims& dead) {
   // It was copying: what it had reserved stays empty, what it was looking at is unread.
   if (sending_.taken && sending_.by == &dead) {
-    socket_.commit_send(0, {});
+    socket_->commit_send(0, {});
     end_turn(sending_);
   }
   if (receiving_.taken && receiving_.by == &dead) {
-    socket_.consume(0);
+    socket_->consume(0);
     end_turn(receiving_);
   }
 }
 
 template <typename Fill>
 Result<size_t> SocketFile::send_from(HostLock& lock, size_t total, int flags, Fill fill) {
-  Blocker blocker(lock, nonblocking() || (flags & MSG_DONTWAIT) != 0, socket_.send_timeout());
+  Blocker blocker(lock, nonblocking() || (flags & MSG_DONTWAIT) != 0, socket_->send_timeout());
   size_t sent = 0;
   if (!ends_.empty()) [[unlikely]]
     flush_ends(lock, false);
   for (;;) {
     if (Status s = take_turn(blocker, sending_); !s.ok()) return sent > 0 ? Result<size_t>(sent) : s.error();
-    Result<Extents> room = socket_.reserve_send(std::max<size_t>(total - sent, 1));
+    Result<Extents> room = socket_->reserve_send(std::max<size_t>(total - sent, 1));
     if (!room.ok()) {
       sending_.taken = false;  // the lock was not dropped: nobody has begun to wait for the turn
       if (room.code() == EAGAIN) {
         // Nothing to send needs no room, only a connection.
-        if (total == 0 && socket_.remote_address().ok()) return size_t{0};
-        Status s = blocker.wait(socket_.waiters, ready::kOut);
-        if (s.ok() && (sent == 0 || (socket_.readiness() & kBroken) == 0)) continue;
+        if (total == 0 && socket_->remote_address().ok()) return size_t{0};
+        Status s = blocker.wait(socket_->waiters, ready::kOut);
+        if (s.ok() && (sent == 0 || (socket_->readiness() & kBroken) == 0)) continue;
         if (sent > 0) return sent;
         return s.error();
       }
@@ -79,11 +79,11 @@ Result<size_t> SocketFile::send_from(HostLock& lock, size_t total, int flags, Fi
       lock.lock();
     }
     sent += filled.bytes;
-    socket_.commit_send(filled.bytes, {.more = (flags & MSG_MORE) != 0,
-                                       .out_of_band = (flags & MSG_OOB) != 0 && sent == total});
+    socket_->commit_send(filled.bytes, {.more = (flags & MSG_MORE) != 0,
+                                        .out_of_band = (flags & MSG_OOB) != 0 && sent == total});
     end_turn(sending_);
     if (filled.error != 0 && sent == 0) return Error{filled.error};
-    if (filled.error != 0 || filled.ended || sent == total || (socket_.readiness() & kBroken) != 0)
+    if (filled.error != 0 || filled.ended || sent == total || (socket_->readiness() & kBroken) != 0)
       return sent;
   }
 }
@@ -108,7 +108,7 @@ Result<size_t> SocketFile::send_fast_open(HostLock& lock, UserBytes& from, int f
   // With a cookie for the peer the data goes into the SYN, without one after the handshake
   // (tcp_sendmsg_fastopen). Where a non-blocking one has to wait for that, it says EINPROGRESS.
   bool wait = !nonblocking() && (flags & MSG_DONTWAIT) == 0;
-  Status s = socket_.connect_with_data(remote);
+  Status s = socket_->connect_with_data(remote);
   if (s.code() == EINPROGRESS) {
     connecting_ = connected_before_ = true;
     s = wait ? wait_for_connection(lock, EINPROGRESS) : s;
@@ -138,7 +138,7 @@ Result<size_t> SocketFile::send_file(HostLock& lock, int in, off64_t* offset, si
 }
 
 Result<size_t> SocketFile::receive_urgent(HostLock& lock, UserBytes& to, int flags, int* message_flags) {
-  Result<std::byte> urgent = socket_.receive_urgent((flags & MSG_PEEK) != 0);
+  Result<std::byte> urgent = socket_->receive_urgent((flags & MSG_PEEK) != 0);
   if (!urgent.ok()) return urgent.error();
   *message_flags |= MSG_OOB;
   if (to.left() == 0) {
@@ -160,18 +160,18 @@ Result<size_t> SocketFile::receive(HostLock& lock, UserBytes& to, int flags, int
   const bool peek = (flags & MSG_PEEK) != 0;
   const size_t want = to.left();
   // sock_rcvlowat
-  const size_t low_water = std::min<size_t>(socket_.receive_low_water(), want);
+  const size_t low_water = std::min<size_t>(socket_->receive_low_water(), want);
   const size_t target = std::max<size_t>((flags & MSG_WAITALL) != 0 ? want : low_water, 1);
-  Blocker blocker(lock, nonblocking() || (flags & MSG_DONTWAIT) != 0, socket_.receive_timeout());
+  Blocker blocker(lock, nonblocking() || (flags & MSG_DONTWAIT) != 0, socket_->receive_timeout());
   size_t copied = 0;
-  const size_t start = peek ? static_cast<size_t>(std::max(socket_.peek_offset(), 0)) : 0;
+  const size_t start = peek ? static_cast<size_t>(std::max(socket_->peek_offset(), 0)) : 0;
   // SO_PEEK_OFF (socket(7)): a peek goes on where the last one ended; what is read moves that back.
   auto move_peek_offset = [&](size_t n) {
-    const int offset = socket_.peek_offset();
+    const int offset = socket_->peek_offset();
     if (offset < 0) [[likely]]
       return;
     const int moved = static_cast<int>(std::min<size_t>(n, INT_MAX / 2));
-    socket_.set_peek_offset(peek ? std::min(offset, INT_MAX / 2) + moved : std::max(offset - moved, 0));
+    socket_->set_peek_offset(peek ? std::min(offset, INT_MAX / 2) + moved : std::max(offset - moved, 0));
   };
   for (;;) {
     if (Status s = take_turn(blocker, receiving_); !s.ok())
@@ -182,13 +182,13 @@ Result<size_t> SocketFile::receive(HostLock& lock, UserBytes& to, int flags, int
       continue;
     }
     const size_t asked = std::max<size_t>(want - copied, 1);
-    Result<Extents> view = socket_.view_receive(asked, peek ? start + copied : 0);
+    Result<Extents> view = socket_->view_receive(asked, peek ? start + copied : 0);
     if (!view.ok()) {
       receiving_.taken =
           false;  // as above; telling the others of it would have all of them go round for ever
       if (view.code() == EAGAIN && copied < target) {
-        Status s = blocker.wait(socket_.waiters, ready::kIn);
-        if (s.ok() && (copied == 0 || (socket_.readiness() & ready::kErr) == 0)) continue;
+        Status s = blocker.wait(socket_->waiters, ready::kIn);
+        if (s.ok() && (copied == 0 || (socket_->readiness() & ready::kErr) == 0)) continue;
         if (copied == 0) return s.error();
       }
       if (copied > 0) return copied;
@@ -209,16 +209,16 @@ Result<size_t> SocketFile::receive(HostLock& lock, UserBytes& to, int flags, int
       }
       lock.lock();
     }
-    socket_.consume(peek ? 0 : n);
+    socket_->consume(peek ? 0 : n);
     move_peek_offset(n);
     end_turn(receiving_);
     copied += n;
     if (n < there) return copied > 0 ? Result<size_t>(copied) : Error{EFAULT};
     const bool more_there = view->full() && view->bytes < asked;
     if (view->bytes == 0 || copied >= want || (copied >= target && !more_there)) return copied;
-    if ((socket_.readiness() & ready::kErr) != 0) return copied;
+    if ((socket_->readiness() & ready::kErr) != 0) return copied;
     // A read stops at the urgent mark (tcp(7)).
-    if (Result<int> mark = socket_.ioctl_value(SIOCATMARK); mark.ok() && *mark != 0) return copied;
+    if (Result<int> mark = socket_->ioctl_value(SIOCATMARK); mark.ok() && *mark != 0) return copied;
   }
 }
 

@@ -47,7 +47,8 @@ inline ListJournal* list_journal = nullptr;
 class ListStep {
  public:
   ListStep(void* item, void* before, void* after, bool removes) : journal_(list_journal) {
-    if (journal_ == nullptr) [[likely]] return;
+    if (journal_ == nullptr) [[likely]]
+      return;
     if (!journal_->covers(item)) {
       journal_ = nullptr;
       return;
@@ -126,8 +127,8 @@ class IntrusiveList {
     return p == &root_ ? nullptr : static_cast<T*>(p);
   }
 
-  /// An item that is in a list through the same hook moves: what says that it isn't may be older than the last
-  /// step of a process that was killed.
+  /// An item that is in a list through the same hook moves: what says that it isn't may be older than the
+  /// last step of a process that was killed.
   void push_back(T& item) {
     item.Hook::unlink();
     insert_between(item, *root_.prev_, root_);

@@ -25,8 +25,9 @@ namespace ustack::tcp {
 class Endpoint;
 class Segment;
 
-/// State of one handshake; lives on its endpoint's fiber while that runs execute(). It waits by the endpoint's
-/// own sleeper, wakers and retransmission timer, so that nothing refers to what is on the fiber's stack.
+/// State of one handshake; lives on its endpoint's fiber while that runs execute(). It waits by the
+/// endpoint's own sleeper, wakers and retransmission timer, so that nothing refers to what is on the fiber's
+/// stack.
 class Handshake {
  public:
   enum class State : uint8_t { syn_sent, syn_rcvd, completed };
