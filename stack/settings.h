@@ -44,6 +44,8 @@ namespace ustack {
   X(tcp_reordering, "net.ipv4.tcp_reordering", 3, 1, 300)                                             \
   X(tcp_max_reordering, "net.ipv4.tcp_max_reordering", 300, 1, 1 << 20)                               \
   X(tcp_min_rtt_wlen, "net.ipv4.tcp_min_rtt_wlen", 300, 0, 86400)                                     \
+  X(tcp_ecn, "net.ipv4.tcp_ecn", 2, 0, 2)                                                             \
+  X(tcp_ecn_fallback, "net.ipv4.tcp_ecn_fallback", 1, 0, 1)                                           \
   X(tcp_window_scaling, "net.ipv4.tcp_window_scaling", 1, 0, 1)                                       \
   X(tcp_abort_on_overflow, "net.ipv4.tcp_abort_on_overflow", 0, 0, 1)                                 \
   X(tcp_challenge_ack_limit, "net.ipv4.tcp_challenge_ack_limit", 0x7fffffff, 0, 0x7fffffff)           \

@@ -67,6 +67,7 @@ void Endpoint::run_handshake() {
     if (passive_) {
       SeqNum iss = iss_floor_ ? *iss_floor_ : protocol_.iss().iss(id(), protocol_.now());
       handshake.reset_to_syn_rcvd(iss, peer_iss_, peer_syn_, peer_window_);
+      if (peer_ecn_) handshake.accept_ecn();
       if (early_) {
         handshake.open_early(*early_syn_);
         protocol_.segments().release(std::exchange(early_syn_, nullptr));
@@ -259,6 +260,8 @@ void Endpoint::apply(const Verdict& verdict, const Segment& segment, State befor
     if (segment.payload_size() == 0) ++counters.TcpExtTCPPureAcks;
   }
   count_recovery(verdict.ack.recovery);
+  if (uint32_t marked = verdict.ack.delivered_marked; marked > 0) [[unlikely]]
+    counters.TcpExtTCPDeliveredCE += (marked + tcb_.snd.mss() - 1) / tcb_.snd.mss();
   if (verdict.text.out_of_order) ++counters.TcpExtTCPOFOQueue;
   if (verdict.text.pruned) ++counters.TcpExtOfoPruned;
   if (verdict.text.dropped)

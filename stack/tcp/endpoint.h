@@ -229,6 +229,7 @@ class Endpoint final : public Socket,
   void handle_listen_segment(Segment* segment);
   void handle_syn(Segment* syn);
   bool adopt(Endpoint& listener, const Segment& segment);
+  bool accepts_ecn(const Segment& syn) const;
   bool start_passive(Endpoint& listener, Segment* syn);
   bool judge_fast_open(const Segment& syn, std::optional<FastOpenCookie>& granted);
   void answer_with_cookie(const Segment& syn);
@@ -277,6 +278,7 @@ class Endpoint final : public Socket,
   SynOptions peer_syn_;
   SeqNum peer_iss_;
   uint32_t peer_window_ = 0;
+  bool peer_ecn_ = false;
   std::optional<SeqNum> iss_floor_;
 
   // Fast Open (RFC 7413). Active: it was asked for; the SYN waits for the program's data; how it went.

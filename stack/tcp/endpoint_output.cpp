@@ -1,6 +1,7 @@
 // What the endpoint sends, and how it is put into frames.
 #include <algorithm>
 
+#include "stack/net/ipv4.h"
 #include "stack/tcp/endpoint.h"
 #include "stack/tcp/window.h"
 
@@ -73,6 +74,11 @@ bool Endpoint::transmit(const Transmission& wanted, uint32_t segment_size) {
     segment.flags.urg = true;
     segment.urgent_pointer = static_cast<uint16_t>(std::min<uint32_t>(snd.snd_up - t.seq, 0xffff));
   }
+  // RFC 3168, 6.1.2, 6.1.4 and 6.1.5: neither pure ACKs nor retransmissions.
+  if (snd.ecn && t.length > 0 && !t.retransmission) {
+    segment.ecn_capable = true;
+    segment.flags.cwr = snd.recovery().take_reduced();
+  }
   segment.segment_size = static_cast<uint16_t>(segment_size != 0 ? segment_size : snd.mss());
   if (!t.retransmission) tcb_.rcv.on_data_sent(now);
   // SACK blocks ride on data only where they fit.
@@ -111,6 +117,8 @@ Status Endpoint::send(TxFrame* frame, SegmentOut& segment, bool with_sacks) {
   segment.window = window_field(window, rcv.rcv_wscale);
   segment.options = Bytes(buffer).first(length);
   segment.ip = ip_options();
+  if (segment.ecn_capable) segment.ip.tos |= ecn::kEct0;
+  segment.flags.ece = rcv.echoes_congestion() && !segment.flags.rst;
   Status status = send_segment(protocol_, route_, frame, segment);
   rcv.on_ack_sent(now);
   return status;

@@ -33,7 +33,9 @@ void Handshake::choose_window(uint32_t mss) {
 
 void Handshake::reset_state() {
   active_ = true;
-  flags_ = Flags{.syn = true};
+  // RFC 3168, 6.1.1: an ECN-setup SYN.
+  ecn_ = ep_.protocol_.settings().tcp_ecn == 1;
+  flags_ = Flags{.syn = true, .ece = ecn_, .cwr = ecn_};
   ack_num_ = SeqNum();
   mss_ = 0;
   iss_ = ep_.iss_floor_ ? *ep_.iss_floor_ : ep_.protocol_.iss().iss(ep_.id(), ep_.protocol_.now());
@@ -52,6 +54,8 @@ void Handshake::reset_to_syn_rcvd(SeqNum iss, SeqNum irs, const SynOptions& opti
   if (timestamps_) choose_window(own_mss_ - 12u);
   enter(State::syn_rcvd);
 }
+
+void Handshake::accept_ecn() { ecn_ = flags_.ece = true; }
 
 void Handshake::enter(State state) {
   state_ = state;
@@ -145,6 +149,9 @@ Status Handshake::on_resend() {
   time_out_ = std::min(time_out_, kLastTimeout);
   note_fast_open_timeout(false);
   ++resends_;
+  // RFC 3168, 6.1.1.1: perhaps the first was dropped for what it has asked.
+  if (state_ == State::syn_sent && ep_.protocol_.settings().tcp_ecn_fallback != 0)
+    flags_.ece = flags_.cwr = false;
   // With TCP_DEFER_ACCEPT a peer that has acknowledged is left alone until it is time to give up waiting for
   // its data (Linux's syn_ack_recalc).
   if (acknowledged_ && resends_ < ep_.options_.defer_accept) {
@@ -234,6 +241,8 @@ Status Handshake::syn_sent_state(Segment& segment) {
     ack_num_ = irs_ + 1;
     snd_wnd_ = segment.window;
     negotiate(segment.syn_options);
+    // RFC 3168, 6.1.1: only ECE is an ECN-setup SYN-ACK; both is what echoes a SYN's reserved bits.
+    ecn_ = ecn_ && segment.flags.ece && !segment.flags.cwr;
     take_fast_open_answer(segment);
     // "If SND.UNA > ISS (our SYN has been ACKed), change the connection state to ESTABLISHED, form an ACK".
     complete(segment);
@@ -241,7 +250,8 @@ Status Handshake::syn_sent_state(Segment& segment) {
     return {};
   }
   // "Otherwise, enter SYN-RECEIVED, form a SYN,ACK segment and send it." Simultaneous open.
-  flags_ = Flags{.syn = true, .ack = true};
+  ecn_ = ecn_ && segment.flags.ece && segment.flags.cwr;
+  flags_ = Flags{.syn = true, .ack = true, .ece = ecn_};
   irs_ = segment.seq;
   ack_num_ = irs_ + 1;
   snd_wnd_ = segment.window;
@@ -364,6 +374,7 @@ void Handshake::fill_tcb(const Segment& segment) {
   snd.snd_wl2 = segment.ack;
   const Settings& settings = ep_.protocol_.settings();
   snd.sack = sack_;
+  snd.ecn = tcb.rcv.ecn = ecn_;
   snd.recovery().set_rules(LossRecovery::Rules::from(settings));
   snd.rtt.set_minimum_window(std::chrono::seconds(settings.tcp_min_rtt_wlen));
 
@@ -419,7 +430,8 @@ SynOptions Handshake::syn_options() const {
     options.timestamps =
         Timestamps{timestamp_clock(ep_.protocol_.now(), ts_offset_), flags_.ack ? ts_recent_ : 0};
   if (timestamps_ && cookie_) {
-    CookieOptions hidden{.window_scale = static_cast<int8_t>(snd_wnd_scale_), .sack_permitted = sack_};
+    CookieOptions hidden{
+        .window_scale = static_cast<int8_t>(snd_wnd_scale_), .sack_permitted = sack_, .ecn = ecn_};
     options.timestamps->value =
         encode_cookie_timestamp(options.timestamps->value - ts_offset_, hidden) + ts_offset_;
   }

@@ -46,6 +46,8 @@ class Handshake {
   void reset_state();
   /// To SYN-RCVD: the peer's SYN has come, with these options and this (never scaled) window.
   void reset_to_syn_rcvd(SeqNum iss, SeqNum irs, const SynOptions& options, uint32_t window);
+  /// After reset_to_syn_rcvd(): the SYN was an ECN-setup SYN (RFC 3168, 6.1.1).
+  void accept_ecn();
   /// Sends the SYN-ACK of a SYN cookie, once, after reset_to_syn_rcvd(cookie, ...).
   void send_cookie();
   /// The ACK that has brought the cookie back completes the handshake, after reset_to_syn_rcvd(cookie, ...).
@@ -114,6 +116,8 @@ class Handshake {
   int rcv_wnd_scale_ = -1;
   bool timestamps_ = true;
   bool sack_ = true;
+  /// We ask for ECN, or grant it.
+  bool ecn_ = false;
   uint32_t ts_offset_ = 0;
   uint32_t ts_recent_ = 0;
 

@@ -59,7 +59,7 @@ void LossRecovery::reduce(CongestionCause cause, const Position& at) {
   uint32_t cwnd = congestion_->cwnd();
   congestion_->on_congestion_event(cause, cwnd, at.now);
   reduction_.start(cwnd);
-  reduced_ = true;
+  reduced_ = untold_ = true;
   probe_end_.reset();
 }
 
@@ -461,7 +461,7 @@ void LossRecovery::on_timeout(const Position& at, bool again, RecoveryEvents& ev
   congestion_->on_rto(congestion_->cwnd(), counted, at.now);
   // RFC 5681, 3.1: the loss window.
   congestion_->set_cwnd(in_flight() + at.mss);
-  reduced_ = true;
+  reduced_ = untold_ = true;
   enter(CongestionState::loss, at.nxt);
   no_recovery_before_ = at.nxt;
   // RFC 5682, 2.1, step 1.

@@ -140,6 +140,10 @@ class LossRecovery {
   /// The peer has echoed congestion: reduces cwnd once a window (RFC 3168, 6.1.2).
   void on_congestion_echo(const Position& at);
 
+  /// cwnd has been or is being reduced since the peer was last told: whether CWR has to go with the next new
+  /// data (RFC 3168, 6.1.2). Asked is told.
+  bool take_reduced() { return std::exchange(untold_, false); }
+
   /// Something was sent.
   void on_sent(uint32_t bytes) {
     if (reducing()) reduction_.on_sent(bytes);
@@ -212,6 +216,7 @@ class LossRecovery {
   RateReduction reduction_;
   /// The algorithm was told of congestion, and not yet of its end.
   bool reduced_ = false;
+  bool untold_ = false;
   Rack rack_;
   Instant reordering_deadline_ = kNever;
   uint32_t reordering_ = 3;

@@ -26,6 +26,8 @@ struct SegmentOut {
   Bytes options{};
   /// Payload bytes of each segment of a superframe; 0: it is none.
   uint16_t segment_size = 0;
+  /// It travels as ECN-capable, ECT(0) (RFC 3168, section 5).
+  bool ecn_capable = false;
   IpOptionsOut ip{};
 };
 

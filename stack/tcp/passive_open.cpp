@@ -1,5 +1,6 @@
 // What a listener does with a SYN: a connection in SYN-RECEIVED, a SYN cookie, or Fast Open. RFC
 // 9293, 3.10.7.2; RFC 4987; RFC 7413.
+#include "stack/net/ipv4.h"
 #include "stack/tcp/endpoint.h"
 #include "stack/tcp/handshake.h"
 #include "stack/tcp/listener.h"
@@ -100,6 +101,12 @@ bool Endpoint::adopt(Endpoint& listener, const Segment& segment) {
   return true;
 }
 
+/// RFC 3168, 6.1.1. A SYN that is itself ECN-capable isn't what that means (Linux's tcp_ecn_create_request).
+bool Endpoint::accepts_ecn(const Segment& syn) const {
+  return syn.flags.ece && syn.flags.cwr && (syn.tos & ecn::kMask) == ecn::kNotEct &&
+         protocol_.settings().tcp_ecn != 0;
+}
+
 /// A half-open connection of `listener`, which takes the SYN over; false when it can't be had, then the
 /// caller destroys it.
 bool Endpoint::start_passive(Endpoint& listener, Segment* syn) {
@@ -109,6 +116,7 @@ bool Endpoint::start_passive(Endpoint& listener, Segment* syn) {
   peer_syn_ = syn->syn_options;
   peer_iss_ = syn->seq;
   peer_window_ = syn->window;
+  peer_ecn_ = accepts_ecn(*syn);
   handshake_pending_ = true;
   granted_cookie_.reset();
   if (options_.save_syn && syn->payload.block) {
@@ -183,6 +191,8 @@ void Endpoint::answer_with_cookie(const Segment& syn) {
     SeqNum cookie =
         protocol_.syn_cookies().make(syn.id, syn.seq, options.mss_or_default(family_), protocol_.now());
     handshake.reset_to_syn_rcvd(cookie, syn.seq, options, syn.window);
+    if (options.timestamps && protocol_.settings().tcp_timestamps != 0 && accepts_ecn(syn))
+      handshake.accept_ecn();
     handshake.send_cookie();
     ++protocol_.counters().TcpExtSyncookiesSent;
   }
@@ -205,12 +215,14 @@ bool Endpoint::accept_cookie(Segment* ack) {
     return false;
   }
   SynOptions options{.mss = *mss};
+  bool ecn = false;
   if (ack->options.timestamps) {
     uint32_t offset = protocol_.timestamp_offset(ack->id);
     CookieOptions brought = decode_cookie_timestamp(ack->options.timestamps->echo - offset);
     options.timestamps = ack->options.timestamps;
     options.sack_permitted = brought.sack_permitted;
     options.window_scale = brought.window_scale;
+    ecn = brought.ecn && settings.tcp_ecn != 0;
   }
   ++counters.TcpExtSyncookiesRecv;
   auto drop = [&] {
@@ -232,6 +244,7 @@ bool Endpoint::accept_cookie(Segment* ack) {
   child->released_ = false;
   Handshake handshake(*child);
   handshake.reset_to_syn_rcvd(cookie, irs, options, 0);
+  if (ecn) handshake.accept_ecn();
   handshake.take_cookie(*ack);
   child->handshake_done({}, true);
   if (ack->payload_size() > 0 || ack->flags.fin || ack->flags.urg)

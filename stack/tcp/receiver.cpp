@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "stack/net/ipv4.h"
+
 namespace ustack::tcp {
 
 void Receiver::start(uint32_t mss, Instant now) {
@@ -23,6 +25,37 @@ void Receiver::set_quick_ack(bool on) {
   // tcp_incr_quickack: no more than half a window's worth.
   quick_ = on ? std::clamp(rcv_wnd() / (2 * std::max(mss_estimate_, 1u)), 2u, kMaxQuickAcks) : 0;
   if (on && ack_deadline != kNever) ack_now_ = true;
+}
+
+/// Linux's tcp_enter_quickack_mode.
+void Receiver::enter_quick_ack(uint32_t most) {
+  uint32_t some = std::max(rcv_wnd() / (2 * std::max(mss_estimate_, 1u)), 2u);
+  quick_ = std::max(quick_, std::min(some, most));
+  interactive_ = false;
+  ack_timeout_ = kMinAckDelay;
+}
+
+/// RFC 3168, 6.1.3: ECE on all ACKs from a marked packet until CWR. Linux's tcp_ecn_accept_cwr and
+/// tcp_ecn_check_ce.
+void Receiver::note_ecn(const Segment& segment) {
+  if (segment.flags.cwr) {
+    echoing_ = false;
+    // Its window may be as small as one segment.
+    acknowledge_now();
+  }
+  constexpr uint32_t kAtOnce = 2;
+  switch (segment.tos & ecn::kMask) {
+    case ecn::kNotEct:
+      // After others that were ECN-capable it is probably a retransmission.
+      if (ecn_seen_) enter_quick_ack(kAtOnce);
+      break;
+    case ecn::kCe:
+      if (!echoing_) enter_quick_ack(kAtOnce);
+      echoing_ = ecn_seen_ = true;
+      break;
+    default:
+      ecn_seen_ = true;
+  }
 }
 
 /// Linux's tcp_event_data_recv: how long the ACK may wait follows the gaps between arrivals.
@@ -86,6 +119,7 @@ Receiver::Outcome Receiver::on_segment(Segment& segment, Instant now) {
     return outcome;
   }
   note_arrival(segment, now);
+  if (ecn && segment.payload_size() > 0) note_ecn(segment);
   bool fin = segment.flags.fin;
   uint32_t length = segment.payload_size();
   SeqNum before = rcv_nxt;

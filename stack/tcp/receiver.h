@@ -38,6 +38,8 @@ class Receiver {
   ReceiveBuffer buffer;
   /// Duplicates are reported (RFC 2883; net.ipv4.tcp_dsack).
   bool dsack = true;
+  /// Packets that the network has marked are echoed to the peer (RFC 3168).
+  bool ecn = false;
 
   // --- options of the socket ---
   /// SO_RCVBUF as Linux counts it: true size.
@@ -97,6 +99,10 @@ class Receiver {
   void on_ack_sent(Instant now);
   /// Data has left: the conversation is interactive if it answers what came just before.
   void on_data_sent(Instant now);
+  /// Whether a segment that is about to be sent has ECE: from a marked packet until the peer's CWR.
+  bool echoes_congestion() const { return echoing_; }
+  /// ECN-capable packets have come.
+  bool ecn_seen() const { return ecn_seen_; }
   /// The next SACK option begins with a D-SACK block.
   const std::optional<SackBlock>& reported_duplicate() const { return duplicate_; }
   /// SACK blocks for the next ACK, D-SACK first; returns how many.
@@ -126,6 +132,8 @@ class Receiver {
  private:
   static constexpr uint32_t kMaxQuickAcks = 16;
   void note_arrival(const Segment& segment, Instant now);
+  void note_ecn(const Segment& segment);
+  void enter_quick_ack(uint32_t most);
   void schedule_ack(Instant now);
   void measure_rtt(Instant now);
   uint32_t offer() const;
@@ -135,6 +143,8 @@ class Receiver {
   bool ack_now_ = false;
   bool interactive_ = false;
   bool pushed_ = false;
+  bool echoing_ = false;
+  bool ecn_seen_ = false;
   uint32_t quick_ = 0;
   Duration ack_timeout_{0};
   /// RCV.NXT of the last ACK sent.

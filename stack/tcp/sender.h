@@ -133,6 +133,8 @@ class Sender {
     bool window_opened = false;
     /// Fast recovery has begun.
     bool entered_recovery = false;
+    /// Bytes newly delivered, if the ACK has echoed congestion.
+    uint32_t delivered_marked = 0;
     /// What is to be counted.
     RecoveryEvents recovery{};
   };
@@ -175,6 +177,8 @@ class Sender {
   uint32_t probe_back_off() const { return probe_back_off_; }
   Instant last_sent() const { return last_sent_; }
   uint32_t retransmitted_segments() const { return retransmitted_segments_; }
+  /// Bytes whose ACKs have echoed congestion.
+  uint64_t delivered_marked() const { return delivered_marked_; }
   uint64_t bytes_acknowledged() const { return bytes_acknowledged_; }
   uint64_t bytes_sent() const { return bytes_sent_; }
   uint64_t bytes_retransmitted() const { return bytes_retransmitted_; }
@@ -220,6 +224,7 @@ class Sender {
 
   RateSample rate_;
   uint32_t retransmitted_segments_ = 0;
+  uint64_t delivered_marked_ = 0;
   uint64_t bytes_acknowledged_ = 0, bytes_sent_ = 0, bytes_retransmitted_ = 0;
 };
 

@@ -105,6 +105,7 @@ Sender::AckOutcome Sender::on_ack(const Segment& segment, std::optional<Instant>
   bool was_recovering = recovery_.state() == CongestionState::recovery;
   bool was_reducing = recovery_.reducing();
   uint32_t delivered = recovery_.on_ack(arrival, outcome.recovery);
+  if (arrival.ece) delivered_marked_ += outcome.delivered_marked = delivered;
   outcome.entered_recovery = !was_recovering && recovery_.state() == CongestionState::recovery;
   auto lost = static_cast<uint32_t>(flight_.rate().lost() - lost_before);
   if (delivered > 0 || lost > 0) tell_congestion(arrival, was_reducing, delivered, lost, sample, now);

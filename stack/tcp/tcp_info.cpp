@@ -36,6 +36,8 @@ size_t fill_tcp_info(Endpoint& endpoint, MutableBytes out, Instant now) {
   if (tcb.timestamps) info.tcpi_options |= TCPI_OPT_TIMESTAMPS;
   if (tcb.sack) info.tcpi_options |= TCPI_OPT_SACK;
   if (tcb.window_scaling) info.tcpi_options |= TCPI_OPT_WSCALE;
+  if (snd.ecn) info.tcpi_options |= TCPI_OPT_ECN;
+  if (rcv.ecn_seen()) info.tcpi_options |= TCPI_OPT_ECN_SEEN;
   if (endpoint.syn_data_acknowledged()) info.tcpi_options |= TCPI_OPT_SYN_DATA;
   info.tcpi_fastopen_client_fail = static_cast<uint8_t>(endpoint.fast_open_failure()) & 3;
   info.tcpi_snd_wscale = snd.snd_wscale & 15;
@@ -68,6 +70,7 @@ size_t fill_tcp_info(Endpoint& endpoint, MutableBytes out, Instant now) {
   info.tcpi_reordering = snd.recovery().reordering();
   info.tcpi_reord_seen = snd.recovery().reordering_seen();
   info.tcpi_dsack_dups = snd.recovery().dsack_duplicates();
+  info.tcpi_delivered_ce = segments(static_cast<uint32_t>(snd.delivered_marked()));
   info.tcpi_delivered = segments(static_cast<uint32_t>(snd.flight().rate().delivered()));
   info.tcpi_delivery_rate = snd.rate().bytes_per_second();
   info.tcpi_delivery_rate_app_limited = snd.rate().app_limited;

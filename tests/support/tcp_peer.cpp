@@ -123,7 +123,7 @@ void TcpPeer::deliver(const PeerSegment& segment) {
                    .window = segment.window,
                    .urgent = segment.urgent,
                    .options = segment.options};
-  ByteVector packet = ipv4_packet({.source = kPeer, .destination = kHost, .protocol = 6},
+  ByteVector packet = ipv4_packet({.source = kPeer, .destination = kHost, .protocol = 6, .tos = segment.tos},
                                   tcp_segment(kPeer, kHost, fields, bytes_of(segment.payload)));
   receive(packet);
 }

@@ -30,6 +30,8 @@ struct PeerSegment {
   std::string payload{};
   uint16_t window = 65535;
   uint16_t urgent = 0;
+  /// IP's, with ECN in its low two bits.
+  uint8_t tos = 0;
   ByteVector options{};
   std::optional<uint16_t> source_port{}, destination_port{};
 };

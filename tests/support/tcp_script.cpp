@@ -49,6 +49,7 @@ std::pair<uint32_t, uint32_t> range(std::string_view text) {
 TcpScript::TcpScript(const ScriptOptions& options) : options_(options) {
   TcpPeer::Options peer;
   peer.settings = options.settings;
+  if (options.ecn) peer.settings.tcp_ecn = 1;
   if (options.superframes)
     peer.link = {.kind = LinkInfo::Kind::ip,
                  .mtu = 1500,
@@ -70,7 +71,7 @@ TcpScript::TcpScript(const ScriptOptions& options) : options_(options) {
   peer_next_ = peer_->peer_iss + 1;
   peer_->send({.seq = peer_->peer_iss,
                .ack = peer_->iss + 1,
-               .flags = "SA",
+               .flags = options.ecn ? "SAE" : "SA",
                .window = static_cast<uint16_t>(options.window * kMss),
                .options = syn_options});
   peer_->take();
@@ -157,10 +158,11 @@ std::string TcpScript::sent() {
     if (!frame.tcp) continue;
     if (frame.tcp->timestamps) last_timestamp_ = frame.tcp->timestamps->first;
     bool fin = (frame.tcp->flags & 1) != 0, reset = (frame.tcp->flags & 4) != 0;
+    bool reduced = (frame.tcp->flags & 0x80) != 0;
     auto size = static_cast<uint32_t>(frame.payload.size());
     if (size == 0 && !fin && !reset) continue;
     uint32_t at = frame.tcp->seq - start_;
-    if (!fin && !reset && at % kMss == 0 && size % kMss == 0) {
+    if (!fin && !reset && !reduced && at % kMss == 0 && size % kMss == 0) {
       if (run && run->last + 1 == at / kMss) {
         run->last += size / kMss;
       } else {
@@ -171,6 +173,7 @@ std::string TcpScript::sent() {
     }
     flush();
     text += (text.empty() ? "" : " ") + segments(at);
+    if (reduced && size == kMss) text += "W";
     if (size % kMss != 0 || size == 0) text += "+" + std::to_string(size);
     if (fin) text += "F";
     if (reset) text += "R";

@@ -8,6 +8,7 @@
 //   +0     ? state recovery     cwnd, ssthresh, in_flight (segments); state, reordering; any TcpExt counter
 //   +0     close                the program sends no more
 //   +0.5   > 3 4+500F           a lone 500 bytes of segment 4, and a FIN
+//   +0     > 5W 6-8             the first of them has CWR
 //
 // `<` takes further: `win N` (segments), `ecr T` (echoes the timestamp of the script's millisecond T; else
 // that of the last segment sent), `dsack A-B` (before the other blocks), `ece`, `data N` (bytes of the
@@ -34,6 +35,8 @@ struct ScriptOptions {
   Settings settings{};
   /// The link cuts superframes.
   bool superframes = false;
+  /// RFC 3168 was negotiated.
+  bool ecn = false;
   std::string_view congestion = "reno";
 };
 
