@@ -204,14 +204,17 @@ void Endpoint::reset_tcb() {
     bool nodelay, thin_linear, cork;
     uint32_t notsent_lowat, limit, low_water;
     bool limit_locked;
+    uint64_t max_pacing_rate;
     std::string_view congestion;
-  } kept{tcb_.snd.nodelay, tcb_.snd.thin_linear, tcb_.snd.cork,         tcb_.snd.notsent_lowat,
-         tcb_.rcv.limit,   tcb_.rcv.low_water,   tcb_.rcv.limit_locked, tcb_.snd.congestion->name()};
+  } kept{tcb_.snd.nodelay,       tcb_.snd.thin_linear,     tcb_.snd.cork,
+         tcb_.snd.notsent_lowat, tcb_.rcv.limit,           tcb_.rcv.low_water,
+         tcb_.rcv.limit_locked,  tcb_.snd.max_pacing_rate, tcb_.snd.congestion->name()};
   tcb_.~Tcb();
   new (&tcb_) Tcb(protocol_.context().blocks, protocol_.pieces(), protocol_.sent_segments());
   tcb_.snd.nodelay = kept.nodelay;
   tcb_.snd.thin_linear = kept.thin_linear;
   tcb_.snd.cork = kept.cork;
+  tcb_.snd.max_pacing_rate = kept.max_pacing_rate;
   tcb_.snd.notsent_lowat = kept.notsent_lowat;
   tcb_.rcv.limit = kept.limit;
   tcb_.rcv.limit_locked = kept.limit_locked;

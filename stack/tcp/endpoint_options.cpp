@@ -146,6 +146,28 @@ struct OptionTable {
     return write_out(&l, sizeof l, out);
   }
 
+  /// sk_setsockopt: as an int or as 64 bits; all ones mean no limit.
+  static Status set_max_pacing_rate(Endpoint& ep, Bytes value) {
+    uint64_t rate = 0;
+    uint32_t narrow = 0;
+    if (value.size() < sizeof narrow) return Error{EINVAL};
+    if (value.size() >= sizeof rate) {
+      std::memcpy(&rate, value.data(), sizeof rate);
+    } else {
+      std::memcpy(&narrow, value.data(), sizeof narrow);
+      rate = narrow == ~uint32_t{0} ? Sender::kUnpaced : narrow;
+    }
+    ep.tcb_.snd.max_pacing_rate = rate;
+    ep.settle();
+    return {};
+  }
+  static Result<size_t> get_max_pacing_rate(Endpoint& ep, MutableBytes out) {
+    uint64_t rate = ep.tcb_.snd.max_pacing_rate;
+    if (out.size() == sizeof rate) return write_out(&rate, sizeof rate, out);
+    auto narrow = static_cast<uint32_t>(std::min<uint64_t>(rate, ~uint32_t{0}));
+    return write_out(&narrow, sizeof narrow, out);
+  }
+
   static Status set_nodelay(Endpoint& ep, int value) {
     ep.tcb_.snd.nodelay = value != 0;
     if (value != 0) ep.settle();
@@ -430,6 +452,10 @@ const OptionTable::Row OptionTable::kRows[] = {
            return Status();
          },
      .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.keepalive ? 1 : 0; }},
+    {.level = SOL_SOCKET,
+     .name = SO_MAX_PACING_RATE,
+     .set = &set_max_pacing_rate,
+     .get = &get_max_pacing_rate},
     {.level = SOL_SOCKET, .name = SO_LINGER, .set = &set_linger, .get = &get_linger},
     {.level = SOL_SOCKET,
      .name = SO_SNDBUF,

@@ -32,7 +32,7 @@ void Endpoint::arm(Timer& timer, Instant deadline) {
 }
 
 void Endpoint::sync_timers() {
-  arm(resend_timer_, tcb_.snd.recovery_deadline());
+  arm(resend_timer_, std::min(tcb_.snd.recovery_deadline(), tcb_.snd.pacing_deadline));
   arm(ack_timer_, tcb_.rcv.ack_deadline);
   arm(persist_timer_, tcb_.snd.persist_deadline);
   arm(keepalive_timer_, keepalive_deadline_);
@@ -60,7 +60,7 @@ bool Endpoint::retransmission_timed_out() const {
   return waited >= model_timeout(retries);
 }
 
-/// The timers of loss recovery, which end in output().
+/// The timers of loss recovery, and pacing's: all end in output().
 void Endpoint::on_resend() {
   Sender& snd = tcb_.snd;
   Instant now = protocol_.now();

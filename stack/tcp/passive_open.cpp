@@ -84,6 +84,7 @@ bool Endpoint::adopt(Endpoint& listener, const Segment& segment) {
   options_ = listener.options_;
   tcb_.snd.thin_linear = listener.tcb_.snd.thin_linear;
   tcb_.snd.nodelay = listener.tcb_.snd.nodelay;
+  tcb_.snd.max_pacing_rate = listener.tcb_.snd.max_pacing_rate;
   tcb_.snd.cork = listener.tcb_.snd.cork;
   tcb_.snd.notsent_lowat = listener.tcb_.snd.notsent_lowat;
   tcb_.rcv.limit = listener.tcb_.rcv.limit;

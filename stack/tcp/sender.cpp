@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "stack/tcp/window.h"
+#include "stack/time/timer.h"
 
 namespace ustack::tcp {
 
@@ -30,7 +31,34 @@ void Sender::note_usage() {
   }
 }
 
+uint64_t Sender::pacing_rate() const {
+  uint64_t rate = congestion->pacing_rate();
+  if (rate == 0) {
+    if (rtt.srtt() <= Duration(0)) return max_pacing_rate;
+    // net.ipv4.tcp_pacing_ss_ratio and tcp_pacing_ca_ratio, in percent.
+    constexpr uint64_t kSlowStart = 200, kAvoidance = 120;
+    uint64_t ratio = cwnd() < congestion->ssthresh() / 2 ? kSlowStart : kAvoidance;
+    uint64_t window = std::max(cwnd(), flight_.outstanding());
+    rate = window * ratio / 100 * 1'000'000 / static_cast<uint64_t>(std::max<int64_t>(to_us(rtt.srtt()), 1));
+  }
+  return std::min(rate, max_pacing_rate);
+}
+
 std::optional<Transmission> Sender::next(const SendLimits& limits, Instant now) {
+  pacing_deadline = kNever;
+  if (!paced()) [[likely]]
+    return next_unpaced(limits, now);
+  // No more than a millisecond's worth at once (Linux's tcp_tso_autosize).
+  SendLimits burst = limits;
+  uint64_t most = std::max<uint64_t>(pacing_rate() / 1000, 2 * mss_) + limits.header_length;
+  burst.max_superframe = static_cast<uint32_t>(std::min<uint64_t>(limits.max_superframe, most));
+  std::optional<Transmission> next = next_unpaced(burst, now);
+  if (!next || next->length == 0 || paced_until_ <= now) return next;
+  pacing_deadline = paced_until_;
+  return std::nullopt;
+}
+
+std::optional<Transmission> Sender::next_unpaced(const SendLimits& limits, Instant now) {
   // RFC 6675, 5, (C): what is lost goes before new data.
   if (flight_.next_lost() != nullptr && !recovery_.holds_retransmissions())
     return next_retransmission(limits);
@@ -178,6 +206,15 @@ bool Sender::sent(const Transmission& t, Instant now) {
   schedule_probe(now);
   last_sent_ = now;
   note_usage();
+  // The first window's worth goes as it comes (tcp_update_skb_after_send); so does all at a rate of zero.
+  if (uint64_t rate = paced() ? pacing_rate() : kUnpaced;
+      rate != kUnpaced && rate != 0 && bytes_sent_ > 10 * uint64_t{mss_}) {
+    // A timer that fires late doesn't lower the rate: so much is made up for.
+    constexpr Duration kCredit = 4 * TimerWheel::kTick;
+    auto takes = Duration(
+        static_cast<int64_t>(std::min<uint64_t>(uint64_t{t.length} * 1'000'000'000 / rate, 10'000'000'000)));
+    paced_until_ = std::max(paced_until_, now - kCredit) + takes;
+  }
   return true;
 }
 
@@ -195,6 +232,10 @@ Duration Sender::probe_interval() const {
 }
 
 void Sender::update_persist(Instant now) {
+  if (pacing_deadline != kNever) {
+    persist_deadline = kNever;
+    return;
+  }
   if (!flight_.empty() || (unsent() == 0 && (!fin_queued_ || fin_sent_))) {
     persist_deadline = kNever;
     probe_back_off_ = 0;
@@ -213,7 +254,7 @@ void Sender::on_probe_sent(Instant now) {
 void Sender::clear() {
   flight_.clear();
   buffer.clear();
-  rto_deadline = persist_deadline = kNever;
+  rto_deadline = persist_deadline = pacing_deadline = kNever;
   // Nothing is left to be sent, a FIN neither.
   snd_una = snd_nxt;
   fin_sent_ = fin_queued_ = true;

@@ -79,7 +79,13 @@ class Sender {
   /// TCP_NOTSENT_LOWAT; 0: no limit.
   uint32_t notsent_lowat = 0;
 
+  /// SO_MAX_PACING_RATE, bytes a second; kUnpaced: the program has set none.
+  static constexpr uint64_t kUnpaced = ~uint64_t{0};
+  uint64_t max_pacing_rate = kUnpaced;
+
   // --- timers, kNever when off ---
+  /// Something may be sent then, which pacing holds back.
+  Instant pacing_deadline = kNever;
   Instant rto_deadline = kNever;
   /// Loss probe (RFC 8985, 7.2).
   Instant probe_deadline = kNever;
@@ -159,6 +165,10 @@ class Sender {
   /// What is in flight, in bytes: RFC 6675's pipe, or without SACK what duplicate ACKs leave of it.
   uint32_t in_flight() const { return recovery_.in_flight(); }
   uint32_t cwnd() const { return congestion->cwnd(); }
+  /// Bytes a second at which segments are spaced, if they are: the algorithm's own rate, or cwnd in a round
+  /// trip and some more, as Linux's tcp_update_pacing_rate; at most max_pacing_rate. kUnpaced: not known yet.
+  uint64_t pacing_rate() const;
+  bool paced() const { return max_pacing_rate != kUnpaced || congestion->pacing_rate() != 0; }
   LossRecovery& recovery() { return recovery_; }
   const LossRecovery& recovery() const { return recovery_; }
   CongestionState congestion_state() const { return recovery_.state(); }
@@ -184,6 +194,7 @@ class Sender {
   uint64_t bytes_retransmitted() const { return bytes_retransmitted_; }
 
  private:
+  std::optional<Transmission> next_unpaced(const SendLimits& limits, Instant now);
   std::optional<Transmission> next_retransmission(const SendLimits& limits);
   std::optional<Transmission> next_new(const SendLimits& limits, Instant now);
   bool deferred(uint32_t usable, const SendLimits& limits, Instant now);
@@ -224,6 +235,8 @@ class Sender {
 
   RateSample rate_;
   uint32_t retransmitted_segments_ = 0;
+  /// When what was sent last has left at the pacing rate (Linux's tcp_wstamp_ns).
+  Instant paced_until_{};
   uint64_t delivered_marked_ = 0;
   uint64_t bytes_acknowledged_ = 0, bytes_sent_ = 0, bytes_retransmitted_ = 0;
 };

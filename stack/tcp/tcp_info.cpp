@@ -72,6 +72,8 @@ size_t fill_tcp_info(Endpoint& endpoint, MutableBytes out, Instant now) {
   info.tcpi_dsack_dups = snd.recovery().dsack_duplicates();
   info.tcpi_delivered_ce = segments(static_cast<uint32_t>(snd.delivered_marked()));
   info.tcpi_delivered = segments(static_cast<uint32_t>(snd.flight().rate().delivered()));
+  info.tcpi_pacing_rate = snd.pacing_rate();
+  info.tcpi_max_pacing_rate = snd.max_pacing_rate;
   info.tcpi_delivery_rate = snd.rate().bytes_per_second();
   info.tcpi_delivery_rate_app_limited = snd.rate().app_limited;
   info.tcpi_rcv_space = window_from_space(rcv.limit);

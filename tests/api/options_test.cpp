@@ -61,6 +61,21 @@ TEST(Options, Timeouts) {
   }
 }
 
+// Of either width; all ones are no limit.
+TEST(Options, MaxPacingRate) {
+  Fd fd = tcp();
+  EXPECT_EQ(get_option<uint32_t>(fd, SOL_SOCKET, SO_MAX_PACING_RATE), ~uint32_t{0});
+  EXPECT_EQ(get_option<uint64_t>(fd, SOL_SOCKET, SO_MAX_PACING_RATE), ~uint64_t{0});
+  ASSERT_WORKS(set_option(fd, SOL_SOCKET, SO_MAX_PACING_RATE, uint32_t{125'000}));
+  EXPECT_EQ(get_option<uint64_t>(fd, SOL_SOCKET, SO_MAX_PACING_RATE), 125'000u);
+  ASSERT_WORKS(set_option(fd, SOL_SOCKET, SO_MAX_PACING_RATE, uint64_t{10'000'000'000}));
+  EXPECT_EQ(get_option<uint64_t>(fd, SOL_SOCKET, SO_MAX_PACING_RATE), 10'000'000'000u);
+  EXPECT_EQ(get_option<uint32_t>(fd, SOL_SOCKET, SO_MAX_PACING_RATE), ~uint32_t{0});
+  ASSERT_WORKS(set_option(fd, SOL_SOCKET, SO_MAX_PACING_RATE, ~uint32_t{0}));
+  EXPECT_EQ(get_option<uint64_t>(fd, SOL_SOCKET, SO_MAX_PACING_RATE), ~uint64_t{0});
+  EXPECT_FAILS(EINVAL, setsockopt(fd, SOL_SOCKET, SO_MAX_PACING_RATE, "", 1));
+}
+
 TEST(Options, Linger) {
   Fd fd = tcp();
   auto value = get_option<linger>(fd, SOL_SOCKET, SO_LINGER);
