@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <new>
 
+#include "stack/tcp/bbr.h"
 #include "stack/tcp/cubic.h"
 #include "stack/tcp/reno.h"
 
@@ -20,6 +21,7 @@ CongestionControl* construct(void* storage) {
 constexpr CongestionAlgorithm kAlgorithms[] = {
     {"cubic", construct<Cubic>},
     {"reno", construct<Reno>},
+    {"bbr", construct<Bbr>},
 };
 
 }  // namespace
