@@ -1,5 +1,6 @@
 // setsockopt and getsockopt: one table of options, with the checks, bounds and errnos of Linux. What is not
 // in it is refused, so that no option is accepted and ignored.
+#include <linux/inet_diag.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -10,6 +11,7 @@
 #include <cstring>
 
 #include "stack/host.h"
+#include "stack/tcp/bbr.h"
 #include "stack/tcp/endpoint.h"
 #include "stack/tcp/iss.h"
 #include "stack/tcp/listener.h"
@@ -144,6 +146,18 @@ struct OptionTable {
   static Result<size_t> get_linger(Endpoint& ep, MutableBytes out) {
     linger l{ep.options_.linger ? 1 : 0, ep.options_.linger_seconds};
     return write_out(&l, sizeof l, out);
+  }
+
+  /// Only BBR has something to tell (struct tcp_bbr_info).
+  static Result<size_t> get_congestion_info(Endpoint& ep, MutableBytes out) {
+    if (ep.tcb_.snd.congestion->name() != "bbr") return size_t{0};
+    const auto& bbr = static_cast<const Bbr&>(*ep.tcb_.snd.congestion);
+    tcp_bbr_info info{.bbr_bw_lo = static_cast<uint32_t>(bbr.bandwidth()),
+                      .bbr_bw_hi = static_cast<uint32_t>(bbr.bandwidth() >> 32),
+                      .bbr_min_rtt = static_cast<uint32_t>(to_us(bbr.min_rtt())),
+                      .bbr_pacing_gain = bbr.pacing_gain(),
+                      .bbr_cwnd_gain = bbr.cwnd_gain()};
+    return write_out(&info, sizeof info, out);
   }
 
   /// sk_setsockopt: as an int or as 64 bits; all ones mean no limit.
@@ -635,7 +649,7 @@ const OptionTable::Row OptionTable::kRows[] = {
      .get_int = &always<0>},
     {.level = IPPROTO_TCP, .name = TCP_ULP, .set = &set_upper_layer, .get = &nothing},
     // What reno and cubic have to tell.
-    {.level = IPPROTO_TCP, .name = TCP_CC_INFO, .get = &nothing},
+    {.level = IPPROTO_TCP, .name = TCP_CC_INFO, .get = &get_congestion_info},
     {.level = IPPROTO_TCP, .name = TCP_ZEROCOPY_RECEIVE, .get_int = &refuse_to_tell<EINVAL>},
     {.level = IPPROTO_TCP, .name = TCP_REPAIR, .set_int = &refuse<EPERM>, .get_int = &always<0>},
     {.level = IPPROTO_TCP,

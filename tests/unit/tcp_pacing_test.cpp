@@ -1,6 +1,7 @@
 // Pacing: segments are spaced by a timer.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/inet_diag.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -110,6 +111,28 @@ TEST(TcpPacing, TheProbeOfAClosedWindowIsNotPacings) {
   peer.send({.seq = peer.peer_iss + 1, .ack = peer.iss + 1 + 10'000, .window = 0});
   peer.take();
   EXPECT_TRUE(peer.advance_until_sent(2s)) << "a window probe";
+}
+
+TEST(TcpPacing, BbrTellsItsModel) {
+  TcpPeer peer;
+  TestSocket socket = peer.connected(mss_option(1000));
+  tcp_bbr_info info{};
+  auto read = [&] {
+    return *socket->get_option(IPPROTO_TCP, TCP_CC_INFO, std::as_writable_bytes(std::span(&info, 1)));
+  };
+  EXPECT_EQ(read(), 0u) << "CUBIC has nothing to tell";
+  std::string name = "bbr";
+  ASSERT_TRUE(socket->set_option(IPPROTO_TCP, TCP_CONGESTION, std::as_bytes(std::span(name))).ok());
+  ASSERT_EQ(socket.send(std::string(5'000, 'a')), 5'000);
+  peer.run();
+  peer.advance(10ms);
+  peer.send({.seq = peer.peer_iss + 1, .ack = peer.iss + 1 + 5'000});
+  ASSERT_EQ(read(), sizeof info);
+  EXPECT_EQ(info.bbr_bw_lo, 500'000u);
+  EXPECT_EQ(info.bbr_bw_hi, 0u);
+  EXPECT_EQ(info.bbr_min_rtt, 10'000u);
+  EXPECT_EQ(info.bbr_pacing_gain, 709u);
+  EXPECT_EQ(info.bbr_cwnd_gain, 512u);
 }
 
 TEST(TcpPacing, InfoTellsTheRates) {
