@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "shim/blocker.h"
+#include "shim/cancellation.h"
 #include "shim/driver.h"
 #include "shim/fd_table.h"
 #include "shim/scope.h"
@@ -59,6 +60,12 @@ auto on_socket(int fd, Body&& body, Real&& real) -> decltype(real()) {
     return result.code() == kRestart ? scope.interrupted(true) : scope.fail(result.code());
   });
   return go_real ? real() : static_cast<Return>(value);
+}
+
+/// The same where POSIX has a cancellation point.
+template <typename Body, typename Real>
+auto on_socket_cancellable(int fd, Body&& body, Real&& real) -> decltype(real()) {
+  return cancellation::point([&] { return on_socket(fd, body, real); });
 }
 
 }  // namespace ustack::shim

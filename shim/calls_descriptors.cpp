@@ -112,6 +112,7 @@ int close(int fd) {
     }
     return real::close(fd);
   }
+  pthread_testcancel();
   Scope scope;
   {
     HostLock lock;

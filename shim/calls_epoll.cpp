@@ -1,6 +1,7 @@
 // epoll(7).
 #include <cerrno>
 
+#include "shim/cancellation.h"
 #include "shim/epoll_wait.h"
 #include "shim/fd_table.h"
 #include "shim/hooks.h"
@@ -48,7 +49,7 @@ int wait_on(int set, epoll_event* events, int room, const sigset_t* mask, Deadli
     int count = without_recall(events, result);
     if (count != 0 || result <= 0) return count;
   }
-  return wait_here(set, events, room, *until, mask);
+  return cancellation::point([&] { return wait_here(set, events, room, *until, mask); });
 }
 
 }  // namespace

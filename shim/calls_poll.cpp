@@ -10,6 +10,7 @@
 
 #include "io/clock.h"
 #include "io/syscalls.h"
+#include "shim/cancellation.h"
 #include "shim/fd_table.h"
 #include "shim/hooks.h"
 #include "shim/poll.h"
@@ -50,7 +51,7 @@ bool any_is_ours(const pollfd* fds, nfds_t count) {
   return any;
 }
 
-int poll_mixed(pollfd* fds, nfds_t count, Instant deadline, const sigset_t* mask) {
+int poll_under_mask(pollfd* fds, nfds_t count, Instant deadline, const sigset_t* mask) {
   // Asked for only where it can matter: it is a system call.
   constexpr nfds_t kSmallLimit = 64;
   rlimit limit{};
@@ -72,6 +73,10 @@ int poll_mixed(pollfd* fds, nfds_t count, Instant deadline, const sigset_t* mask
     if (Status put = put_user(&fds[i].revents, static_cast<short>(room.items()[i].revents)); !put.ok())
       return scope.fail(put.code());
   return *result;
+}
+
+int poll_mixed(pollfd* fds, nfds_t count, Instant deadline, const sigset_t* mask) {
+  return cancellation::point([&] { return poll_under_mask(fds, count, deadline, mask); });
 }
 
 constexpr int kWordBits = 8 * sizeof(unsigned long);
@@ -171,7 +176,7 @@ bool any_is_ours(int count, const Sets& sets) {
 }
 
 /// `count` is clipped.
-int select_mixed(int count, const Sets& sets, Instant deadline, const sigset_t* mask) {
+int select_under_mask(int count, const Sets& sets, Instant deadline, const sigset_t* mask) {
   Scope scope;
   size_t members = 0;
   Status s = sets.each(count, [&members](int, bool, bool, bool) { return ++members, true; });
@@ -196,6 +201,10 @@ int select_mixed(int count, const Sets& sets, Instant deadline, const sigset_t* 
     if ((item.revents & POLLNVAL) != 0) return scope.fail(EBADF);
   Result<int> bits = write_sets(sets, count, room.items());
   return bits.ok() ? *bits : scope.fail(bits.code());
+}
+
+int select_mixed(int count, const Sets& sets, Instant deadline, const sigset_t* mask) {
+  return cancellation::point([&] { return select_under_mask(count, sets, deadline, mask); });
 }
 
 }  // namespace

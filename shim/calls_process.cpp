@@ -12,10 +12,12 @@
 #include "io/descriptor.h"
 #include "io/own_descriptors.h"
 #include "io/syscalls.h"
+#include "shim/cancellation.h"
 #include "shim/departure.h"
 #include "shim/hooks.h"
 #include "shim/process.h"
 #include "shim/scope.h"
+#include "shim/shared_host.h"
 
 namespace ustack::shim {
 
@@ -154,6 +156,12 @@ pid_t fork() {
 pid_t _Fork() {
   real::resolve();
   return Process::has_host() ? fork_without_handlers() : real::_Fork();
+}
+
+int pthread_cancel(pthread_t thread) {
+  int result = real::pthread_cancel(thread);
+  if (result == 0 && shared_host != nullptr && !Scope::inside()) cancellation::wake(thread);
+  return result;
 }
 
 int daemon(int stay, int keep_open) {

@@ -28,7 +28,7 @@ int fail(int code) {
 template <typename Real>
 ssize_t receive(int fd, Result<UserBytes> to, int flags, Real&& go_real) {
   if (!to.ok()) return fail(to.code());
-  return on_socket(
+  return on_socket_cancellable(
       fd,
       [&](HostLock& lock, SocketFile& file) {
         int message_flags = 0;
@@ -97,7 +97,7 @@ ssize_t receive_message(int fd, msghdr* message, int flags) {
     if (s.ok()) s = put_user(&message->msg_controllen, decltype(message->msg_controllen){control_bytes});
     return s;
   };
-  return on_socket(
+  return on_socket_cancellable(
       fd,
       [&](HostLock& lock, SocketFile& file) -> Result<size_t> {
         int message_flags = 0;

@@ -24,7 +24,7 @@ int fail(int code) {
 template <typename Real>
 ssize_t send_bytes(int fd, Result<UserBytes> from, int flags, const RawAddress& to, Real&& go_real) {
   if (!from.ok()) return fail(from.code());
-  return on_socket(
+  return on_socket_cancellable(
       fd,
       [&](HostLock& lock, SocketFile& file) -> Result<size_t> {
         // Without MSG_FASTOPEN a stream takes no notice of an address.

@@ -94,7 +94,7 @@ int accept_of_kernel(int fd, sockaddr* address, socklen_t* length, int flags) {
 }
 
 int accept_with(int fd, sockaddr* address, socklen_t* length, int flags) {
-  return on_socket(
+  return on_socket_cancellable(
       fd,
       [&](HostLock& lock, SocketFile& file) -> Result<int> {
         if ((flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != 0) return Error{EINVAL};
@@ -146,7 +146,7 @@ int accept4(int fd, sockaddr* address, socklen_t* length, int flags) {
 int connect(int fd, const sockaddr* address, socklen_t length) {
   auto go_real = [&] { return real::connect(fd, address, length); };
   if (!concerns_us(fd)) return go_real();
-  return on_socket(
+  return on_socket_cancellable(
       fd, [&](HostLock& lock, SocketFile& file) { return connect_socket(lock, file, fd, address, length); },
       go_real);
 }

@@ -24,6 +24,7 @@
 #include "io/clock.h"
 #include "io/engine.h"
 #include "io/syscalls.h"
+#include "shim/cancellation.h"
 #include "shim/events.h"
 #include "shim/host_lock.h"
 #include "shim/keeper.h"
@@ -199,7 +200,8 @@ void Sleep::drive() {
   if (shared_.attachments > 1 && now >= shared_.last_reap + kRelativesCheck) {
     shared_.last_reap = now;
     shared_.reap_dead();
-    if (!keeper::is_keeper() && !keeper::alive(shared_)) {  // killed: nobody else may ever need one and see it
+    if (!keeper::is_keeper() &&
+        !keeper::alive(shared_)) {  // killed: nobody else may ever need one and see it
       drop(shared_);
       keeper::ensure();
       acquire(shared_);
@@ -291,7 +293,8 @@ WaitOutcome Wait::sleep(HostLock&, const WaitRequest& request) {
       return WaitOutcome::notified;
     }
     if (sleep.kernel) return WaitOutcome::kernel;
-    if (thread.signal_deferred.load(std::memory_order_seq_cst)) return WaitOutcome::interrupted;
+    if (thread.signal_deferred.load(std::memory_order_seq_cst) || cancellation::requested(thread))
+      return WaitOutcome::interrupted;
     if (looked && shared.host->now() >= request.deadline) return WaitOutcome::timed_out;
     if (sleep.take_role())
       sleep.drive();

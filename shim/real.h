@@ -6,6 +6,7 @@
 #pragma once
 
 #include <poll.h>
+#include <pthread.h>
 #include <spawn.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>

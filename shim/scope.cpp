@@ -1,6 +1,7 @@
 #include "shim/scope.h"
 
 #include "io/syscalls.h"
+#include "shim/cancellation.h"
 #include "shim/signals.h"
 
 namespace ustack::shim {
@@ -43,7 +44,7 @@ Scope::~Scope() {
 }
 
 int Scope::interrupted(bool restartable) {
-  if (restartable && thread_state.deferred_restarts) {
+  if (restartable && thread_state.deferred_restarts && !cancellation::requested(thread_state)) {
     restart_ = true;
     return -1;
   }

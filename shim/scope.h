@@ -23,6 +23,8 @@ struct ThreadState {
   uint32_t depth = 0;
   /// A handler was put off and waits for the outermost Scope to close; all signals are blocked until then.
   std::atomic<bool> signal_deferred{false};
+  /// pthread_cancel(3) has named this thread. Written under the host's lock.
+  std::atomic<bool> cancelled{false};
   /// The first handler put off was installed with SA_RESTART.
   bool deferred_restarts = false;
   /// Where this thread sleeps, in the arena; made at its first blocking call, freed when the thread ends.

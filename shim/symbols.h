@@ -162,6 +162,7 @@
     kNone)                                                                                                  \
   X(int, execveat, (int at, const char* path, char* const* arguments, char* const* environment, int flags), \
     (at, path, arguments, environment, flags), SYS_execveat)                                                \
+  X(int, pthread_cancel, (pthread_t thread), (thread), kNone)                                               \
   X(int, daemon, (int stay, int keep_open), (stay, keep_open), kNone)                                       \
   X(void, _exit, (int status), (status), SYS_exit_group)                                                    \
   X(void, _Exit, (int status), (status), SYS_exit_group)                                                    \

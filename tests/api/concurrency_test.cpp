@@ -1,4 +1,6 @@
 // Signals and threads against blocked calls.
+#include <sys/epoll.h>
+#include <sys/select.h>
 #include <sys/time.h>
 #include <array>
 #include <atomic>
@@ -244,6 +246,132 @@ TEST(Threads, ErrnoIsEachThreadsOwn) {
   std::thread other([&] { EXPECT_FAILS(EAGAIN, read(fd, &c, 1)); });
   other.join();
   EXPECT_EQ(errno, 77);
+}
+
+// pthread_cancel(3): every call that waits is a cancellation point.
+struct Cancellable {
+  const char* name;
+  void (*call)(int fd, int listener);
+};
+void PrintTo(const Cancellable& c, std::ostream* out) { *out << c.name; }
+
+char received_byte;
+const Cancellable kCancellable[] = {
+    {"Read", [](int fd, int) { (void)!read(fd, &received_byte, 1); }},
+    {"Recv", [](int fd, int) { recv(fd, &received_byte, 1, 0); }},
+    {"Recvmsg",
+     [](int fd, int) {
+       iovec part{&received_byte, 1};
+       msghdr message{};
+       message.msg_iov = &part;
+       message.msg_iovlen = 1;
+       recvmsg(fd, &message, 0);
+     }},
+    {"Send",
+     [](int fd, int) {
+       static const std::string bytes(1 << 20, 'x');
+       for (;;) send(fd, bytes.data(), bytes.size(), 0);
+     }},
+    {"Accept", [](int, int listener) { accept(listener, nullptr, nullptr); }},
+    {"Connect", [](int, int) { connect(tcp(), silent().get(), Address::size); }},
+    {"Poll",
+     [](int fd, int) {
+       pollfd item{fd, POLLIN, 0};
+       poll(&item, 1, -1);
+     }},
+    {"Select",
+     [](int fd, int) {
+       fd_set set;
+       FD_ZERO(&set);
+       FD_SET(fd, &set);
+       select(fd + 1, &set, nullptr, nullptr, nullptr);
+     }},
+    {"EpollWait",
+     [](int fd, int) {
+       static int waiting = epoll_create1(EPOLL_CLOEXEC);
+       epoll_event event{};
+       event.events = EPOLLIN;
+       epoll_ctl(waiting, EPOLL_CTL_ADD, fd, &event);
+       epoll_wait(waiting, &event, 1, -1);
+     }},
+};
+
+class Cancel : public testing::TestWithParam<Cancellable> {
+ protected:
+  struct Job {
+    void (*call)(int, int);
+    int fd, listener;
+    int state = PTHREAD_CANCEL_ENABLE;
+    std::atomic<bool> returned = false, cleaned = false;
+  };
+  static void* run(void* argument) {
+    auto& job = *static_cast<Job*>(argument);
+    int before;
+    pthread_setcancelstate(job.state, &before);
+    pthread_cleanup_push([](void* at) { static_cast<Job*>(at)->cleaned = true; }, &job);
+    job.call(job.fd, job.listener);
+    job.returned = true;
+    pthread_cleanup_pop(0);
+    return nullptr;
+  }
+};
+
+TEST_P(Cancel, EndsAThreadThatWaits) {
+  Fd fd = connected("sleep 60000"), listener = listening();
+  Job job{.call = GetParam().call, .fd = fd, .listener = listener};
+  pthread_t thread;
+  ASSERT_EQ(pthread_create(&thread, nullptr, &run, &job), 0);
+  std::this_thread::sleep_for(milliseconds(50));
+  EXPECT_EQ(pthread_cancel(thread), 0);
+  void* result = nullptr;
+  ASSERT_EQ(pthread_join(thread, &result), 0);
+  EXPECT_EQ(result, PTHREAD_CANCELED);
+  EXPECT_TRUE(job.cleaned);
+  EXPECT_FALSE(job.returned);
+}
+
+TEST_P(Cancel, EndsAThreadThatIsAboutToWait) {
+  Fd fd = connected("sleep 60000"), listener = listening();
+  Job job{.call = GetParam().call, .fd = fd, .listener = listener};
+  pthread_t thread;
+  ASSERT_EQ(pthread_create(&thread, nullptr, &run, &job), 0);
+  EXPECT_EQ(pthread_cancel(thread), 0);
+  void* result = nullptr;
+  ASSERT_EQ(pthread_join(thread, &result), 0);
+  EXPECT_EQ(result, PTHREAD_CANCELED);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Cancel, testing::ValuesIn(kCancellable),
+                         [](const auto& tested) { return std::string(tested.param.name); });
+
+// While it is disabled the thread goes on waiting; and what it was reading from stays usable.
+TEST(Cancellation, WaitsUntilItIsEnabled) {
+  Fd fd = connected("sleep 300 say ab sleep 2000");
+  static std::atomic<ssize_t> got;
+  got = -2;
+  pthread_t thread;
+  ASSERT_EQ(pthread_create(
+                &thread, nullptr,
+                [](void* argument) -> void* {
+                  int before;
+                  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+                  char c;
+                  got = read(*static_cast<Fd*>(argument), &c, 1);
+                  pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &before);
+                  read(*static_cast<Fd*>(argument), &c, 1);
+                  return nullptr;
+                },
+                &fd),
+            0);
+  std::this_thread::sleep_for(milliseconds(50));
+  EXPECT_EQ(pthread_cancel(thread), 0);
+  void* result = nullptr;
+  ASSERT_EQ(pthread_join(thread, &result), 0);
+  EXPECT_EQ(result, PTHREAD_CANCELED);
+  EXPECT_EQ(got, 1);
+  char c;
+  EXPECT_EQ(read(fd, &c, 1), 1) << "the second byte was not taken";
+  EXPECT_EQ(c, 'b');
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // One-way streams, as fast as they go; the receiver counts.
 //
 //   bulk receive ADDRESS PORT [--streams 1] [--read 262144]
-//   bulk send ADDRESS PORT [--streams 1] [--seconds 2] [--write 131072]
+//   bulk send ADDRESS PORT [--streams 1] [--seconds 2] [--write 131072] [--congestion NAME]
 //
 // The receiver takes that many connections, reads until all have ended and tells the rate from the first byte
 // to the last. Both tell the processor time that their process took. One stream: blocking calls; several:
@@ -77,6 +77,11 @@ int send(const plain::Arguments& arguments) {
   std::vector<char> buffer(static_cast<size_t>(arguments.number("write", 131072)), 'x');
   std::vector<int> fds;
   while (fds.size() < streams) fds.push_back(plain::connect_to(arguments.at(1), arguments.at(2)));
+  // By the socket, since not every kernel lets a namespace have its own default.
+  if (const char* name = arguments.text("congestion"); name != nullptr)
+    for (int fd : fds)
+      if (setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, static_cast<socklen_t>(std::strlen(name))) < 0)
+        plain::die("TCP_CONGESTION");
   int set = streams > 1 ? watch(fds, EPOLLOUT) : -1;
   plain::CpuSeconds before = plain::cpu_seconds();
   uint64_t bytes = 0;

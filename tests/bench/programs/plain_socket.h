@@ -69,6 +69,13 @@ class Arguments {
     }
     return otherwise;
   }
+  /// nullptr: not given.
+  const char* text(const char* name) const {
+    for (const auto& [key, value] : options_) {
+      if (key == name) return value.c_str();
+    }
+    return nullptr;
+  }
   bool has(const char* name) const { return number(name, 0) != 0; }
 
  private:
