@@ -75,6 +75,7 @@ void Host::mend() {
   arena_.mend();
   scheduler_.mend();
   timers_.mend();
+  network_.mend();
   tcp_->mend();
 }
 

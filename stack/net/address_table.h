@@ -66,14 +66,23 @@ class AddressTable {
     by_use_.push_back(entry);
   }
   void erase(T& entry) {
+    by_use_.remove(entry);  // first: what is in that list is in the table (mend())
     AddressTableEntry** at = &bucket(entry.address()).first;
     while (*at != &entry) at = &(*at)->chain_;
     *at = static_cast<AddressTableEntry&>(entry).chain_;
-    by_use_.remove(entry);
     --size_;
     arena_.destroy(&entry);
   }
   uint32_t size() const { return size_; }
+  /// After a process was killed while it changed the host: the chains anew, of what is in the list of uses.
+  void mend() {
+    for (uint32_t i = 0; i < bucket_count_; ++i) buckets_[i] = Bucket();
+    size_ = 0;
+    for (T& entry : by_use_) {
+      push(bucket(entry.address()), entry);
+      ++size_;
+    }
+  }
   /// The least recently used; nullptr when empty.
   T* oldest() { return by_use_.front(); }
   /// The one used next after `entry`, nullptr at the end.
@@ -99,10 +108,10 @@ class AddressTable {
     auto* fresh = static_cast<Bucket*>(arena_.allocate(count * sizeof(Bucket), alignof(Bucket)));
     if (fresh == nullptr) return;
     std::uninitialized_fill_n(fresh, count, Bucket());
-    arena_.release(buckets_, bucket_count_ * sizeof(Bucket));
-    buckets_ = fresh;
-    bucket_count_ = count;
+    Bucket* before = std::exchange(buckets_, fresh);
+    uint32_t count_before = std::exchange(bucket_count_, count);
     for (T& entry : by_use_) push(bucket(entry.address()), entry);
+    arena_.release(before, count_before * sizeof(Bucket));
   }
 
   Arena& arena_;

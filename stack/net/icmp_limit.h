@@ -26,6 +26,9 @@ class IcmpLimiter {
   /// Takes a token from each bucket. False if one is empty, which is counted.
   bool allow(const IpAddress& destination);
 
+  /// After a process was killed while it changed the host.
+  void mend() { table_.mend(); }
+
  private:
   struct Bucket : AddressTableEntry {
     using AddressTableEntry::AddressTableEntry;

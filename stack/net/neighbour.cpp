@@ -226,6 +226,17 @@ void NeighbourCache::arm_retransmit(Neighbour& neighbour, Instant now) {
   context_.timers.arm(neighbour.timer_, now + interval);
 }
 
+void NeighbourCache::mend() {
+  table_.mend();
+  for (Neighbour* n = table_.oldest(); n != nullptr; n = table_.newer(*n)) {
+    bool asks = n->state_ == NeighbourState::incomplete || n->state_ == NeighbourState::delay ||
+                n->state_ == NeighbourState::probe;
+    if (asks && !n->timer_.linked()) arm_retransmit(*n, context_.now);
+    n->queued_bytes_ = 0;
+    for (TxFrame& frame : n->queue_) n->queued_bytes_ += true_size(frame);
+  }
+}
+
 void NeighbourCache::on_timer(Neighbour& neighbour, Instant now) {
   bool probing = neighbour.state_ != NeighbourState::incomplete;
   if (neighbour.state_ == NeighbourState::delay) {

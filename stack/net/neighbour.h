@@ -122,6 +122,10 @@ class NeighbourCache {
   /// `address` yet (RFC 826: only if the message is meant for us).
   void learn(const IpAddress& address, const MacAddress& mac, Evidence evidence, bool create);
 
+  /// After a process was killed while it changed the host: entries are where they belong, and those that wait
+  /// for an answer go on asking.
+  void mend();
+
   /// It didn't answer when it was asked last.
   bool is_dead(const IpAddress& address, NeighbourHint& hint);
   /// Asks a dead one again, without a frame, if it is time (kRevive).

@@ -12,6 +12,12 @@ Network::Network(const HostContext& context, const NetworkConfig& config, FrameQ
       icmp_limiter_(context),
       ip_ids_(context.random) {}
 
+void Network::mend() {
+  neighbours_.mend();
+  path_mtus_.mend();
+  icmp_limiter_.mend();
+}
+
 Network::~Network() {
   while (TxFrame* frame = local_.pop_front()) context_.frames.release(frame);
 }

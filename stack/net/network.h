@@ -79,6 +79,8 @@ class Network final : private NeighbourPort {
   bool has_local() const { return !local_.empty(); }
 
   NeighbourCache& neighbours() { return neighbours_; }
+  /// After a process was killed while it changed the host.
+  void mend();
   const Reassembler& reassembler() const { return reassembler_; }
 
  private:

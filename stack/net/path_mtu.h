@@ -33,6 +33,8 @@ class PathMtuCache {
   uint32_t update(const IpAddress& remote, uint32_t reported, uint32_t link_mtu);
 
   uint32_t size() const { return table_.size(); }
+  /// After a process was killed while it changed the host.
+  void mend() { table_.mend(); }
 
  private:
   struct Entry : AddressTableEntry {

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstring>
+#include <utility>
 
 namespace ustack::tcp {
 
@@ -78,9 +79,9 @@ bool ConnectionTable::grow() {
       bucket = c;
     }
   }
-  if (buckets_ != nullptr) arena_.release(buckets_, bucket_count_ * sizeof(Connection*));
-  buckets_ = buckets;
-  bucket_count_ = count;
+  Connection** before = std::exchange(buckets_, buckets);
+  uint32_t count_before = std::exchange(bucket_count_, count);
+  if (before != nullptr) arena_.release(before, count_before * sizeof(Connection*));
   return true;
 }
 

@@ -78,6 +78,9 @@ class FastOpenCache {
   /// It worked: the next black hole begins with the first time again.
   void note_success() { black_holes_ = 0; }
 
+  /// After a process was killed while it changed the host.
+  void mend() { table_.mend(); }
+
  private:
   HostContext context_;
   AddressTable<Entry> table_;

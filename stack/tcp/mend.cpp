@@ -66,6 +66,7 @@ bool Endpoint::mend(bool changing) {
 
 void Protocol::mend() {
   Endpoint* changed = std::exchange(changing, nullptr);
+  fast_open_.mend();
   connections_.mend();
   ports_.mend();
   closing_ = 0;

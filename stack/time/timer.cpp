@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 namespace ustack {
 
@@ -39,9 +40,11 @@ void TimerWheel::arm(Timer& timer, Instant deadline) {
   timer.cancel();
   if (deadline == kNever) return;
   timer.deadline_ = deadline;
+  take_in_hand(&timer);
   timer.wheel_ = this;
   ++armed_;
   place(timer);
+  take_in_hand(nullptr);
 }
 
 void TimerWheel::place(Timer& timer) {
@@ -80,7 +83,9 @@ void TimerWheel::advance(Instant now) {
     if (when > target) break;
     now_ticks_ = std::max(now_ticks_, when);
     level.occupied &= ~(uint64_t{1} << slot);
-    while (Timer* timer = level.slots[slot].pop_front()) {
+    while (Timer* timer = level.slots[slot].front()) {
+      take_in_hand(timer);
+      timer->unlink();
       if (l == 0) {
         timer->level_ = kExpired;
         expired_.push_back(*timer);
@@ -88,17 +93,20 @@ void TimerWheel::advance(Instant now) {
         place(*timer);
       }
     }
+    take_in_hand(nullptr);
     l = 0;
   }
   now_ticks_ = target;
 
-  while (Timer* timer = expired_.pop_front()) {
+  while (Timer* timer = expired_.front()) {
+    // Told before it is forgotten: who is killed in between tells it again.
+    take_in_hand(timer);
+    timer->unlink();
+    if (timer->waker_ != nullptr) timer->waker_->wake();
     timer->wheel_ = nullptr;
     --armed_;
-    if (timer->waker_ != nullptr)
-      timer->waker_->wake();
-    else
-      timer->callback_(*timer, timer->context_, now);  // may destroy the timer
+    take_in_hand(nullptr);
+    if (timer->waker_ == nullptr) timer->callback_(*timer, timer->context_, now);  // may destroy the timer
   }
 }
 
@@ -112,6 +120,8 @@ void TimerWheel::mend() {
     timer->wheel_ = this;
     place(*timer);
   }
+  if (Timer* timer = std::exchange(in_hand_, nullptr); timer != nullptr && timer->wheel_ == this)
+    mend(*timer);
 }
 
 void TimerWheel::mend(Timer& timer) {

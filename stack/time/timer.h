@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 
 #include "stack/base/intrusive_list.h"
@@ -57,8 +58,8 @@ class TimerWheel {
   /// later call knows better. kNever if none is armed.
   Instant next_deadline() const;
   uint64_t armed() const { return armed_; }
-  /// After a process was killed while it changed the host: what it was about to fire is due again, and slots
-  /// are what their lists say. Timers that had not got into a list are the business of their owners (mend()).
+  /// After a process was killed while it changed the host: what it was about to fire is due again, slots are
+  /// what their lists say, and the timer that it had in hand is in a list if it is armed.
   void mend();
   /// The timer is in a list if it is armed.
   void mend(Timer& timer);
@@ -67,6 +68,10 @@ class TimerWheel {
   friend class Timer;
   static constexpr int kLevels = 8, kSlotBits = 6, kSlots = 1 << kSlotBits;
   void place(Timer& timer);
+  void take_in_hand(Timer* timer) {
+    in_hand_ = timer;
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+  }
   void unplace(Timer& timer);
 
   struct Level {
@@ -76,6 +81,8 @@ class TimerWheel {
   std::array<Level, kLevels> levels_;
   /// Taken out by advance() to be fired. Here and not on its stack, so that they outlive it.
   IntrusiveList<Timer> expired_;
+  /// Is being put into a list, out of it or from one to another.
+  Timer* in_hand_ = nullptr;
   uint64_t now_ticks_;
   uint64_t armed_ = 0;
 };
