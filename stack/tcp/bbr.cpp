@@ -26,11 +26,14 @@ uint64_t part(uint64_t whole, uint32_t hundredths) {
 }
 uint64_t gained(uint64_t value, uint32_t gain) { return value / kUnit * gain + value % kUnit * gain / kUnit; }
 
-/// Bytes that a rate moves in a time.
+/// Bytes that a rate moves in a time; 64 bits hold each step for rates up to 10^13.
 uint64_t moved(uint64_t rate, Duration time) {
+  constexpr uint64_t kSecond = 1'000'000'000, kThousand = 1000;
   if (time <= Duration(0)) return 0;
-  return static_cast<uint64_t>(static_cast<unsigned __int128>(rate) * static_cast<uint64_t>(time.count()) /
-                               1'000'000'000);
+  auto ns = static_cast<uint64_t>(time.count());
+  uint64_t rest = ns % kSecond;
+  return rate * (ns / kSecond) + rate / kThousand * rest / (kSecond / kThousand) +
+         rate % kThousand * rest / kSecond;
 }
 
 uint32_t saturated(uint64_t bytes) { return static_cast<uint32_t>(std::min<uint64_t>(bytes, 0x7fffffff)); }
