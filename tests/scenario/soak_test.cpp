@@ -105,7 +105,9 @@ struct Conversation {
 class Soak {
  public:
   Soak(uint64_t seed, size_t wanted)
-      : pair_({.seed = seed, .forward = kBad, .backward = kBad}), dice_(seed), wanted_(wanted) {
+      : pair_({.seed = seed, .forward = kBad, .backward = kBad, .client_settings = reusing_ports()}),
+        dice_(seed),
+        wanted_(wanted) {
     pair_.listener = pair_.server.listen(80, 1024);
   }
 
@@ -114,7 +116,8 @@ class Soak {
     next_blackout_ = pair_.net.now() + 5s;
     while (pair_.net.now() < end || !open_.empty()) {
       if (pair_.net.now() < end)
-        while (open_.size() < wanted_) begin();
+        while (open_.size() < wanted_ && begin()) {
+        }
       weather();
       pair_.net.run_for(10ms);
       step();
@@ -157,9 +160,18 @@ class Soak {
                                     .delay = 10ms,
                                     .jitter = 3ms};
 
-  void begin() {
+  /// A thousand conversations at once use up all ports within a minute, which is as long as TIME-WAIT.
+  static Settings reusing_ports() {
+    Settings settings;
+    settings.tcp_tw_reuse = 1;
+    settings.ip_local_port_range = {1024, 65535};
+    return settings;
+  }
+
+  /// False: there is no port for one more just now.
+  bool begin() {
     TestSocket socket = pair_.client.connect(pair_.server, 80);
-    ASSERT_TRUE(socket);
+    if (!socket) return false;
     uint16_t port = (*socket->local_address()).port;
     Plan plan = plan_of(port);
     open_.emplace_back();
@@ -167,6 +179,7 @@ class Soak {
     open_.back().near = std::make_unique<Talker>(std::move(socket), plan.up, plan.down);
     open_.back().begun = open_.back().moved = pair_.net.now();
     by_port_[port] = &open_.back();
+    return true;
   }
 
   /// Now and then nothing gets through, one way or both, for up to two seconds.
