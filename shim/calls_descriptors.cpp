@@ -69,11 +69,7 @@ int duplicate_onto(Scope& scope, int fd, int to, int flags) {
       // The entry first: from here on the number is `file`'s for all threads, and the kernel follows.
       if (OpenFile* before = FdTable::look(to); before != nullptr && before->kernel_half() >= 0)
         kernel_fd_closes();
-      file->reference();
-      if (Status status = FdTable::current()->set(to, file); !status.ok()) {
-        file->release();
-        return scope.fail(status.code());
-      }
+      if (Status status = FdTable::current()->share(to, file); !status.ok()) return scope.fail(status.code());
     }
     held.drop_host();
     do result = sys::call(SYS_dup3, fd, to, flags);

@@ -17,13 +17,13 @@ bool requested(const ThreadState& thread);
 /// libc has noted the request: the thread's wait ends. Takes the host's lock.
 void wake(pthread_t target);
 
-/// Runs `call`, a function that POSIX names as a cancellation point. It acts on a request before the call,
-/// and when that has ended a wait: a call that has moved something returns it.
+/// Runs `call`, a function that POSIX names as a cancellation point, outside of any Scope. It acts on a
+/// request before the call, and when that has ended a wait: a call that has moved something returns it.
 template <typename Call>
 auto point(Call&& call) {
-  if (!Scope::inside()) pthread_testcancel();
+  pthread_testcancel();
   auto result = call();
-  if (result < 0 && errno == EINTR && !Scope::inside()) pthread_testcancel();
+  if (result < 0 && errno == EINTR) pthread_testcancel();
   return result;
 }
 

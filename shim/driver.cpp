@@ -200,8 +200,8 @@ void Sleep::drive() {
   if (shared_.attachments > 1 && now >= shared_.last_reap + kRelativesCheck) {
     shared_.last_reap = now;
     shared_.reap_dead();
-    if (!keeper::is_keeper() &&
-        !keeper::alive(shared_)) {  // killed: nobody else may ever need one and see it
+    // Killed, and nobody else may ever need one and see it.
+    if (!keeper::is_keeper() && !keeper::alive(shared_)) {
       drop(shared_);
       keeper::ensure();
       acquire(shared_);

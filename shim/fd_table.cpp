@@ -25,11 +25,7 @@ FdTable* FdTable::copy() {
   FdTable* table = create(arena_);
   if (table == nullptr) return nullptr;
   for (int fd = next(0); fd >= 0; fd = next(fd + 1)) {
-    OpenFile* file = look_in(fd);
-    FileStep::begin(file, file->references(), nullptr);
-    file->reference();
-    if (table->set(fd, file).ok()) continue;
-    file->release();
+    if (table->share(fd, look_in(fd)).ok()) continue;
     destroy(table);
     return nullptr;
   }
@@ -76,6 +72,14 @@ Status FdTable::set(int fd, OpenFile* file) {
   return {};
 }
 
+Status FdTable::share(int fd, OpenFile* file) {
+  FileStep::begin(file, file->references(), nullptr);
+  file->reference();
+  Status status = set(fd, file);
+  if (!status.ok()) file->release();
+  return status;
+}
+
 bool FdTable::clear(int fd) {
   if (fd < 0 || fd >= kLimit || look_in(fd) == nullptr) return false;
   std::atomic<OpenFile*>* at = entry(fd);
@@ -104,10 +108,7 @@ Result<int> FdTable::duplicate(int fd, bool cloexec, int lowest) {
   std::lock_guard held(lock_);
   long made = io::sys::fcntl(fd, cloexec ? F_DUPFD_CLOEXEC : F_DUPFD, lowest);
   if (made < 0) return Error{static_cast<int>(-made)};
-  FileStep::begin(file, file->references(), nullptr);
-  file->reference();
-  if (Status status = set(static_cast<int>(made), file); !status.ok()) {
-    file->release();
+  if (Status status = share(static_cast<int>(made), file); !status.ok()) {
     io::sys::close(static_cast<int>(made));
     return status.error();
   }

@@ -55,6 +55,8 @@ class FdTable {
   /// Makes `fd` refer to `file`, taking over one reference; what it referred to before is released. ENOMEM,
   /// and EMFILE for a number from kLimit on; the reference then stays the caller's.
   Status set(int fd, OpenFile* file);
+  /// The same with a reference of its own, which is given back if that fails.
+  Status share(int fd, OpenFile* file);
   /// The number no longer refers to anything of ours; its reference is released. False if it did not.
   bool clear(int fd);
   /// Another number for what `fd` refers to: F_DUPFD (lowest free number, at least `lowest`). EBADF if `fd`

@@ -33,7 +33,6 @@ SocketFile* SocketFile::create(Socket& socket) {
 }
 
 void SocketFile::close() {
-  Arena& arena = arena_;
   if (put_back_ != nullptr) std::exchange(put_back_, nullptr)->release();
   close_twin();
   decide();
@@ -44,7 +43,7 @@ void SocketFile::close() {
     std::exchange(socket_, nullptr)->release();
   }
   FileStep::end();
-  arena.destroy(this);
+  arena_.destroy(this);
 }
 
 bool SocketFile::nonblocking() const { return (status_flags & O_NONBLOCK) != 0; }

@@ -47,8 +47,7 @@ inline ListJournal* list_journal = nullptr;
 class ListStep {
  public:
   ListStep(void* item, void* before, void* after, bool removes) : journal_(list_journal) {
-    if (journal_ == nullptr) [[likely]]
-      return;
+    if (journal_ == nullptr) return;
     if (!journal_->covers(item)) {
       journal_ = nullptr;
       return;

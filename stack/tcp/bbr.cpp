@@ -18,7 +18,7 @@ constexpr uint32_t kPacingMargin = 1, kLossThreshold = 2, kBeta = 70, kHeadroom 
 
 constexpr uint8_t kFullBwRounds = 3, kLossEvents = 6, kDrainRounds = 3, kAggregationRounds = 5;
 constexpr Duration kMinRttWindow = 10s, kProbeRttInterval = 5s, kProbeRttTime = 200ms;
-constexpr Duration kUnknownRtt = 1ms;
+constexpr Duration kUnknownRtt = 1ms, kLeastRtt = 1us;
 constexpr uint32_t kMostProbeRounds = 63;
 
 uint64_t part(uint64_t whole, uint32_t hundredths) {
@@ -53,14 +53,13 @@ void Bbr::on_connected(uint32_t mss, bool syn_lost, Instant now) {
   mss_ = mss;
   ssthresh_ = kUnlimited;
   set_cwnd(syn_lost ? mss : CongestionControl::initial_window());
-  // 5.6.2, BBRInitPacingRate.
-  pacing_rate_ = gained(moved(uint64_t{cwnd_} * 1000, 1s), kStartupPacing);
+  pacing_rate_ = startup_rate(cwnd_, kUnknownRtt);
   aggregation_since_ = cycle_began_ = min_rtt_at_ = probe_rtt_min_at_ = now;
   random_ = static_cast<uint32_t>(now.time_since_epoch().count()) | 1;
   started_ = true;
 }
 
-uint64_t Bbr::bandwidth() const { return std::min(std::max(max_bw_[0], max_bw_[1]), bw_shortterm_); }
+uint64_t Bbr::bandwidth() const { return std::min(max_bw(), bw_shortterm_); }
 
 uint32_t Bbr::pacing_gain() const {
   switch (state_) {
@@ -154,8 +153,7 @@ void Bbr::update_latest(const AckSample& sample) {
 /// 5.5.5 and 5.5.10.3.
 void Bbr::update_congestion(const AckSample& sample) {
   uint64_t rate = rate_of(sample);
-  if (rate > 0 && (rate >= std::max(max_bw_[0], max_bw_[1]) || !sample.rate.app_limited))
-    max_bw_[0] = std::max(max_bw_[0], rate);
+  if (rate > 0 && (rate >= max_bw() || !sample.rate.app_limited)) max_bw_[0] = std::max(max_bw_[0], rate);
   if (sample.lost > 0 || sample.ece) {
     if (!loss_in_round_) {
       loss_round_ = sample.total_delivered;
@@ -178,7 +176,7 @@ void Bbr::update_congestion(const AckSample& sample) {
 }
 
 void Bbr::adapt_shortterm() {
-  if (bw_shortterm_ == ~uint64_t{0}) bw_shortterm_ = std::max(max_bw_[0], max_bw_[1]);
+  if (bw_shortterm_ == ~uint64_t{0}) bw_shortterm_ = max_bw();
   if (inflight_shortterm_ == kUnlimited) inflight_shortterm_ = cwnd_;
   bw_shortterm_ = std::max(bw_latest_, part(bw_shortterm_, kBeta));
   inflight_shortterm_ = std::max(inflight_latest_, saturated(part(inflight_shortterm_, kBeta)));
@@ -250,14 +248,12 @@ void Bbr::update_cycle(const AckSample& sample) {
         start_up(sample);
       }
       break;
-    case State::up: {
-      bool limited = sample.prior_in_flight + mss_ >= cwnd_;
-      if (limited && cwnd_ >= inflight_longterm_)
+    case State::up:
+      if (bound_limits(sample))
         reset_full_bandwidth(rate_of(sample));  // the bound is what limits: it is raised first
       else if (full_bw_now_)
         start_down(sample.now);
       break;
-    }
     default:
       break;
   }
@@ -270,7 +266,7 @@ void Bbr::start_down(Instant now) {
   rounds_since_probe_ = random() & 1;
   probe_wait_ = 2s + std::chrono::microseconds(random() % 1'000'000);
   cycle_began_ = now;
-  acks_ = Acks::probe_stopping;
+  probe_stopping_ = true;
   next_round_ = std::max(next_round_, loss_round_);
   state_ = State::down;
 }
@@ -286,12 +282,11 @@ void Bbr::start_refill() {
   reset_shortterm();
   probe_up_rounds_ = 0;
   probe_up_acked_ = 0;
-  acks_ = Acks::refilling;
+  probe_stopping_ = false;
   state_ = State::refill;
 }
 
 void Bbr::start_up(const AckSample& sample) {
-  acks_ = Acks::probe_starting;
   reset_full_bandwidth(rate_of(sample));
   cycle_began_ = sample.now;
   state_ = State::up;
@@ -300,10 +295,8 @@ void Bbr::start_up(const AckSample& sample) {
 
 /// 5.3.3.6, BBRAdaptLongTermModel. True: the phase has changed.
 bool Bbr::adapt_longterm(const AckSample& sample) {
-  if (acks_ == Acks::probe_starting && round_start_) acks_ = Acks::probe_feedback;
-  if (acks_ == Acks::probe_stopping && round_start_) {
-    acks_ = Acks::none;
-    probe_samples_ = false;
+  if (probe_stopping_ && round_start_) {
+    probe_stopping_ = probe_samples_ = false;
     if (in_probe_bw() && !sample.rate.app_limited) max_bw_ = {0, max_bw_[0]};
     if (max_bw_[0] == 0) max_bw_[0] = rate_of(sample);
   }
@@ -336,7 +329,7 @@ void Bbr::raise_slope() {
 }
 
 void Bbr::raise_longterm(const AckSample& sample) {
-  if (sample.prior_in_flight + mss_ < cwnd_ || cwnd_ < inflight_longterm_) return;
+  if (!bound_limits(sample)) return;
   probe_up_acked_ += sample.acked;
   if (probe_up_acked_ >= probe_up_each_) {
     uint32_t times = probe_up_acked_ / probe_up_each_;
@@ -367,7 +360,7 @@ void Bbr::check_probe_rtt(const AckSample& sample) {
     save_cwnd();
     state_ = State::probe_rtt;
     probe_rtt_done_at_ = Instant{};
-    acks_ = Acks::probe_stopping;
+    probe_stopping_ = true;
   }
   if (state_ == State::probe_rtt) {
     if (probe_rtt_done_at_ == Instant{} && sample.in_flight <= probe_rtt_cwnd()) {
@@ -396,13 +389,14 @@ void Bbr::exit_probe_rtt(Instant now) {
 
 // --- 5.6: pacing rate and cwnd ---
 
+uint64_t Bbr::startup_rate(uint32_t window, Duration rtt) const {
+  return gained(uint64_t{window} * 1'000'000'000 / static_cast<uint64_t>(rtt.count()), kStartupPacing);
+}
+
 void Bbr::set_pacing_rate(uint32_t gain) {
   if (!seen_rtt_ && min_rtt_ > Duration(0)) {
-    // 5.6.2: until there is a bandwidth, of the first window and the first round trip.
     seen_rtt_ = true;
-    uint64_t nominal = uint64_t{initial_window()} * 1'000'000'000 /
-                       static_cast<uint64_t>(std::max(min_rtt_, kUnknownRtt / 1000).count());
-    pacing_rate_ = gained(nominal, kStartupPacing);
+    pacing_rate_ = startup_rate(initial_window(), std::max(min_rtt_, kLeastRtt));
   }
   uint64_t rate = part(gained(bandwidth(), gain), 100 - kPacingMargin);
   if (rate > 0 && (full_bw_reached_ || rate > pacing_rate_)) pacing_rate_ = rate;

@@ -41,8 +41,6 @@ class Bbr final : public CongestionControl {
   uint32_t inflight_longterm() const { return inflight_longterm_; }
 
  private:
-  enum class Acks : uint8_t { none, probe_starting, probe_feedback, probe_stopping, refilling };
-
   // 5.5: the model.
   void update_model(const AckSample& sample);
   void update_round(const AckSample& sample);
@@ -83,6 +81,13 @@ class Bbr final : public CongestionControl {
   uint32_t least_cwnd() const { return 4 * mss_; }
   void save_cwnd();
   uint32_t random();
+  uint64_t max_bw() const { return max_bw_[0] > max_bw_[1] ? max_bw_[0] : max_bw_[1]; }
+  /// 5.6.2: until there is a bandwidth, what the first window makes of a round trip.
+  uint64_t startup_rate(uint32_t window, Duration rtt) const;
+  /// cwnd limits what is sent, and the long-term bound that.
+  bool bound_limits(const AckSample& sample) const {
+    return sample.prior_in_flight + mss_ >= cwnd_ && cwnd_ >= inflight_longterm_;
+  }
 
   // Bytes a second.
   std::array<uint64_t, 2> max_bw_{};  // of this cycle and of the one before
@@ -124,7 +129,6 @@ class Bbr final : public CongestionControl {
   uint8_t loss_events_ = 0;
 
   State state_ = State::startup;
-  Acks acks_ = Acks::none;
   bool started_ : 1 = false;
   bool seen_rtt_ : 1 = false;
   bool round_start_ : 1 = false;
@@ -133,6 +137,7 @@ class Bbr final : public CongestionControl {
   bool full_bw_now_ : 1 = false;
   bool full_bw_reached_ : 1 = false;
   bool probe_samples_ : 1 = false;
+  bool probe_stopping_ : 1 = false;  // ACKs of what was sent before the probe's end still come
   bool idle_restart_ : 1 = false;
   bool probe_rtt_expired_ : 1 = false;
   bool probe_rtt_round_done_ : 1 = false;

@@ -31,8 +31,6 @@ Endpoint::Endpoint(Protocol& protocol, Family family)
   idle_.add(fin_wait_, kFinWait);
 }
 
-Endpoint::~Endpoint() = default;
-
 void Endpoint::retire() {
   released_ = true;
   protocol_.remove_listener(*this);
@@ -42,11 +40,8 @@ void Endpoint::retire() {
   protocol_.connections().remove(*this);
   protocol_.ports().release(port_);
   if (std::exchange(counted_closing_, false)) protocol_.count_closing(-1);
-  for (Timer* timer : {&resend_timer_, &ack_timer_, &persist_timer_, &keepalive_timer_, &fin_wait_timer_})
-    timer->cancel();
-  for (Waker* waker :
-       {&notification_, &new_segment_, &resend_, &ack_, &persist_, &keepalive_, &fin_wait_, &undrain_})
-    waker->forsake();
+  for (Timer* timer : timers()) timer->cancel();
+  for (Waker* waker : wakers()) waker->forsake();
   static_cast<ListHook<AcceptTag>&>(*this).unlink();
   static_cast<ListHook<Task>&>(*this).unlink();
 }

@@ -10,6 +10,7 @@
 // two can't meet. Only a handshake does; it is told by notifications.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 
@@ -47,7 +48,6 @@ class Endpoint final : public Socket,
   static constexpr uint32_t kNotifyError = 4;  ///< a hard ICMP error came during the handshake
 
   Endpoint(Protocol& protocol, Family family);
-  ~Endpoint() override;
 
   // --- Socket ---
   int protocol() const override { return kProtocolNumber; }
@@ -218,6 +218,12 @@ class Endpoint final : public Socket,
 
   // mend.cpp
   bool free_now() const;
+  std::array<Timer*, 5> timers() {
+    return {&resend_timer_, &ack_timer_, &persist_timer_, &keepalive_timer_, &fin_wait_timer_};
+  }
+  std::array<Waker*, 8> wakers() {
+    return {&notification_, &new_segment_, &resend_, &ack_, &persist_, &keepalive_, &fin_wait_, &undrain_};
+  }
   void mend_timers_and_wakers();
   void break_off();
 

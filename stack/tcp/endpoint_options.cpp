@@ -648,7 +648,6 @@ const OptionTable::Row OptionTable::kRows[] = {
                    int value) { return value < 0 || value > 1 ? Status(Error{EINVAL}) : Status(); },
      .get_int = &always<0>},
     {.level = IPPROTO_TCP, .name = TCP_ULP, .set = &set_upper_layer, .get = &nothing},
-    // What reno and cubic have to tell.
     {.level = IPPROTO_TCP, .name = TCP_CC_INFO, .get = &get_congestion_info},
     {.level = IPPROTO_TCP, .name = TCP_ZEROCOPY_RECEIVE, .get_int = &refuse_to_tell<EINVAL>},
     {.level = IPPROTO_TCP, .name = TCP_REPAIR, .set_int = &refuse<EPERM>, .get_int = &always<0>},

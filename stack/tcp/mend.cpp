@@ -13,12 +13,9 @@ void TimeWait::mend() {
 
 void Endpoint::mend_timers_and_wakers() {
   TimerWheel& wheel = protocol_.context().timers;
-  for (Timer* timer : {&resend_timer_, &ack_timer_, &persist_timer_, &keepalive_timer_, &fin_wait_timer_})
-    wheel.mend(*timer);
+  for (Timer* timer : timers()) wheel.mend(*timer);
   uint32_t marks = 0;
-  for (Waker* waker :
-       {&notification_, &new_segment_, &resend_, &ack_, &persist_, &keepalive_, &fin_wait_, &undrain_})
-    marks += waker->mend() ? 1 : 0;
+  for (Waker* waker : wakers()) marks += waker->mend() ? 1 : 0;
   if (state() == Task::State::suspended) return;  // other wakers count as well
   mend_marks(marks);
   if (marks > 0) make_ready();

@@ -22,15 +22,18 @@ void Receiver::start(uint32_t mss, Instant now) {
 
 void Receiver::set_quick_ack(bool on) {
   interactive_ = !on;
-  // tcp_incr_quickack: no more than half a window's worth.
-  quick_ = on ? std::clamp(rcv_wnd() / (2 * std::max(mss_estimate_, 1u)), 2u, kMaxQuickAcks) : 0;
+  quick_ = on ? quick_acks(kMaxQuickAcks) : 0;
   if (on && ack_deadline != kNever) ack_now_ = true;
+}
+
+/// Linux's tcp_incr_quickack: no more than half a window's worth, but two.
+uint32_t Receiver::quick_acks(uint32_t most) const {
+  return std::clamp(rcv_wnd() / (2 * std::max(mss_estimate_, 1u)), 2u, most);
 }
 
 /// Linux's tcp_enter_quickack_mode.
 void Receiver::enter_quick_ack(uint32_t most) {
-  uint32_t some = std::max(rcv_wnd() / (2 * std::max(mss_estimate_, 1u)), 2u);
-  quick_ = std::max(quick_, std::min(some, most));
+  quick_ = std::max(quick_, quick_acks(most));
   interactive_ = false;
   ack_timeout_ = kMinAckDelay;
 }
@@ -74,7 +77,7 @@ void Receiver::note_arrival(const Segment& segment, Instant now) {
     } else if (gap > kMaxAckDelay) {
       // A sender that starts anew has no use for a delayed ACK: it is in slow start.
       interactive_ = false;
-      quick_ = std::clamp(rcv_wnd() / (2 * mss_estimate_), 2u, kMaxQuickAcks);
+      quick_ = quick_acks(kMaxQuickAcks);
     }
   }
   last_data_ = now;

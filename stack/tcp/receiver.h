@@ -133,6 +133,7 @@ class Receiver {
   static constexpr uint32_t kMaxQuickAcks = 16;
   void note_arrival(const Segment& segment, Instant now);
   void note_ecn(const Segment& segment);
+  uint32_t quick_acks(uint32_t most) const;
   void enter_quick_ack(uint32_t most);
   void schedule_ack(Instant now);
   void measure_rtt(Instant now);

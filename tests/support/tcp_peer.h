@@ -36,6 +36,15 @@ struct PeerSegment {
   std::optional<uint16_t> source_port{}, destination_port{};
 };
 
+/// A bare IP link that cuts superframes and completes checksums.
+constexpr LinkInfo superframe_link() {
+  return {.kind = LinkInfo::Kind::ip,
+          .mtu = 1500,
+          .checksum_offload = true,
+          .tcp_segmentation_v4 = true,
+          .max_superframe = 65535};
+}
+
 /// Options as bytes, to be added up.
 ByteVector mss_option(uint16_t mss);
 ByteVector window_scale_option(uint8_t shift);

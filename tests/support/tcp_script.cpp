@@ -50,12 +50,7 @@ TcpScript::TcpScript(const ScriptOptions& options) : options_(options) {
   TcpPeer::Options peer;
   peer.settings = options.settings;
   if (options.ecn) peer.settings.tcp_ecn = 1;
-  if (options.superframes)
-    peer.link = {.kind = LinkInfo::Kind::ip,
-                 .mtu = 1500,
-                 .checksum_offload = true,
-                 .tcp_segmentation_v4 = true,
-                 .max_superframe = 65535};
+  if (options.superframes) peer.link = superframe_link();
   peer_ = std::make_unique<TcpPeer>(peer);
   socket_ = peer_->connect();
   std::string name(options.congestion);

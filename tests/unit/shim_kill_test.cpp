@@ -225,8 +225,9 @@ extern "C" const char __executable_start, etext;
 void tell(const Log& log) {
   const auto begin = reinterpret_cast<unsigned long>(&__executable_start);
   const auto end = reinterpret_cast<unsigned long>(&etext);
-  for (unsigned i = log.count > 4 ? log.count - 4 : 0; i < log.count; ++i) {
-    const Place& place = log.places[i % 4];
+  const auto kept = static_cast<unsigned>(log.places.size());
+  for (unsigned i = log.count > kept ? log.count - kept : 0; i < log.count; ++i) {
+    const Place& place = log.places[i % kept];
     std::printf("kill %u after %lu instructions; addr2line:", i, place.steps);
     if (place.instruction >= begin && place.instruction < end)
       std::printf(" %#lx", place.instruction - begin);

@@ -16,7 +16,6 @@ namespace {
 using ::testing::AllOf;
 using ::testing::Each;
 using ::testing::ElementsAre;
-using ::testing::IsEmpty;
 
 TcpPeer::Options with_ecn(int mode, int fallback = 1) {
   TcpPeer::Options options;

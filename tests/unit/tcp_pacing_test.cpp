@@ -63,11 +63,7 @@ TEST(TcpPacing, WithoutALimitThereIsNone) {
 
 TEST(TcpPacing, SuperframesAreAMillisecondsWorth) {
   TcpPeer::Options options;
-  options.link = {.kind = LinkInfo::Kind::ip,
-                  .mtu = 1500,
-                  .checksum_offload = true,
-                  .tcp_segmentation_v4 = true,
-                  .max_superframe = 65535};
+  options.link = superframe_link();
   TcpPeer peer(options);
   TestSocket socket = peer.connected(mss_option(1000));
   limit_rate(socket, 8'000'000);

@@ -431,11 +431,7 @@ TEST_F(TcpSender, FragmentationNeededMakesSegmentsSmaller) {
 
 TEST_F(TcpSender, SuperframesOnALinkThatCutsThem) {
   TcpPeer::Options options;
-  options.link = {.kind = LinkInfo::Kind::ip,
-                  .mtu = 1500,
-                  .checksum_offload = true,
-                  .tcp_segmentation_v4 = true,
-                  .max_superframe = 65535};
+  options.link = superframe_link();
   restart(options);
   connect();
   write(10000);
@@ -452,11 +448,7 @@ TEST_F(TcpSender, SuperframesOnALinkThatCutsThem) {
 
 TEST_F(TcpSender, NagleAppliesToTheEndOfASuperframe) {
   TcpPeer::Options options;
-  options.link = {.kind = LinkInfo::Kind::ip,
-                  .mtu = 1500,
-                  .checksum_offload = true,
-                  .tcp_segmentation_v4 = true,
-                  .max_superframe = 65535};
+  options.link = superframe_link();
   restart(options);
   connect();
   write(10);
