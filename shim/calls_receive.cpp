@@ -97,7 +97,7 @@ ssize_t receive_message(int fd, msghdr* message, int flags) {
     if (s.ok()) s = put_user(&message->msg_controllen, decltype(message->msg_controllen){control_bytes});
     return s;
   };
-  return on_socket_cancellable(
+  return on_socket(
       fd,
       [&](HostLock& lock, SocketFile& file) -> Result<size_t> {
         int message_flags = 0;
@@ -221,7 +221,7 @@ ssize_t recvmsg(int fd, msghdr* message, int flags) {
     if (n >= 0) forget_received(*message);
     return n;
   }
-  return receive_message(fd, message, flags);
+  return cancellation::point([&] { return receive_message(fd, message, flags); });
 }
 
 int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec* timeout) {
@@ -230,7 +230,8 @@ int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec* tim
     for (int i = 0; i < received; ++i) forget_received(messages[i].msg_hdr);
     return received;
   }
-  return receive_messages(fd, messages, count, flags, timeout);
+  // Once for all of them: what has been received is not lost.
+  return cancellation::point([&] { return receive_messages(fd, messages, count, flags, timeout); });
 }
 
 int sockatmark(int fd) {

@@ -22,9 +22,9 @@ int fail(int code) {
 }
 
 template <typename Real>
-ssize_t send_bytes(int fd, Result<UserBytes> from, int flags, const RawAddress& to, Real&& go_real) {
+ssize_t send_once(int fd, Result<UserBytes> from, int flags, const RawAddress& to, Real&& go_real) {
   if (!from.ok()) return fail(from.code());
-  return on_socket_cancellable(
+  return on_socket(
       fd,
       [&](HostLock& lock, SocketFile& file) -> Result<size_t> {
         // Without MSG_FASTOPEN a stream takes no notice of an address.
@@ -35,6 +35,11 @@ ssize_t send_bytes(int fd, Result<UserBytes> from, int flags, const RawAddress& 
         return file.send_fast_open(lock, *from, flags, *remote);
       },
       go_real);
+}
+
+template <typename Real>
+ssize_t send_bytes(int fd, Result<UserBytes> from, int flags, const RawAddress& to, Real&& go_real) {
+  return cancellation::point([&] { return send_once(fd, from, flags, to, go_real); });
 }
 
 /// Ancillary data that a stream may be sent with, as sock_cmsg_send() judges it. EINVAL, EFAULT.
@@ -72,7 +77,7 @@ ssize_t send_message(int fd, const msghdr* message, int flags) {
   Result<UserBytes> from = UserBytes::parts(header->msg_iov, header->msg_iovlen, EMSGSIZE);
   if (!from.ok()) return fail(from.code());
   if (Status s = check_control(*header); !s.ok()) return fail(s.code());
-  return send_bytes(fd, from, flags, to, [&] { return real::sendmsg(fd, message, flags); });
+  return send_once(fd, from, flags, to, [&] { return real::sendmsg(fd, message, flags); });
 }
 
 /// A message over a socket of the kernel's that may carry descriptors of ours.
@@ -161,15 +166,10 @@ ssize_t sendmsg(int fd, const msghdr* message, int flags) {
   if (!concerns_us(fd))
     return OutgoingRights::possible(message) ? send_rights(fd, message, flags)
                                              : real::sendmsg(fd, message, flags);
-  return send_message(fd, message, flags);
+  return cancellation::point([&] { return send_message(fd, message, flags); });
 }
 
-int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
-  count = std::min(count, static_cast<unsigned>(UserBytes::kMaxParts));
-  const bool ours = concerns_us(fd);
-  if (!ours && std::none_of(messages, messages + count,
-                            [](const mmsghdr& each) { return OutgoingRights::possible(&each.msg_hdr); }))
-    return real::sendmmsg(fd, messages, count, flags);
+static int send_messages(int fd, mmsghdr* messages, unsigned count, int flags, bool ours) {
   unsigned done = 0;
   for (; done < count; ++done) {
     int saved = errno;
@@ -182,6 +182,17 @@ int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
     }
   }
   return static_cast<int>(done);
+}
+
+int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
+  count = std::min(count, static_cast<unsigned>(UserBytes::kMaxParts));
+  const bool ours = concerns_us(fd);
+  if (!ours && std::none_of(messages, messages + count,
+                            [](const mmsghdr& each) { return OutgoingRights::possible(&each.msg_hdr); }))
+    return real::sendmmsg(fd, messages, count, flags);
+  if (!ours) return send_messages(fd, messages, count, flags, false);
+  // Once for all of them: how many have been sent is not lost.
+  return cancellation::point([&] { return send_messages(fd, messages, count, flags, true); });
 }
 
 ssize_t sendfile(int out, int in, off_t* offset, size_t bytes) {
