@@ -51,7 +51,7 @@ namespace ustack {
   X(TcpExt, TCPRenoRecoveryFail) X(TcpExt, TCPSackFailures) X(TcpExt, TCPRenoFailures) \
   X(TcpExt, TCPLossFailures) X(TcpExt, TCPFullUndo) X(TcpExt, TCPPartialUndo) X(TcpExt, TCPDSACKUndo) \
   X(TcpExt, TCPLossUndo) X(TcpExt, TCPSpuriousRTOs) X(TcpExt, TCPLossProbes) \
-  X(TcpExt, TCPLossProbeRecovery) X(TcpExt, TCPDeliveredCE) \
+  X(TcpExt, TCPLossProbeRecovery) X(TcpExt, TCPDeliveredCE) X(TcpExt, TCPAckCompressed) \
   X(IpExt, InOctets) X(IpExt, OutOctets) X(IpExt, InCsumErrors) X(IpExt, InTruncatedPkts) \
   X(IpExt, InBcastPkts) X(IpExt, InBcastOctets) X(IpExt, InNoECTPkts) X(IpExt, InECT1Pkts) \
   X(IpExt, InECT0Pkts) X(IpExt, InCEPkts) X(IpExt, ReasmOverlaps) \

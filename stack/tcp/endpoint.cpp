@@ -101,10 +101,8 @@ void Endpoint::main_loop() {
         on_resend();
         break;
       case kAck:
-        if (tcb_.rcv.ack_deadline <= protocol_.now()) {
+        if (tcb_.rcv.ack_deadline <= protocol_.now() && tcb_.rcv.on_ack_timer())
           ++protocol_.counters().TcpExtDelayedACKs;
-          tcb_.rcv.on_ack_timer(protocol_.now());
-        }
         break;
       case kPersist:
         on_persist();

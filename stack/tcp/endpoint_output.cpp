@@ -120,7 +120,7 @@ Status Endpoint::send(TxFrame* frame, SegmentOut& segment, bool with_sacks) {
   if (segment.ecn_capable) segment.ip.tos |= ecn::kEct0;
   segment.flags.ece = rcv.echoes_congestion() && !segment.flags.rst;
   Status status = send_segment(protocol_, route_, frame, segment);
-  rcv.on_ack_sent(now);
+  protocol_.counters().TcpExtTCPAckCompressed += rcv.on_ack_sent(now);
   return status;
 }
 

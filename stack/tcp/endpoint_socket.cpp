@@ -86,7 +86,7 @@ void Endpoint::consume(size_t n) {
   if (taken > 0 && is_synchronized(tcb_.state)) {
     bool update = rcv.on_read(taken, protocol_.now());
     if (protocol_.settings().tcp_moderate_rcvbuf != 0)
-      rcv.tune(static_cast<uint32_t>(protocol_.settings().tcp_rmem[2]), tcb_.snd.rtt.srtt(), protocol_.now());
+      rcv.tune(static_cast<uint32_t>(protocol_.settings().tcp_rmem[2]), protocol_.now());
     if (update && !drained_) {
       send_ack();
       sync_timers();

@@ -382,6 +382,8 @@ void Handshake::fill_tcb(const Segment& segment) {
   rcv.irs = irs_;
   rcv.rcv_nxt = ack_num_;
   rcv.dsack = settings.tcp_dsack != 0;
+  rcv.compress_most = static_cast<uint8_t>(sack_ ? settings.tcp_comp_sack_nr : 0);
+  rcv.compress_delay = std::chrono::nanoseconds(settings.tcp_comp_sack_delay_ns);
   rcv.rcv_wscale = static_cast<uint8_t>(std::max(rcv_wnd_scale_, 0));
   rcv.rcv_adv = ack_num_ + rcv_window_.window;
   rcv.window_clamp = std::min(rcv_window_.clamp, kMaxUnscaledWindow << rcv.rcv_wscale);

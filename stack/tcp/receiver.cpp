@@ -1,10 +1,16 @@
 #include "stack/tcp/receiver.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "stack/net/ipv4.h"
 
 namespace ustack::tcp {
+
+namespace {
+/// SACK blocks that fit beside timestamps (RFC 2018, section 3).
+constexpr uint32_t kToldRanges = 3;
+}  // namespace
 
 void Receiver::start(uint32_t mss, Instant now) {
   advertised_mss_ = mss;
@@ -145,7 +151,7 @@ Receiver::Outcome Receiver::on_segment(Segment& segment, Instant now) {
       outcome.readable += extracted.bytes;
       outcome.fin |= extracted.fin;
       // RFC 5681, 4.2: an ACK at once when a gap is filled.
-      acknowledge_now();
+      if (reassembly_.empty()) acknowledge_now();
     }
     if (outcome.fin) {
       ++rcv_nxt;
@@ -155,16 +161,19 @@ Receiver::Outcome Receiver::on_segment(Segment& segment, Instant now) {
     }
     measure_rtt(now);
   } else {
-    // RFC 9293, 3.10.7.4 lets us hold it; RFC 5681, 4.2: a duplicate ACK at once.
+    // RFC 9293, 3.10.7.4 lets us hold it; RFC 5681, 4.2: a duplicate ACK at once, or one for several.
     outcome.out_of_order = true;
+    uint32_t ranges = reassembly_.range_count();
     Reassembly::Inserted inserted = reassembly_.insert(segment.seq, std::move(segment.payload), fin,
                                                        {.true_size = std::max(limit, 4096u)});
     outcome.dropped = inserted.dropped;
     outcome.pruned = inserted.pruned;
     if (inserted.duplicate) report_duplicate(inserted.duplicate->start, inserted.duplicate->end);
-    acknowledge_now();
+    // What the next ACK could not tell beside the rest must not wait for it.
+    bool crowded = compressed_ > 0 && reassembly_.range_count() > std::max(ranges, kToldRanges);
+    if (outcome.dropped || inserted.duplicate || crowded) acknowledge_now();
   }
-  if (rcv_nxt != before) schedule_ack(now);
+  if (rcv_nxt != before || outcome.out_of_order) schedule_ack(now);
   return outcome;
 }
 
@@ -176,14 +185,44 @@ void Receiver::schedule_ack(Instant now) {
   if (unacknowledged > mss_estimate_ && offer() >= rcv_wnd()) ack_now_ = true;
   if (quick_ack()) ack_now_ = true;
   if (ack_now_) return;
+  if (!reassembly_.empty()) {
+    if (!compress_ack(now)) ack_now_ = true;
+    return;
+  }
   if (ack_deadline != kNever) return;
   // RFC 9293, 3.8.6.3 (MUST-40): less than 0.5 s.
   Duration delay = std::clamp(ack_timeout_, kMinAckDelay, kMaxAckDelay);
   ack_deadline = now + delay;
 }
 
-void Receiver::on_ack_timer(Instant) {
+/// Linux's SACK compression (__tcp_ack_snd_check): three duplicate ACKs start the peer's recovery; of the
+/// rest, one for many says as much. False: this one has to go at once.
+bool Receiver::compress_ack(Instant now) {
+  if (compressed_ >= compress_most) return false;
+  if (duplicated_ != rcv_nxt) {
+    duplicated_ = rcv_nxt;
+    duplicate_acks_ = 0;
+  }
+  constexpr uint8_t kRecoveryThreshold = 3;
+  if (duplicate_acks_ < kRecoveryThreshold) {
+    ++duplicate_acks_;
+    return false;
+  }
+  ++compressed_;
+  ack_deadline = std::min(ack_deadline, now + std::min(compress_delay, round_trip() / 20));
+  return true;
+}
+
+/// The smaller of both sides' estimates; zero: unknown.
+Duration Receiver::round_trip() const {
+  if (srtt == Duration(0) || window_rtt_ == Duration(0)) return std::max(srtt, window_rtt_);
+  return std::min(srtt, window_rtt_);
+}
+
+bool Receiver::on_ack_timer() {
   ack_deadline = kNever;
+  ack_now_ = true;
+  if (compressed_ > 0) return false;
   if (!interactive_) {
     ack_timeout_ = std::min(ack_timeout_ * 2, kMaxAckDelay);
   } else {
@@ -191,7 +230,7 @@ void Receiver::on_ack_timer(Instant) {
     interactive_ = false;
     ack_timeout_ = kMinAckDelay;
   }
-  ack_now_ = true;
+  return true;
 }
 
 uint32_t Receiver::offer() const {
@@ -213,7 +252,7 @@ uint32_t Receiver::window_to_send() {
   return window;
 }
 
-void Receiver::on_ack_sent(Instant) {
+uint8_t Receiver::on_ack_sent(Instant) {
   uint32_t segments = std::max((rcv_nxt - last_acked_) / std::max(mss_estimate_, 1u), 1u);
   quick_ -= std::min(quick_, segments);
   if (quick_ == 0 && ack_timeout_ == Duration(0)) ack_timeout_ = kMinAckDelay;
@@ -222,6 +261,7 @@ void Receiver::on_ack_sent(Instant) {
   ack_deadline = kNever;
   pushed_ = false;
   duplicate_.reset();
+  return std::exchange(compressed_, uint8_t{0});
 }
 
 void Receiver::on_data_sent(Instant now) {
@@ -250,10 +290,9 @@ bool Receiver::on_read(uint32_t n, Instant) {
   return window > 0 && window >= 2 * now_offered;
 }
 
-void Receiver::tune(uint32_t largest, Duration srtt, Instant now) {
-  Duration round_trip = window_rtt_;
-  if (srtt > Duration(0) && (round_trip == Duration(0) || srtt < round_trip)) round_trip = srtt;
-  if (round_trip == Duration(0) || now - tune_since_ < round_trip) return;
+void Receiver::tune(uint32_t largest, Instant now) {
+  Duration rtt = round_trip();
+  if (rtt == Duration(0) || now - tune_since_ < rtt) return;
   if (tune_read_ > tune_space_) {
     if (!limit_locked) {
       // Twice what was read, so that the sender's slow start is not held back, some more for bursts, and more

@@ -40,6 +40,12 @@ class Receiver {
   bool dsack = true;
   /// Packets that the network has marked are echoed to the peer (RFC 3168).
   bool ecn = false;
+  /// net.ipv4.tcp_comp_sack_nr and tcp_comp_sack_delay_ns: so many duplicate ACKs become one, which comes so
+  /// much later. 0, also without SACK: none.
+  uint8_t compress_most = 0;
+  Duration compress_delay{0};
+  /// What the sender has measured; zero: nothing yet.
+  Duration srtt{0};
 
   // --- options of the socket ---
   /// SO_RCVBUF as Linux counts it: true size.
@@ -88,15 +94,16 @@ class Receiver {
   bool ack_due() const { return ack_now_; }
   /// One is owed, now or later.
   bool ack_pending() const { return ack_now_ || ack_deadline != kNever; }
-  /// The timer of the delayed ACK has expired.
-  void on_ack_timer(Instant now);
+  /// The timer of the delayed or compressed ACK has expired. Whether it was a delayed one.
+  bool on_ack_timer();
   /// The window to advertise in a segment that is about to be sent, in bytes; RCV.ADV moves accordingly, so
   /// call it only for a segment that is sent. `syn`: unscaled.
   uint32_t window_to_send();
   /// The window that the last segment offered, in bytes.
   uint32_t last_window() const { return last_window_; }
-  /// A segment with an ACK has left: nothing is owed any more.
-  void on_ack_sent(Instant now);
+  /// A segment with an ACK has left: nothing is owed any more. Returns how many duplicate ACKs it stands for
+  /// beside itself.
+  uint8_t on_ack_sent(Instant now);
   /// Data has left: the conversation is interactive if it answers what came just before.
   void on_data_sent(Instant now);
   /// Whether a segment that is about to be sent has ECE: from a marked packet until the peer's CWR.
@@ -111,8 +118,8 @@ class Receiver {
   /// The program has taken n bytes: whether a window update or an ACK should go out now (tcp_cleanup_rbuf).
   bool on_read(uint32_t n, Instant now);
   /// Receive buffer tuning by what the program takes in a round trip (Linux's tcp_rcv_space_adjust).
-  /// `largest` is tcp_rmem[2]; `srtt` zero if unknown.
-  void tune(uint32_t largest, Duration srtt, Instant now);
+  /// `largest` is tcp_rmem[2].
+  void tune(uint32_t largest, Instant now);
 
   /// TCP_QUICKACK: ACKs at once, for a while (1), or no more (0).
   void set_quick_ack(bool on);
@@ -136,6 +143,8 @@ class Receiver {
   uint32_t quick_acks(uint32_t most) const;
   void enter_quick_ack(uint32_t most);
   void schedule_ack(Instant now);
+  bool compress_ack(Instant now);
+  Duration round_trip() const;
   void measure_rtt(Instant now);
   uint32_t offer() const;
 
@@ -146,6 +155,10 @@ class Receiver {
   bool pushed_ = false;
   bool echoing_ = false;
   bool ecn_seen_ = false;
+  /// Duplicate ACKs sent for `duplicated_`, the RCV.NXT they had, and those held back since the last ACK.
+  uint8_t duplicate_acks_ = 0;
+  uint8_t compressed_ = 0;
+  SeqNum duplicated_;
   uint32_t quick_ = 0;
   Duration ack_timeout_{0};
   /// RCV.NXT of the last ACK sent.

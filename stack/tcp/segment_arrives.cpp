@@ -148,6 +148,7 @@ void take_text(Tcb& tcb, Segment& segment, Verdict& verdict, Instant now) {
     end(tcb, ECONNRESET, verdict);
     return;
   }
+  tcb.rcv.srtt = tcb.snd.rtt.srtt();
   verdict.text = tcb.rcv.on_segment(segment, now);
   verdict.readable = verdict.text.readable > 0 || verdict.text.fin;
   if (!verdict.text.fin) return;

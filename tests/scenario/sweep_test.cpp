@@ -171,7 +171,7 @@ INSTANTIATE_TEST_SUITE_P(
     All, SweepCorner,
     testing::Values(Bound{"cubic", 1, {0, 20ms, 1}, 0.9, 1}, Bound{"reno", 1, {0, 20ms, 1}, 0.9, 1},
                     Bound{"bbr", 1, {0, 20ms, 1}, 0.9, 1}, Bound{"bbr", 1, {0, 20ms, 0.1}, 0.7, 1},
-                    Bound{"bbr", 1, {0.01, 100ms, 1}, 0.8, 1}, Bound{"bbr", 4, {0, 20ms, 1}, 0.9, 0.9},
+                    Bound{"bbr", 1, {0.01, 100ms, 1}, 0.7, 1}, Bound{"bbr", 4, {0, 20ms, 1}, 0.9, 0.9},
                     Bound{"cubic", 4, {0, 20ms, 1}, 0.95, 0.9}));
 
 }  // namespace

@@ -10,7 +10,7 @@ namespace {
 TEST(Settings, DefaultsAreLinuxs) {
   Settings settings;
   EXPECT_EQ(settings.tcp_syn_retries, 6);
-  EXPECT_EQ(settings.tcp_rmem, (std::array<int32_t, 3>{4096, 131072, 6291456}));
+  EXPECT_EQ(settings.tcp_rmem, (std::array<int32_t, 3>{4096, 131072, 33554432}));
 }
 
 TEST(Settings, SetsANumberAndToleratesWhiteSpace) {

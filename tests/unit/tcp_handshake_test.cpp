@@ -28,7 +28,7 @@ TEST(TcpHandshake, ActiveOpen) {
   EXPECT_EQ(socket->readiness(), 0u);
   EXPECT_THAT(peer.take(), ElementsAre(Ipv4(DstIs(TcpPeer::kPeer), Ttl(64), DontFragment(true),
                                             Tcp(DstPort(80), FlagsAre("S"), Ack(0u), Window(64240), Mss(1460),
-                                                WindowScale(7), SackPermitted(true),
+                                                WindowScale(10), SackPermitted(true),
                                                 OptionKinds(ElementsAre(2, 4, 8, 1, 3)), PayloadSize(0u)))));
   peer.send({.seq = 5000, .ack = peer.iss + 1, .flags = "SA", .options = kAllOptions});
   EXPECT_THAT(peer.take(), ElementsAre(Tcp(FlagsAre("A"), Seq(peer.iss + 1), Ack(5001u),
@@ -38,7 +38,7 @@ TEST(TcpHandshake, ActiveOpen) {
   EXPECT_EQ(socket->readiness(), ready::kOut | ready::kWrNorm);
   const tcp::Tcb& tcb = TcpPeer::endpoint(socket).tcb();
   EXPECT_EQ(tcb.snd.snd_wscale, 5);
-  EXPECT_EQ(tcb.rcv.rcv_wscale, 7);
+  EXPECT_EQ(tcb.rcv.rcv_wscale, 10);
   EXPECT_EQ(tcb.snd.mss(), 1400u - 12) << "timestamps take their place in every segment";
   EXPECT_TRUE(tcb.sack && tcb.timestamps);
   EXPECT_EQ(peer.counters().TcpActiveOpens, 1u);
@@ -368,7 +368,7 @@ TEST(TcpHandshake, PassiveOpen) {
   peer.send({.seq = 5000, .flags = "S", .window = 3000, .options = kAllOptions});
   auto syn_ack = peer.take();
   ASSERT_THAT(syn_ack, ElementsAre(Tcp(SrcPort(80), DstPort(4000), FlagsAre("SA"), Ack(5001u), Window(65160),
-                                       Mss(1460), WindowScale(7), TimestampsAre(::testing::_, 700u))));
+                                       Mss(1460), WindowScale(10), TimestampsAre(::testing::_, 700u))));
   uint32_t iss = syn_ack[0].tcp->seq;
   EXPECT_EQ(listener->accept().code(), EAGAIN) << "not before the third segment";
   peer.send({.seq = 5001, .ack = iss + 1, .window = 100, .options = timestamps_option(701, 0)});

@@ -123,6 +123,88 @@ TEST_F(TcpReceiver, OutOfOrderDataIsHeldAndSacked) {
   EXPECT_EQ(peer->counters().TcpExtTCPOFOQueue, 2u);
 }
 
+// Linux's SACK compression: the fourth duplicate ACK and those after it wait for each other.
+class CompressedAcks : public TcpReceiver {
+ protected:
+  void open(Duration rtt = 20ms, const ByteVector& more = sack_permitted_option()) {
+    socket = peer->connect();
+    peer->take();
+    peer->advance(rtt);
+    peer->send({.seq = kFirst - 1, .ack = peer->iss + 1, .flags = "SA", .options = mss_option(1460) + more});
+    peer->take();
+    end_quick_acks();
+  }
+  /// Segments of 100 bytes, each behind the one before, with a hole in front; and how many ACKs they got.
+  size_t duplicates(uint32_t count) {
+    for (uint32_t i = 0; i < count; ++i) data(next_ += 100, 100);
+    return peer->take().size();
+  }
+  uint32_t next_ = 0;
+};
+
+TEST_F(CompressedAcks, OneStandsForMany) {
+  open();
+  EXPECT_EQ(duplicates(3), 3u) << "the peer's recovery must not wait";
+  EXPECT_EQ(duplicates(20), 0u);
+  peer->advance(900us);
+  EXPECT_THAT(peer->take(), IsEmpty());
+  peer->advance(200us);
+  EXPECT_THAT(peer->take(),
+              ElementsAre(Tcp(Ack(kFirst), SackBlocks(ElementsAre(Pair(kFirst + 100, kFirst + 2400))))));
+  EXPECT_EQ(peer->counters().TcpExtTCPAckCompressed, 20u);
+  EXPECT_EQ(peer->counters().TcpExtDelayedACKs, 0u);
+}
+
+TEST_F(CompressedAcks, TheWaitIsATwentiethOfTheRoundTrip) {
+  open(4ms);
+  EXPECT_EQ(duplicates(4), 3u);
+  peer->advance(150us);
+  EXPECT_THAT(peer->take(), IsEmpty());
+  peer->advance(100us);
+  EXPECT_EQ(peer->take().size(), 1u);
+}
+
+TEST_F(CompressedAcks, FillingTheHoleDoesNotWait) {
+  open();
+  EXPECT_EQ(duplicates(10), 3u);
+  data(0, 100);
+  EXPECT_THAT(peer->take(), ElementsAre(Tcp(Ack(kFirst + 1100), SackBlocks(IsEmpty()))));
+  peer->advance(10ms);
+  EXPECT_THAT(peer->take(), IsEmpty());
+}
+
+TEST_F(CompressedAcks, TheyHaveALimit) {
+  open();
+  EXPECT_EQ(duplicates(3 + 44), 3u);
+  EXPECT_EQ(duplicates(1), 1u);
+}
+
+TEST_F(CompressedAcks, WhatNoLaterAckCouldTellGoesAtOnce) {
+  open();
+  EXPECT_EQ(duplicates(5), 3u);
+  // New ranges, more than fit into one ACK.
+  for (uint32_t i = 0; i < 2; ++i) data(2000 + i * 200, 100);
+  EXPECT_THAT(peer->take(), IsEmpty());
+  data(2400, 100);
+  EXPECT_EQ(peer->take().size(), 1u);
+  // A duplicate, for D-SACK.
+  EXPECT_EQ(duplicates(1), 0u);
+  data(2400, 100);
+  EXPECT_THAT(peer->take(),
+              ElementsAre(Tcp(SackBlocks(ElementsAre(Pair(kFirst + 2400, kFirst + 2500), _, _, _)))));
+}
+
+TEST_F(CompressedAcks, NotWithoutSackOrWhenSwitchedOff) {
+  open(20ms, {});
+  EXPECT_EQ(duplicates(10), 10u);
+  Settings settings;
+  settings.tcp_comp_sack_nr = 0;
+  restart({.settings = settings});
+  next_ = 0;
+  open();
+  EXPECT_EQ(duplicates(10), 10u);
+}
+
 TEST_F(TcpReceiver, WithoutSackThereAreOnlyDuplicateAcks) {
   connect();
   data(100, 100);

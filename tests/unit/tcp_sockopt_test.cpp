@@ -40,10 +40,10 @@ INSTANTIATE_TEST_SUITE_P(
         IntOption{"SO_BROADCAST", SOL_SOCKET, SO_BROADCAST, 0, 1, 1, 0, 0},
         IntOption{"SO_SNDBUF", SOL_SOCKET, SO_SNDBUF, 16384, 10000, 20000, 0, 0},
         IntOption{"SO_SNDBUF small", SOL_SOCKET, SO_SNDBUF, 16384, 1, 4608, 0, 0},
-        IntOption{"SO_SNDBUF large", SOL_SOCKET, SO_SNDBUF, 16384, 1 << 30, 425984, 0, 0},
+        IntOption{"SO_SNDBUF large", SOL_SOCKET, SO_SNDBUF, 16384, 1 << 30, 8388608, 0, 0},
         IntOption{"SO_RCVBUF", SOL_SOCKET, SO_RCVBUF, 131072, 10000, 20000, 0, 0},
         IntOption{"SO_RCVBUF small", SOL_SOCKET, SO_RCVBUF, 131072, 0, 2304, 0, 0},
-        IntOption{"SO_RCVBUF large", SOL_SOCKET, SO_RCVBUF, 131072, 1 << 30, 425984, 0, 0},
+        IntOption{"SO_RCVBUF large", SOL_SOCKET, SO_RCVBUF, 131072, 1 << 30, 8388608, 0, 0},
         IntOption{"SO_RCVLOWAT", SOL_SOCKET, SO_RCVLOWAT, 1, 100, 100, 0, 0},
         IntOption{"SO_RCVLOWAT 0", SOL_SOCKET, SO_RCVLOWAT, 1, 0, 1, 0, 0},
         IntOption{"TCP_NODELAY", IPPROTO_TCP, TCP_NODELAY, 0, 9, 1, 0, 0},
@@ -336,7 +336,7 @@ TEST(TcpSockopt, Info) {
   EXPECT_EQ(info.tcpi_state, 1);
   EXPECT_EQ(info.tcpi_options, TCPI_OPT_TIMESTAMPS | TCPI_OPT_SACK | TCPI_OPT_WSCALE);
   EXPECT_EQ(info.tcpi_snd_wscale, 4);
-  EXPECT_EQ(info.tcpi_rcv_wscale, 7);
+  EXPECT_EQ(info.tcpi_rcv_wscale, 10);
   EXPECT_EQ(info.tcpi_snd_mss, 1000u);
   EXPECT_EQ(info.tcpi_bytes_acked, 2000u);
   EXPECT_EQ(info.tcpi_bytes_received, 3u);

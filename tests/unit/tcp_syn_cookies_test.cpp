@@ -118,7 +118,7 @@ TEST_F(Flooded, TimestampBringsAllOptionsBack) {
   flood(peer);
   CapturedFrame answer = syn(
       peer, mss_option(1400) + sack_permitted_option() + timestamps_option(700, 0) + window_scale_option(5));
-  EXPECT_THAT(answer, Tcp(OptionKinds(ElementsAre(2, 4, 8, 1, 3)), WindowScale(7)));
+  EXPECT_THAT(answer, Tcp(OptionKinds(ElementsAre(2, 4, 8, 1, 3)), WindowScale(10)));
   peer.advance(300ms);
   peer.take();
   // Its request comes with the ACK.
@@ -137,7 +137,7 @@ TEST_F(Flooded, TimestampBringsAllOptionsBack) {
   EXPECT_TRUE(tcb.sack && tcb.timestamps && tcb.window_scaling);
   EXPECT_EQ(tcb.snd.snd_wscale, 5);
   EXPECT_EQ(tcb.snd.snd_wnd, 32000u);
-  EXPECT_EQ(tcb.rcv.rcv_wscale, 7) << "as the SYN-ACK has said";
+  EXPECT_EQ(tcb.rcv.rcv_wscale, 10) << "as the SYN-ACK has said";
   EXPECT_EQ(tcb.snd.mss(), 1300u - 12) << "rounded down";
   EXPECT_EQ(peer.counters().TcpExtSyncookiesRecv, 1u);
   EXPECT_EQ(peer.counters().TcpPassiveOpens, 1u);
