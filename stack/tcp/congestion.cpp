@@ -67,14 +67,12 @@ CongestionSlot::CongestionSlot() : control_(kAlgorithms[0].construct(storage_.da
 Status CongestionSlot::select(std::string_view name) {
   const CongestionAlgorithm* algorithm = find_congestion_algorithm(name);
   if (algorithm == nullptr) return Error{ENOENT};
-  uint32_t mss = control_->mss_, cwnd = control_->cwnd_, ssthresh = control_->ssthresh_,
-           clamp = control_->clamp_;
+  uint32_t mss = control_->mss_, cwnd = control_->cwnd_, ssthresh = control_->ssthresh_;
   uint32_t prior_cwnd = control_->prior_cwnd_, prior_ssthresh = control_->prior_ssthresh_;
   control_ = algorithm->construct(storage_.data());
   control_->mss_ = mss;
   control_->cwnd_ = cwnd;
   control_->ssthresh_ = ssthresh;
-  control_->clamp_ = clamp;
   control_->prior_cwnd_ = prior_cwnd;
   control_->prior_ssthresh_ = prior_ssthresh;
   return {};

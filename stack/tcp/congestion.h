@@ -116,10 +116,8 @@ class CongestionControl {
   uint32_t ssthresh() const { return ssthresh_; }
   bool in_slow_start() const { return cwnd_ < ssthresh_; }
   uint32_t initial_window() const;
-  /// Upper bound of cwnd: TCP_WINDOW_CLAMP or the largest send buffer; not less than 2 MSS.
-  void set_clamp(uint32_t bytes) { clamp_ = bytes; }
-  /// For the algorithm, and for the sender while it repairs; the clamp holds.
-  void set_cwnd(uint32_t cwnd) { cwnd_ = cwnd < clamp_ || cwnd <= 2 * mss_ ? cwnd : largest_cwnd(); }
+  /// For the algorithm, and for the sender while it repairs.
+  void set_cwnd(uint32_t cwnd) { cwnd_ = std::min(cwnd, kUnlimited); }
 
  protected:
   CongestionControl() = default;
@@ -131,13 +129,11 @@ class CongestionControl {
   uint32_t mss_ = 536;
   uint32_t cwnd_ = 10 * 536;
   uint32_t ssthresh_ = kUnlimited;
-  uint32_t clamp_ = kUnlimited;
   uint32_t prior_cwnd_ = 0;
   uint32_t prior_ssthresh_ = 0;
 
  private:
   friend class CongestionSlot;
-  uint32_t largest_cwnd() const { return clamp_ > 2 * mss_ ? clamp_ : 2 * mss_; }
 };
 
 /// IW of RFC 6928: min(10 * MSS, max(2 * MSS, 14600)).

@@ -180,7 +180,6 @@ void Endpoint::handshake_done(Status status, bool passive) {
     done(ECONNABORTED);
     return;
   }
-  tcb_.snd.congestion->set_clamp(std::max(static_cast<uint32_t>(protocol_.settings().tcp_wmem[2]), 65535u));
   grow_send_buffer();
   // Our SYN was acknowledged: the next hop is alive.
   route_.confirm_reachable();

@@ -171,16 +171,6 @@ TEST_F(TcpReno, IdlenessHalvesTheWindowForEachRto) {
   EXPECT_EQ(slot_->cwnd(), kMss) << "nor does it grow";
 }
 
-TEST_F(TcpReno, IsClamped) {
-  slot_->set_clamp(15 * kMss);
-  ack_a_window();
-  ack_a_window();
-  EXPECT_EQ(slot_->cwnd(), 15 * kMss);
-  slot_->set_clamp(1);
-  slot_->on_connected(kMss, false, now_);
-  EXPECT_EQ(slot_->cwnd(), 2 * kMss);
-}
-
 TEST_F(TcpReno, CwndDoesNotOverflow) {
   for (int i = 0; i < 100; ++i) ack(0x7fffffff);
   EXPECT_LE(slot_->cwnd(), 0x7fffffffu);
