@@ -217,6 +217,7 @@ void Endpoint::handle_segment(Segment& segment) {
   bool could_write = can_write();
   ArrivalRules rules{.invalid_rate_limit =
                          std::chrono::milliseconds(protocol_.settings().tcp_invalid_ratelimit)};
+  tcb_.traffic.receive(segment.segments(), segment.payload_size() > 0);
   Verdict verdict = segment_arrives(tcb_, segment, rules, protocol_.now());
   log_verdict(verdict, segment);
   judge_mtu_probe();
@@ -255,7 +256,10 @@ void Endpoint::apply(const Verdict& verdict, const Segment& segment, State befor
   count_recovery(verdict.ack.recovery);
   if (uint32_t marked = verdict.ack.delivered_marked; marked > 0) [[unlikely]]
     counters.TcpExtTCPDeliveredCE += (marked + tcb_.snd.mss() - 1) / tcb_.snd.mss();
-  if (verdict.text.out_of_order) ++counters.TcpExtTCPOFOQueue;
+  if (verdict.text.out_of_order) {
+    ++counters.TcpExtTCPOFOQueue;
+    ++tcb_.traffic.out_of_order;
+  }
   if (verdict.text.pruned) ++counters.TcpExtOfoPruned;
   if (verdict.text.dropped)
     ++(verdict.text.out_of_order ? counters.TcpExtTCPOFODrop : counters.TcpExtTCPRcvQDrop);

@@ -183,6 +183,7 @@ class Endpoint final : public Socket,
 
   // endpoint_output.cpp
   void output();
+  SendTimes::What holding_up() const;
   bool transmit(const Transmission& transmission, uint32_t segment_size = 0);
   void send_ack();
   void send_challenge_ack();
@@ -314,6 +315,8 @@ class Endpoint final : public Socket,
   mutable bool just_accepted_ = false;
   bool counted_closing_ = false;
   bool send_contended_ = false;
+  /// The program has wanted to send more than there was room for.
+  bool send_starved_ = false;
   bool view_contended_ = false;
 
   // Notifications.

@@ -33,6 +33,16 @@ void Endpoint::output() {
   while (std::optional<Transmission> next = tcb_.snd.next(limits, now))
     if (!transmit(*next)) break;
   tcb_.snd.update_persist(now);
+  tcb_.send_times.set(holding_up(), now);
+}
+
+/// Linux's tcp_chrono_start.
+SendTimes::What Endpoint::holding_up() const {
+  const Sender& snd = tcb_.snd;
+  if (snd.buffer.empty()) return SendTimes::What::idle;
+  if (snd.window_limited()) return SendTimes::What::window_limited;
+  if (snd.unsent() == 0 && send_starved_ && !can_write()) return SendTimes::What::buffer_limited;
+  return SendTimes::What::busy;
 }
 
 /// One segment or superframe, whose segments have `segment_size` bytes (0: the MSS). False when memory is
@@ -119,6 +129,8 @@ Status Endpoint::send(TxFrame* frame, SegmentOut& segment, bool with_sacks) {
   segment.ip = ip_options();
   if (segment.ecn_capable) segment.ip.tos |= ecn::kEct0;
   segment.flags.ece = rcv.echoes_congestion() && !segment.flags.rst;
+  uint32_t size = std::max<uint32_t>(segment.segment_size, 1), payload = frame->payload_bytes();
+  tcb_.traffic.send(payload > size ? (payload + size - 1) / size : 1, payload > 0);
   Status status = send_segment(protocol_, route_, frame, segment);
   protocol_.counters().TcpExtTCPAckCompressed += rcv.on_ack_sent(now);
   return status;

@@ -21,6 +21,7 @@ Result<Extents> Endpoint::reserve_send(size_t want) {
   }
   if (snd.notsent_lowat != 0 && snd.unsent() >= snd.notsent_lowat) return Error{EAGAIN};
   Extents room = snd.buffer.reserve(want, options_.send_limit);
+  send_starved_ = room.bytes < want;
   if (room.bytes > 0) return room;
   // A full buffer is worth waiting for; memory that is out is not.
   return Error{snd.buffer.true_size() >= options_.send_limit ? EAGAIN : ENOBUFS};

@@ -209,6 +209,7 @@ Status Handshake::process_segments() {
 }
 
 Status Handshake::process(Segment& segment) {
+  ep_.tcb_.traffic.receive(1, segment.payload_size() > 0);
   ep_.protocol_.context().log(LogLevel::trace, [&](LogLine& line) { line << "handshake: " << segment; });
   switch (state_) {
     case State::syn_sent:
@@ -467,6 +468,8 @@ void Handshake::send_syn() {
                  .window = window_field(rcv_window_.window, 0),
                  .options = Bytes(buffer).first(length),
                  .ip = ep_.ip_options()};
+  // Linux doesn't count a SYN-ACK: the connection begins with what completes it.
+  if (!flags_.ack) ep_.tcb_.traffic.send(1, frame->payload_bytes() > 0);
   (void)send_segment(ep_.protocol_, ep_.route_, frame, syn);
 }
 
@@ -484,6 +487,7 @@ void Handshake::send_ack() {
       .window = window_field(rcv_window_.window, static_cast<uint8_t>(std::max(rcv_wnd_scale_, 0))),
       .options = Bytes(buffer).first(length),
       .ip = ep_.ip_options()};
+  ep_.tcb_.traffic.send(1, false);
   (void)send_segment(ep_.protocol_, ep_.route_, ack);
 }
 

@@ -78,6 +78,7 @@ void Endpoint::handle_syn(Segment* syn) {
 
 /// A fresh endpoint becomes the connection that `segment` asks `listener` for; false when it can't be had.
 bool Endpoint::adopt(Endpoint& listener, const Segment& segment) {
+  tcb_.traffic.receive(1, false);  // its SYN
   released_ = true;  // nobody has it; until it is whole
   Result<Route> route = protocol_.network().find_route(segment.id.local.address, segment.id.remote.address);
   if (!route.ok()) return false;
@@ -248,10 +249,12 @@ bool Endpoint::accept_cookie(Segment* ack) {
   if (ecn) handshake.accept_ecn();
   handshake.take_cookie(*ack);
   child->handshake_done({}, true);
-  if (ack->payload_size() > 0 || ack->flags.fin || ack->flags.urg)
+  if (ack->payload_size() > 0 || ack->flags.fin || ack->flags.urg) {
     child->requeue_front(ack);
-  else
+  } else {
+    child->tcb_.traffic.receive(1, false);
     protocol_.segments().release(ack);
+  }
   return true;
 }
 

@@ -130,6 +130,8 @@ class Receiver {
   SeqNum last_acknowledged() const { return last_acked_; }
   uint32_t advertised_mss() const { return advertised_mss_; }
   Duration ack_timeout() const { return ack_timeout_; }
+  /// The time that a window's worth took to arrive; zero: unknown.
+  Duration window_rtt() const { return window_rtt_; }
   Instant last_arrival() const { return last_data_; }
   uint64_t bytes_received() const { return bytes_received_; }
   Reassembly& reassembly() { return reassembly_; }

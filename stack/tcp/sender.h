@@ -15,6 +15,7 @@
 #include "stack/tcp/rtt.h"
 #include "stack/tcp/segment.h"
 #include "stack/tcp/send_buffer.h"
+#include "stack/tcp/traffic.h"
 
 namespace ustack::tcp {
 
@@ -177,6 +178,11 @@ class Sender {
   const RateSample& rate() const { return rate_; }
   /// Time-outs since SND.UNA last moved (icsk_retransmits).
   uint32_t timeouts() const { return timeouts_; }
+  const TimeoutTotals& timeout_totals() const { return timeout_totals_; }
+  /// The peer's window is all that holds data back.
+  bool window_limited() const {
+    return unsent() > 0 && window_room() < std::min(unsent(), mss_) && cwnd_room() >= mss_;
+  }
   /// Probes since the peer last sent an ACK (icsk_probes_out).
   uint32_t probes() const { return probes_; }
   void count_probe() { ++probes_; }
@@ -227,6 +233,7 @@ class Sender {
   Instant probing_since_ = kNever;
   uint32_t probe_back_off_ = 0;
   uint32_t timeouts_ = 0;
+  TimeoutTotals timeout_totals_;
   uint32_t probes_ = 0;
 
   // Whether cwnd is what limits us (tcp_cwnd_validate).

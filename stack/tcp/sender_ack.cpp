@@ -107,6 +107,7 @@ Sender::AckOutcome Sender::on_ack(const Segment& segment, std::optional<Instant>
   uint32_t delivered = recovery_.on_ack(arrival, outcome.recovery);
   if (arrival.ece) delivered_marked_ += outcome.delivered_marked = delivered;
   outcome.entered_recovery = !was_recovering && recovery_.state() == CongestionState::recovery;
+  if (recovery_.state() != CongestionState::loss) timeout_totals_.end(now);
   auto lost = static_cast<uint32_t>(flight_.rate().lost() - lost_before);
   if (delivered > 0 || lost > 0) tell_congestion(arrival, was_reducing, delivered, lost, sample, now);
   restart_timers(arrival, now);
@@ -206,7 +207,8 @@ RecoveryEvents Sender::on_rto(Instant now) {
   rto_deadline = probe_deadline = kNever;
   if (flight_.empty()) return events;
   recovery_.on_timeout(position(now), timeouts_ > 0, events);
-  ++timeouts_;
+  if (timeouts_++ == 0) timeout_totals_.begin(now);
+  ++timeout_totals_.count;
   if (first_retransmit_ == kNever) first_retransmit_ = now;
   // tcp_retransmit_timer, tcp_stream_is_thin: a thin stream's time-outs don't double, six times.
   constexpr uint32_t kThinSegments = 4, kThinRetries = 6;

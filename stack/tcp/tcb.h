@@ -10,6 +10,7 @@
 #include "stack/tcp/receiver.h"
 #include "stack/tcp/sender.h"
 #include "stack/tcp/state.h"
+#include "stack/tcp/traffic.h"
 #include "stack/tcp/urgent.h"
 
 namespace ustack::tcp {
@@ -46,6 +47,8 @@ struct Tcb {
   bool receive_shut = false;
   /// When something last came from the peer (rcv_tstamp).
   Instant last_heard{};
+  Traffic traffic;
+  SendTimes send_times;
   /// When an out-of-window segment was last answered (tcp_invalid_ratelimit).
   Instant last_out_of_window{};
 

@@ -11,7 +11,17 @@ namespace ustack::tcp {
 
 namespace {
 
+/// With what newer kernels have behind what every header knows (include/uapi/linux/tcp.h, 6.17).
+struct Info : tcp_info {
+  uint32_t tcpi_rcv_wnd;
+  uint32_t tcpi_rehash;
+  uint16_t tcpi_total_rto, tcpi_total_rto_recoveries;
+  uint32_t tcpi_total_rto_time;
+};
+
 uint32_t us(Duration d) { return static_cast<uint32_t>(to_us(d)); }
+
+uint64_t us64(Duration d) { return static_cast<uint64_t>(to_us(d)); }
 
 uint32_t ms_since(Instant then, Instant now) {
   return then == Instant{} ? 0 : static_cast<uint32_t>(std::max<int64_t>(to_ms(now - then), 0));
@@ -20,8 +30,8 @@ uint32_t ms_since(Instant then, Instant now) {
 }  // namespace
 
 size_t fill_tcp_info(Endpoint& endpoint, MutableBytes out, Instant now) {
-  tcp_info info;
-  std::memset(&info, 0, sizeof info);
+  Info info;
+  std::memset(static_cast<void*>(&info), 0, sizeof info);
   Tcb& tcb = endpoint.tcb();
   const Sender& snd = tcb.snd;
   Receiver& rcv = tcb.rcv;
@@ -83,7 +93,22 @@ size_t fill_tcp_info(Endpoint& endpoint, MutableBytes out, Instant now) {
   info.tcpi_notsent_bytes = snd.unsent();
   info.tcpi_bytes_sent = snd.bytes_sent() + snd.bytes_retransmitted();
   info.tcpi_bytes_retrans = snd.bytes_retransmitted();
-  info.tcpi_rcv_ooopack = rcv.reassembly().range_count();
+  info.tcpi_rcv_ooopack = tcb.traffic.out_of_order;
+  info.tcpi_rcv_rtt = us(rcv.window_rtt());
+  info.tcpi_segs_in = tcb.traffic.segments_in;
+  info.tcpi_segs_out = tcb.traffic.segments_out;
+  info.tcpi_data_segs_in = tcb.traffic.data_segments_in;
+  info.tcpi_data_segs_out = tcb.traffic.data_segments_out;
+  info.tcpi_busy_time = us64(tcb.send_times.busy(now));
+  info.tcpi_rwnd_limited = us64(tcb.send_times.window_limited(now));
+  info.tcpi_sndbuf_limited = us64(tcb.send_times.buffer_limited(now));
+  info.tcpi_snd_wnd = snd.snd_wnd;
+  info.tcpi_rcv_wnd = rcv.rcv_wnd();
+  TimeoutTotals timeouts = snd.timeout_totals();
+  timeouts.end(now);
+  info.tcpi_total_rto = timeouts.count;
+  info.tcpi_total_rto_recoveries = timeouts.recoveries;
+  info.tcpi_total_rto_time = static_cast<uint32_t>(to_ms(timeouts.time));
 
   size_t length = std::min(out.size(), sizeof info);
   std::memcpy(out.data(), &info, length);

@@ -150,15 +150,57 @@ TEST(Options, OfIp) {
   EXPECT_EQ(get_option(fd, IPPROTO_IP, IP_TOS), 0x10);
 }
 
+// States as the kernel's net/tcp_states.h numbers them.
+constexpr int kEstablished = 1, kClose = 7, kListen = 10;
+
 TEST(Options, InfoTellsTheState) {
   Fd fd = tcp();
-  EXPECT_EQ(get_option<tcp_info>(fd, IPPROTO_TCP, TCP_INFO).tcpi_state, TCP_CLOSE);
+  EXPECT_EQ(get_option<tcp_info>(fd, IPPROTO_TCP, TCP_INFO).tcpi_state, kClose);
   Fd connection = connected("sleep 200");
   auto info = get_option<tcp_info>(connection, IPPROTO_TCP, TCP_INFO);
-  EXPECT_EQ(info.tcpi_state, TCP_ESTABLISHED);
+  EXPECT_EQ(info.tcpi_state, kEstablished);
   EXPECT_GT(info.tcpi_snd_mss, 500U);
   Fd listener = listening();
-  EXPECT_EQ(get_option<tcp_info>(listener, IPPROTO_TCP, TCP_INFO).tcpi_state, TCP_LISTEN);
+  EXPECT_EQ(get_option<tcp_info>(listener, IPPROTO_TCP, TCP_INFO).tcpi_state, kListen);
+}
+
+TEST(Options, InfoCountsSegments) {
+  char buffer[8];
+  Fd fd = connected("echo");
+  ASSERT_EQ(send(fd, "hello", 5, 0), 5);
+  ASSERT_EQ(recv(fd, buffer, 5, MSG_WAITALL), 5);
+  auto info = get_option<tcp_info>(fd, IPPROTO_TCP, TCP_INFO);
+  // Out: SYN, ACK, the peer's instructions, "hello", the ACK of the answer.
+  EXPECT_EQ(info.tcpi_segs_out, 5U);
+  EXPECT_EQ(info.tcpi_segs_in, 4U);
+  EXPECT_EQ(info.tcpi_data_segs_out, 2U);
+  EXPECT_EQ(info.tcpi_data_segs_in, 1U);
+  EXPECT_GT(info.tcpi_snd_wnd, 30000U);
+
+  Fd listener = listening();
+  Fd control = connected("call " + std::to_string(name_of(listener).port()) + " echo");
+  Fd accepted(accept(listener, nullptr, nullptr));
+  ASSERT_EQ(send(accepted, "hello", 5, 0), 5);
+  ASSERT_EQ(recv(accepted, buffer, 5, MSG_WAITALL), 5);
+  info = get_option<tcp_info>(accepted, IPPROTO_TCP, TCP_INFO);
+  // The SYN-ACK doesn't count.
+  EXPECT_EQ(info.tcpi_segs_out, 2U);
+  EXPECT_EQ(info.tcpi_segs_in, 4U);
+  EXPECT_EQ(info.tcpi_data_segs_out, 1U);
+  EXPECT_EQ(info.tcpi_data_segs_in, 1U);
+}
+
+// A peer that doesn't read: the sender is busy all the time, and for most of it the peer's window is why. A
+// buffer that is too small for the window is the other reason.
+TEST(Options, InfoTellsWhatHoldsTheSenderUp) {
+  std::string data(8 << 20, 'x');
+  Fd fd = connected("sleep 300 drain");
+  set_option(fd, SOL_SOCKET, SO_SNDBUF, 1 << 20);
+  ASSERT_EQ(send(fd, data.data(), data.size(), 0), static_cast<ssize_t>(data.size()));
+  auto info = get_option<tcp_info>(fd, IPPROTO_TCP, TCP_INFO);
+  EXPECT_GE(info.tcpi_busy_time, 200000U);
+  EXPECT_GE(info.tcpi_rwnd_limited, 200000U);
+  EXPECT_LE(info.tcpi_rwnd_limited + info.tcpi_sndbuf_limited, info.tcpi_busy_time);
 }
 
 TEST(Options, MaximumSegment) {

@@ -19,8 +19,8 @@
 //   dial N PORT  makes N connections to the caller's PORT and holds them until the end
 // At the end of the line all connections are closed.
 #include <arpa/inet.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
