@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "stack/tcp/congestion.h"
+#include "stack/tcp/endpoint.h"
 #include "tests/scenario/pair.h"
 
 namespace ustack::test {
@@ -31,6 +32,9 @@ struct Outcome {
   double fairness = 0;
   /// The longest time in which a flow's receiver got nothing.
   Duration stall{0};
+  /// By how much a sender with something in flight, that heard nothing either, was silent for longer than its
+  /// RTO.
+  Duration overdue{0};
 };
 
 constexpr uint64_t kRate = 20'000'000;
@@ -69,6 +73,9 @@ Outcome run(std::string_view congestion, int flows, const Network& network) {
     ends.push_back(std::move(near));
     ends.push_back(std::move(far));
   }
+  // A stall is longer than an RTO if the sender doesn't act on that.
+  std::vector<TestSocket*> near_ends;
+  for (size_t i = 0; i < ends.size(); i += 2) near_ends.push_back(&ends[i]);
   std::vector<uint64_t> before;
   for (auto& receiver : receivers) before.push_back(receiver->received());
   struct Progress {
@@ -86,6 +93,12 @@ Outcome run(std::string_view congestion, int flows, const Network& network) {
           outcome.stall = std::max(outcome.stall, pair.net.now() - progress[i].at);
           progress[i] = {receivers[i]->received(), pair.net.now()};
         }
+        for (TestSocket* end : near_ends) {
+          const tcp::Tcb& tcb = static_cast<tcp::Endpoint&>(*end->get()).tcb();
+          if (tcb.snd.idle_flight()) continue;
+          Instant since = std::max(tcb.snd.last_sent(), tcb.last_heard);
+          outcome.overdue = std::max(outcome.overdue, pair.net.now() - since - tcb.snd.rtt.rto());
+        }
         return false;
       },
       length);
@@ -99,6 +112,8 @@ Outcome run(std::string_view congestion, int flows, const Network& network) {
   }
   double possible =
       static_cast<double>(kRate) / 8 * kPayload / kFrame * std::chrono::duration<double>(length).count();
+  // The timer wheel's tick is 1 ms.
+  EXPECT_LE(outcome.overdue, 2ms);
   outcome.goodput = sum / possible;
   outcome.fairness = squares > 0 ? sum * sum / (flows * squares) : 0;
   pair.client.clear_applications();
@@ -114,8 +129,10 @@ constexpr double kBuffers[] = {0.1, 1, 10};
 void print_table() {
   std::printf(
       "# Sweeps\n\nGoodput in percent of a bottleneck of 20 Mbit/s over 10 s or 100 round trips, with Jain's "
-      "fairness index for\nseveral flows; the queue is in bandwidth-delay products (at least four frames). "
-      "Written by tests/scenario/sweep.\n");
+      "fairness index for\nseveral flows, and the longest time in ms in which a receiver got nothing (of its "
+      "stream's next bytes); no sender with\nsomething in flight is silent for longer than its RTO. The "
+      "queue "
+      "is in bandwidth-delay products (at least four\nframes). Written by tests/scenario/sweep.\n");
   for (const tcp::CongestionAlgorithm& algorithm : tcp::congestion_algorithms()) {
     for (int flows : {1, 4}) {
       std::printf("\n## %s, %d flow%s\n\n| RTT, queue |", std::string(algorithm.name).c_str(), flows,
@@ -127,10 +144,9 @@ void print_table() {
           std::printf("| %g ms, %g |", std::chrono::duration<double, std::milli>(rtt).count(), buffer);
           for (double loss : kLosses) {
             Outcome outcome = run(algorithm.name, flows, {loss, rtt, buffer});
-            if (flows == 1)
-              std::printf(" %.1f |", outcome.goodput * 100);
-            else
-              std::printf(" %.1f, %.2f |", outcome.goodput * 100, outcome.fairness);
+            std::printf(" %.1f", outcome.goodput * 100);
+            if (flows > 1) std::printf(", %.2f", outcome.fairness);
+            std::printf(", %ld |", static_cast<long>(outcome.stall / 1ms));
           }
           std::printf("\n");
           std::fflush(stdout);
