@@ -1,5 +1,7 @@
 #include "io/config.h"
 
+#include <sys/sysinfo.h>
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -187,6 +189,15 @@ bool KernelRule::matches(const SocketAddress& destination) const {
 bool Config::stays_with_kernel(const SocketAddress& destination) const {
   return std::any_of(kernel.begin(), kernel.end(),
                      [&](const KernelRule& rule) { return rule.matches(destination); });
+}
+
+std::array<int32_t, 3> tcp_memory_limits() {
+  struct sysinfo machine {};
+  if (sysinfo(&machine) != 0) return Settings{}.tcp_mem;
+  const uint64_t bytes = uint64_t{machine.totalram} * machine.mem_unit;
+  const auto sixteenth = static_cast<int32_t>(std::clamp<uint64_t>(bytes / 4096 / 16, 128, 1 << 29));
+  const int32_t first = sixteenth / 4 * 3;
+  return {first, sixteenth, 2 * first};
 }
 
 std::optional<std::string> Config::parse(const char* const* environment, Config* out) {

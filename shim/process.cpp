@@ -112,6 +112,7 @@ std::optional<io::OpenError> make_host(ProcessState& state) {
   HostConfig config;
   config.network = up.network;
   config.settings = state.config.settings;
+  if (config.settings.tcp_mem == Settings{}.tcp_mem) config.settings.tcp_mem = io::tcp_memory_limits();
   config.log = Log(state.config.log_level, &state.log_sink);
   shared->host = Host::create(*shared->arena, state.random, config, io::now());
   FdTable* table = FdTable::create(*shared->arena);

@@ -42,7 +42,7 @@ namespace ustack {
   X(TcpExt, TCPFastOpenListenOverflow) X(TcpExt, TCPFastOpenCookieReqd) X(TcpExt, TCPFastOpenBlackhole) \
   X(TcpExt, TCPFastOpenPassiveAltKey) X(TcpExt, TCPACKSkippedSynRecv) X(TcpExt, TCPACKSkippedPAWS) \
   X(TcpExt, TCPACKSkippedSeq) X(TcpExt, TCPACKSkippedTimeWait) X(TcpExt, TCPACKSkippedChallenge) \
-  X(TcpExt, LockDroppedIcmps) X(TcpExt, TCPDSACKOldSent) X(TcpExt, TCPMemoryPressures) \
+  X(TcpExt, LockDroppedIcmps) X(TcpExt, TCPDSACKOldSent) X(TcpExt, TCPMemoryPressures) X(TcpExt, TCPMemoryPressuresChrono) \
   X(TcpExt, TCPDSACKOfoSent) X(TcpExt, TCPDSACKRecv) X(TcpExt, TCPDSACKOfoRecv) \
   X(TcpExt, TCPDSACKRecvSegs) X(TcpExt, TCPDSACKIgnoredDubious) X(TcpExt, TCPDSACKIgnoredOld) \
   X(TcpExt, TCPDSACKIgnoredNoUndo) X(TcpExt, TCPSACKDiscard) X(TcpExt, TCPSACKReneging) \

@@ -136,6 +136,7 @@ Status Settings::set(std::string_view name, std::string_view value) {
   }
   constexpr int32_t kLargestBuffer = 1 << 30;
   if (name == "net.ipv4.tcp_rmem") return set_ascending(value, 1, kLargestBuffer, tcp_rmem);
+  if (name == "net.ipv4.tcp_mem") return set_ascending(value, 0, 0x7fffffff, tcp_mem);
   if (name == "net.ipv4.tcp_wmem") return set_ascending(value, 1, kLargestBuffer, tcp_wmem);
   // ip-sysctl: the first must be less than the last.
   if (name == "net.ipv4.ip_local_port_range") return set_ascending(value, 1, 65535, ip_local_port_range);

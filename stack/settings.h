@@ -82,6 +82,10 @@ struct Settings {
   /// with the 6 MB of before, 1 Gbit/s over 30 ms is the receiver's limit.
   std::array<int32_t, 3> tcp_rmem{4096, 131072, 33554432};
   std::array<int32_t, 3> tcp_wmem{4096, 16384, 4194304};
+  /// net.ipv4.tcp_mem, in pages of 4096 bytes: what all sockets' queues may hold. Above the second is memory
+  /// pressure, until it is less than the first; nothing goes beyond the third. None here; the library takes
+  /// Linux's shares of the machine's memory.
+  std::array<int32_t, 3> tcp_mem{0x7fffffff, 0x7fffffff, 0x7fffffff};
   /// net.ipv4.ip_local_port_range: first and last ephemeral port.
   std::array<int32_t, 2> ip_local_port_range{32768, 60999};
   /// net.ipv4.tcp_congestion_control: what a new socket starts with; a name of tcp::congestion_algorithms().

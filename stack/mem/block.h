@@ -109,6 +109,13 @@ class BlockPool {
   /// Their true size together, in bytes.
   uint64_t live_bytes() const { return live_bytes_; }
 
+  /// What sockets keep in their queues counts here, by true size in bytes (Linux's sk_memory_allocated).
+  void charge(uint32_t bytes) { charged_ += bytes; }
+  void uncharge(uint32_t bytes) { charged_ -= bytes; }
+  uint64_t charged() const { return charged_; }
+  /// After a process was killed while it changed a queue.
+  void recount(uint64_t charged) { charged_ = charged; }
+
  private:
   friend class BlockRef;
   void give_back(Block* block);
@@ -119,6 +126,7 @@ class BlockPool {
   std::array<uint32_t, kSizes.size()> free_count_{};
   uint64_t live_ = 0;
   uint64_t live_bytes_ = 0;
+  uint64_t charged_ = 0;
 };
 
 inline void BlockRef::reset() {

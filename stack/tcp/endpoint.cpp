@@ -204,10 +204,25 @@ bool Endpoint::handle_segments() {
       protocol_.dispatch(segment);
       continue;
     }
+    if (segment->payload_size() > 0 && !has_memory()) segment->truncate(0);
     handle_segment(*segment);
     protocol_.segments().release(segment);
   }
   return !queue_.empty();
+}
+
+/// Whether a segment's text may be kept. Linux's tcp_try_rmem_schedule: everybody may have a little; then
+/// what came out of order makes room.
+bool Endpoint::has_memory() {
+  auto little = static_cast<uint32_t>(protocol_.settings().tcp_rmem[0]);
+  Receiver& rcv = tcb_.rcv;
+  if (!protocol_.out_of_memory() || rcv.true_size() < little) [[likely]]
+    return true;
+  if (rcv.prune()) ++protocol_.counters().TcpExtOfoPruned;
+  if (!protocol_.out_of_memory() || rcv.true_size() < little) return true;
+  ++protocol_.counters().TcpExtTCPRcvQDrop;
+  rcv.acknowledge_now();
+  return false;
 }
 
 void Endpoint::handle_segment(Segment& segment) {

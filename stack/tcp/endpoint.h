@@ -153,6 +153,7 @@ class Endpoint final : public Socket,
   void settle();
   bool handle_segments();
   void handle_segment(Segment& segment);
+  bool has_memory();
   void apply(const Verdict& verdict, const Segment& segment, State before);
   void log_verdict(const Verdict& verdict, const Segment& segment) const;
   void on_state_change(State before);

@@ -95,7 +95,8 @@ void Endpoint::orphan() {
     return;
   }
   // Linux's tcp_check_oom: nobody pays for orphans, so they are counted.
-  if (protocol_.closing() > static_cast<uint32_t>(protocol_.settings().tcp_max_orphans)) {
+  if (protocol_.closing() > static_cast<uint32_t>(protocol_.settings().tcp_max_orphans) ||
+      (protocol_.out_of_memory() && tcb_.snd.buffer.true_size() > kLeastSendBuffer)) {
     ++counters.TcpExtTCPAbortOnMemory;
     send_reset();
     done(0);

@@ -25,9 +25,8 @@ namespace {
 constexpr int kIsMptcp = 43;
 // As are these.
 constexpr int kThinLinearTimeouts = 16, kBufferLock = 72, kIpProtocol = 52;
-// Linux's floors: SOCK_MIN_SNDBUF and SOCK_MIN_RCVBUF.
-
-constexpr int kLeastSendBuffer = 4608, kLeastReceiveBuffer = 2304;
+// Linux's SOCK_MIN_RCVBUF.
+constexpr int kLeastReceiveBuffer = 2304;
 
 /// TCP_DEFER_ACCEPT in seconds as SYN-ACK time-outs that start at 1 s and double, and back (secs_to_retrans).
 uint8_t seconds_to_timeouts(int seconds) {
@@ -108,7 +107,7 @@ struct OptionTable {
     // Doubled, since the accounting is by true size (socket(7)).
     // A negative one counts as huge (sock_setsockopt: min_t(u32, ...)).
     if (value < 0) value = INT_MAX;
-    int limit = std::max(std::min(value, std::min(most, INT_MAX / 2)) * 2, kLeastSendBuffer);
+    int limit = std::max(std::min(value, std::min(most, INT_MAX / 2)) * 2, int{kLeastSendBuffer});
     ep.options_.send_limit = static_cast<uint32_t>(limit);
     ep.options_.send_limit_locked = true;
     if (may_send(ep.tcb_.state) && ep.can_write()) ep.wake(ready::kOut | ready::kWrNorm);

@@ -118,6 +118,7 @@ Status Endpoint::send(TxFrame* frame, SegmentOut& segment, bool with_sacks) {
   std::array<std::byte, kMaxOptions> buffer;
   uint32_t length = encode_segment_options(options, buffer);
 
+  rcv.pressed = protocol_.under_memory_pressure();
   bool was_open = rcv.last_window() > 0;
   uint32_t window = rcv.window_to_send();
   if (was_open && window == 0) ++protocol_.counters().TcpExtTCPToZeroWindowAdv;
@@ -202,7 +203,7 @@ void Endpoint::answer_with_reset(const Segment& segment) {
 
 /// Linux's tcp_sndbuf_expand: room for two windows, so that the program can refill one while the other flies.
 void Endpoint::grow_send_buffer() {
-  if (options_.send_limit_locked) return;
+  if (options_.send_limit_locked || protocol_.under_memory_pressure()) return;
   constexpr uint64_t kLeast = 46080;  // what Linux gives a fresh connection over Ethernet
   uint64_t window = std::max(tcb_.snd.cwnd(), 10 * tcb_.snd.mss());
   uint64_t wanted = std::min<uint64_t>(std::max(window * 2 + window / 4, kLeast),

@@ -20,11 +20,14 @@ Result<Extents> Endpoint::reserve_send(size_t want) {
     return Error{EAGAIN};
   }
   if (snd.notsent_lowat != 0 && snd.unsent() >= snd.notsent_lowat) return Error{EAGAIN};
-  Extents room = snd.buffer.reserve(want, options_.send_limit);
+  uint32_t limit = options_.send_limit;
+  if (protocol_.out_of_memory())
+    limit = std::min(limit, static_cast<uint32_t>(protocol_.settings().tcp_wmem[0]));
+  Extents room = snd.buffer.reserve(want, limit);
   send_starved_ = room.bytes < want;
   if (room.bytes > 0) return room;
   // A full buffer is worth waiting for; memory that is out is not.
-  return Error{snd.buffer.true_size() >= options_.send_limit ? EAGAIN : ENOBUFS};
+  return Error{snd.buffer.true_size() >= limit ? EAGAIN : ENOBUFS};
 }
 
 void Endpoint::commit_send(size_t n, SendFlags flags) {
@@ -86,7 +89,7 @@ void Endpoint::consume(size_t n) {
   if (tcb_.urgent.marked()) tcb_.urgent.on_read(next_to_read());
   if (taken > 0 && is_synchronized(tcb_.state)) {
     bool update = rcv.on_read(taken, protocol_.now());
-    if (protocol_.settings().tcp_moderate_rcvbuf != 0)
+    if (protocol_.settings().tcp_moderate_rcvbuf != 0 && !protocol_.under_memory_pressure())
       rcv.tune(static_cast<uint32_t>(protocol_.settings().tcp_rmem[2]), protocol_.now());
     if (update && !drained_) {
       send_ack();

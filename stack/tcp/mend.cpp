@@ -77,6 +77,11 @@ void Protocol::mend() {
     PortTable::mend(time_wait.port());
     time_wait.mend();
   });
+  uint64_t charged = 0;
+  endpoints_.for_each([&](Endpoint& endpoint) {
+    charged += endpoint.tcb_.snd.buffer.true_size() + endpoint.tcb_.rcv.true_size();
+  });
+  context_.blocks.recount(charged);
   endpoints_.for_each([&](Endpoint& endpoint) {
     if (endpoint.mend(&endpoint == changed)) destroy_endpoint(endpoint);
   });

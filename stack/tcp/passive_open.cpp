@@ -79,7 +79,7 @@ void Endpoint::handle_syn(Segment* syn) {
 /// A fresh endpoint becomes the connection that `segment` asks `listener` for; false when it can't be had.
 bool Endpoint::adopt(Endpoint& listener, const Segment& segment) {
   tcb_.traffic.receive(1, false);  // its SYN
-  released_ = true;  // nobody has it; until it is whole
+  released_ = true;                // nobody has it; until it is whole
   Result<Route> route = protocol_.network().find_route(segment.id.local.address, segment.id.remote.address);
   if (!route.ok()) return false;
   options_ = listener.options_;

@@ -38,7 +38,7 @@ bool PieceQueue::append(Slice&& slice) {
   if (piece == nullptr) return false;
   size_ += slice.length;
   piece->slice = std::move(slice);
-  true_size_ += piece->true_size();
+  charge(*piece);
   pieces_.push_back(*piece);
   return true;
 }
@@ -82,7 +82,7 @@ bool PieceQueue::append_copy(const Slice& slice) {
   for (Piece& piece : added) {
     std::memcpy(piece.slice.data(), from, piece.slice.length);
     from += piece.slice.length;
-    true_size_ += piece.true_size();
+    charge(piece);
   }
   pieces_.splice_back(added);
   size_ += slice.length;
@@ -124,6 +124,7 @@ void PieceQueue::clear() {
 
 void PieceQueue::drop(Piece* piece) {
   true_size_ -= piece->true_size();
+  pool_.blocks().uncharge(piece->true_size());
   pool_.release(piece);
 }
 

@@ -66,6 +66,10 @@ class PieceQueue {
 
  private:
   bool append_copy(const Slice& slice);
+  void charge(const Piece& piece) {
+    true_size_ += piece.true_size();
+    pool_.blocks().charge(piece.true_size());
+  }
   void drop(Piece* piece);
 
   PiecePool& pool_;

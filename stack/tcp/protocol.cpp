@@ -233,6 +233,19 @@ void Protocol::reset_stranger(const Segment& segment) {
   (void)send_segment(*this, *route, rst);
 }
 
+bool Protocol::under_memory_pressure() {
+  const bool pressed = pressed_since_ != kNever;
+  if (over(settings().tcp_mem[pressed ? 0 : 1]) == pressed) return pressed;
+  if (pressed) {
+    counters().TcpExtTCPMemoryPressuresChrono += static_cast<uint64_t>(to_ms(now() - pressed_since_));
+    pressed_since_ = kNever;
+  } else {
+    ++counters().TcpExtTCPMemoryPressures;
+    pressed_since_ = now();
+  }
+  return !pressed;
+}
+
 bool Protocol::allow_challenge_ack() {
   if (!challenge_acks_.allow_unpredictably(settings().tcp_challenge_ack_limit, now(), context_.random))
     return false;

@@ -130,12 +130,21 @@ class Protocol final : public TransportProtocol {
   /// SO_COOKIE.
   uint64_t last_cookie = 0;
 
+  /// What the queues of all sockets hold has passed tcp_mem's second limit, and not fallen below the first
+  /// since (Linux's tcp_under_memory_pressure): they don't grow. Counts it.
+  bool under_memory_pressure();
+  /// It has passed the third: a socket may hold no more than tcp_rmem's and tcp_wmem's smallest.
+  bool out_of_memory() const { return over(settings().tcp_mem[2]); }
+
   /// The host is being taken down: nothing is sent any more.
   bool ending() const { return ending_; }
 
  private:
   Endpoint* find_listener(const ConnectionId& id) const;
   bool reusable(Connection& owner, bool loopback) const;
+  bool over(int32_t pages) const {
+    return context_.blocks.charged() > static_cast<uint64_t>(pages) * kMemoryPage;
+  }
 
   Host& host_;
   HostContext context_;
@@ -145,6 +154,7 @@ class Protocol final : public TransportProtocol {
   Slab<SentSegment> sent_segments_;
   ConnectionTable connections_;
   PortTable ports_;
+  static constexpr uint32_t kMemoryPage = 4096;
   static constexpr uint32_t kListenerChains = 256;
   mutable IntrusiveList<Endpoint, ListenerTag> listeners_[kListenerChains];
   PortSelector selector_;
@@ -155,6 +165,8 @@ class Protocol final : public TransportProtocol {
   uint32_t closing_ = 0;
   RateLimit challenge_acks_, resets_;
   bool ending_ = false;
+  /// Since when there is memory pressure; kNever: there is none.
+  Instant pressed_since_ = kNever;
   // Last, so that they go first: they use all of the above.
   Slab<TimeWait> time_waits_;
   Slab<Endpoint> endpoints_;

@@ -236,6 +236,8 @@ bool Receiver::on_ack_timer() {
 uint32_t Receiver::offer() const {
   uint32_t free = free_window(limit, true_size());
   uint32_t whole = free_window(limit, 0);
+  // Linux's __tcp_select_window.
+  if (pressed && free < whole / 2) free = std::min(free, 4 * advertised_mss_);
   return select_receive_window({.free = free,
                                 .buffer = whole,
                                 .mss = mss_estimate_,

@@ -44,6 +44,8 @@ class Receiver {
   /// much later. 0, also without SACK: none.
   uint8_t compress_most = 0;
   Duration compress_delay{0};
+  /// Memory is short (Linux's tcp_under_memory_pressure): the window closes to a few segments.
+  bool pressed = false;
   /// What the sender has measured; zero: nothing yet.
   Duration srtt{0};
 
@@ -135,6 +137,13 @@ class Receiver {
   Instant last_arrival() const { return last_data_; }
   uint64_t bytes_received() const { return bytes_received_; }
   Reassembly& reassembly() { return reassembly_; }
+  /// Gives up what came out of order: the peer has to send it again (RFC 2018, section 8; Linux's
+  /// tcp_prune_ofo_queue). False if there is nothing.
+  bool prune() {
+    bool any = !reassembly_.empty();
+    reassembly_.clear();
+    return any;
+  }
   uint32_t true_size() const { return buffer.true_size() + reassembly_.true_size(); }
   void clear();
 

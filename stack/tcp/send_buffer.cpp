@@ -29,6 +29,7 @@ SendBuffer::Piece* SendBuffer::new_piece(size_t want, uint32_t limit) {
   auto* piece = new (block->data()) Piece;
   piece->begin = piece->end = sizeof(Piece);
   true_size_ += block->true_size();
+  blocks_.charge(block->true_size());
   piece->block = std::move(block);
   return piece;
 }
@@ -40,6 +41,7 @@ void SendBuffer::free_piece(Piece* piece) {
   BlockRef block = std::move(piece->block);
   piece->~Piece();
   true_size_ -= block->true_size();
+  blocks_.uncharge(block->true_size());
 }
 
 Extents SendBuffer::reserve(size_t want, uint32_t limit) {

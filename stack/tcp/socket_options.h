@@ -11,6 +11,9 @@
 
 namespace ustack::tcp {
 
+/// No send buffer is smaller (Linux's SOCK_MIN_SNDBUF).
+inline constexpr uint16_t kLeastSendBuffer = 4608;
+
 /// IP_MTU_DISCOVER's values (ip(7)).
 enum class PmtuDiscovery : uint8_t { dont = 0, want = 1, always = 2, probe = 3, interface = 4, omit = 5 };
 
