@@ -96,7 +96,7 @@ class EpollSet final : public OpenFile {
 
  private:
   friend class ustack::Arena;
-  EpollSet(Arena& arena, int fd) : OpenFile(Kind::epoll), arena_(arena), fd_(fd) {}
+  EpollSet(Arena& arena, int fd) : OpenFile(Kind::epoll), arena_(arena), fd_(fd) { enlist(); }
   static bool on_event(WaitEntry& entry, uint32_t events);
   void erase(EpollMember& member);
   void make_ready(EpollMember& member);

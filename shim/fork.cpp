@@ -26,7 +26,9 @@
 #include "shim/real.h"
 #include "shim/scope.h"
 #include "shim/signals.h"
+#include "shim/socket_file.h"
 #include "shim/thread.h"
+#include "stack/tcp/endpoint.h"
 
 namespace ustack::shim {
 
@@ -80,6 +82,15 @@ int32_t Attachment::number_in(uint64_t where) const {
   if (int32_t number = pid.load(std::memory_order_relaxed); number != 0 && pid_namespace.load() == where)
     return number;
   return outer_namespace == where ? outer_pid : 0;
+}
+
+void SharedHost::release_lost_sockets() {
+  host->tcp().for_each_endpoint([](tcp::Endpoint& endpoint) { endpoint.owned = false; });
+  for (OpenFile& file : files) {
+    if (file.kind() != OpenFile::Kind::socket) continue;
+    if (Socket* socket = static_cast<SocketFile&>(file).socket_if_any()) socket->owned = true;
+  }
+  host->tcp().release_lost();
 }
 
 void SharedHost::bury(Attachment& attachment) {

@@ -96,6 +96,7 @@ void repair(SharedHost& shared) {
   });
   shared.host->mend();
   shared.file_step.finish();
+  shared.release_lost_sockets();
 }
 
 void lock_host(SharedHost& shared) {

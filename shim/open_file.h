@@ -15,9 +15,9 @@ class HostLock;
 struct EpollMember;
 struct OfFile;  // tag: all registrations of one file, whatever set they are in
 
-/// One open file description of ours. Counted by the descriptors of all processes that refer to it and by
-/// calls under way. Lock: the host's.
-class OpenFile {
+/// One open file description of ours, in its host's list of them. Counted by the descriptors of all processes
+/// that refer to it and by calls under way. Lock: the host's.
+class OpenFile : public ListHook<> {
  public:
   enum class Kind : uint8_t { socket, epoll };
 
@@ -54,6 +54,9 @@ class OpenFile {
 
  protected:
   explicit OpenFile(Kind kind);
+  /// The last thing of making one: it is in the host's list, and closed if its maker is killed before
+  /// anything refers to it.
+  void enlist();
   virtual ~OpenFile();
   /// The last reference is gone: gives back what the file stands for, ends the FileStep that this may be
   /// part of, and frees its own memory (only the class itself knows its size). May have been begun before.

@@ -21,6 +21,7 @@
 namespace ustack::shim {
 
 class FdTable;
+class OpenFile;
 
 /// A process that uses the host, and what is to be given back when it has died.
 struct Attachment : ListHook<> {
@@ -78,6 +79,8 @@ struct SharedHost {
   /// Those among them that only the driver can wake, while the lock is dropped.
   IntrusiveList<Waiter, PendingWake> wakes_elsewhere;
 
+  /// All open files, whoever has them.
+  IntrusiveList<OpenFile> files;
   IntrusiveList<Attachment> attached;
   /// How many there are, and how many of them have not ended.
   uint32_t attachments = 0, attached_count = 0;
@@ -105,6 +108,9 @@ struct SharedHost {
   /// Frees what is left of processes that have died, and closes what they had open if they died without a
   /// word (kill -9), as far as their numbers tell: not while they are zombies. Lock held.
   void reap_dead();
+  /// Ends sockets that no file has: of a process that was killed before it made one, or while it closed it.
+  /// Lock held.
+  void release_lost_sockets();
   /// Takes a process in, with its table. nullptr: no memory. Lock held, or not yet shared.
   Attachment* attach(FdTable* table);
   void detach(Attachment& attachment);

@@ -21,14 +21,13 @@
 namespace ustack::shim {
 
 SocketFile::SocketFile(Socket& socket)
-    : OpenFile(Kind::socket), arena_(socket.host().arena()), socket_(&socket) {}
+    : OpenFile(Kind::socket), arena_(socket.host().arena()), socket_(&socket) {
+  enlist();
+}
 
 SocketFile* SocketFile::create(Socket& socket) {
   auto* file = socket.host().arena().create<SocketFile>(socket);
-  if (file == nullptr)
-    socket.release();
-  else
-    FileStep::begin(file, 0, nullptr);
+  if (file == nullptr) socket.release();
   return file;
 }
 

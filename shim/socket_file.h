@@ -37,6 +37,8 @@ class SocketFile final : public OpenFile {
   static SocketFile* create(Socket& socket);
 
   Socket& socket() { return *socket_; }
+  /// Being closed it has none.
+  Socket* socket_if_any() { return socket_; }
   bool nonblocking() const;
 
   Status bind(const SocketAddress& local);

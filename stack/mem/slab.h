@@ -116,6 +116,11 @@ class Slab {
   }
 
   uint64_t live() const { return live_; }
+  /// After a process was killed while it made or ended an object: counts anew.
+  void mend() {
+    live_ = 0;
+    for_each([this](T&) { ++live_; });
+  }
 
  private:
   size_t chunk_bytes() const {

@@ -51,6 +51,9 @@ struct SendFlags {
 /// meanwhile.
 class Socket : public NotOnHeap {
  public:
+  /// For the search for sockets that nobody has (tcp::Protocol::release_lost): somebody has it.
+  bool owned = false;
+
   Socket(const Socket&) = delete;
   Socket& operator=(const Socket&) = delete;
 

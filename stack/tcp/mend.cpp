@@ -63,6 +63,8 @@ bool Endpoint::mend(bool changing) {
 
 void Protocol::mend() {
   Endpoint* changed = std::exchange(changing, nullptr);
+  endpoints_.mend();
+  time_waits_.mend();
   fast_open_.mend();
   connections_.mend();
   ports_.mend();
@@ -85,6 +87,17 @@ void Protocol::mend() {
   endpoints_.for_each([&](Endpoint& endpoint) {
     if (endpoint.mend(&endpoint == changed)) destroy_endpoint(endpoint);
   });
+}
+
+void Protocol::release_lost() {
+  for (;;) {
+    Endpoint* lost = nullptr;
+    endpoints_.for_each([&](Endpoint& endpoint) {
+      if (!endpoint.owned && !endpoint.released_ && endpoint.parent_ == nullptr) lost = &endpoint;
+    });
+    if (lost == nullptr) return;
+    lost->release();
+  }
 }
 
 }  // namespace ustack::tcp

@@ -125,6 +125,8 @@ class Protocol final : public TransportProtocol {
   /// After a process was killed while it changed the host: tables and counts are rebuilt from the endpoints;
   /// those that were being changed are reset. Not on a fiber.
   void mend();
+  /// Releases all sockets that are not `owned`, but for those that wait to be accepted. Not on a fiber.
+  void release_lost();
   /// The endpoint that is being changed outside of its fiber.
   Endpoint* changing = nullptr;
   /// SO_COOKIE.
