@@ -24,17 +24,28 @@ uint64_t from_environment(const char* name, uint64_t otherwise) {
   return text != nullptr ? std::strtoull(text, nullptr, 10) : otherwise;
 }
 
-/// One end of a connection: sends a pattern, reads another, closes when both are through.
+/// One end of a connection: sends a pattern in eight portions, with up to `think` before each, reads another,
+/// closes when both are through.
 class Talker {
  public:
-  Talker(TestSocket socket, uint64_t sends, uint64_t receives)
-      : socket_(std::move(socket)), out_(sends), in_(receives), sends_(sends), receives_(receives) {}
+  Talker(TestSocket socket, uint64_t sends, uint64_t receives, Duration think)
+      : socket_(std::move(socket)),
+        out_(sends),
+        in_(receives),
+        sends_(sends),
+        receives_(receives),
+        think_(think),
+        dice_(static_cast<unsigned>(sends)) {}
 
-  void step() {
+  void step(Instant now) {
     connected_ = connected_ || socket_->remote_address().ok();
     if (!connected_) return;
-    while (sent_ < sends_ && error_ == 0) {
-      auto room = socket_->reserve_send(std::min<uint64_t>(sends_ - sent_, 64 * 1024));
+    if (allowed_ == sent_ && now >= next_) {
+      allowed_ = think_ == Duration(0) ? sends_ : std::min(sends_, allowed_ + sends_ / 8 + 1);
+      next_ = now + think_ / 1000 * static_cast<int64_t>(dice_() % 1000);
+    }
+    while (sent_ < allowed_ && error_ == 0) {
+      auto room = socket_->reserve_send(std::min<uint64_t>(allowed_ - sent_, 64 * 1024));
       if (!room.ok()) {
         if (room.code() != EAGAIN) error_ = room.code();
         break;
@@ -72,7 +83,10 @@ class Talker {
   TestSocket socket_;
   Pattern out_, in_;
   uint64_t sends_, receives_;
-  uint64_t sent_ = 0, received_ = 0;
+  Duration think_;
+  std::minstd_rand dice_;
+  Instant next_{};
+  uint64_t allowed_ = 0, sent_ = 0, received_ = 0;
   bool connected_ = false, shut_ = false, ended_ = false, intact_ = true;
   int error_ = 0;
 };
@@ -104,10 +118,11 @@ struct Conversation {
 
 class Soak {
  public:
-  Soak(uint64_t seed, size_t wanted)
+  Soak(uint64_t seed, size_t wanted, Duration think)
       : pair_({.seed = seed, .forward = kBad, .backward = kBad, .client_settings = reusing_ports()}),
         dice_(seed),
-        wanted_(wanted) {
+        wanted_(wanted),
+        think_(think) {
     pair_.listener = pair_.server.listen(80, 1024);
   }
 
@@ -176,7 +191,7 @@ class Soak {
     Plan plan = plan_of(port);
     open_.emplace_back();
     open_.back().port = port;
-    open_.back().near = std::make_unique<Talker>(std::move(socket), plan.up, plan.down);
+    open_.back().near = std::make_unique<Talker>(std::move(socket), plan.up, plan.down, think_);
     open_.back().begun = open_.back().moved = pair_.net.now();
     by_port_[port] = &open_.back();
     return true;
@@ -203,13 +218,13 @@ class Soak {
       auto known = by_port_.find(remote->port);
       ASSERT_NE(known, by_port_.end());
       Plan plan = plan_of(remote->port);
-      known->second->far = std::make_unique<Talker>(std::move(accepted), plan.down, plan.up);
+      known->second->far = std::make_unique<Talker>(std::move(accepted), plan.down, plan.up, think_);
     }
     Instant now = pair_.net.now();
     for (auto it = open_.begin(); it != open_.end();) {
       Conversation& talk = *it;
-      talk.near->step();
-      if (talk.far) talk.far->step();
+      talk.near->step(now);
+      if (talk.far) talk.far->step(now);
       uint64_t moved = talk.near->received() + (talk.far ? talk.far->received() : 0);
       if (moved != talk.moved_bytes || !talk.far) {
         talk.moved_bytes = moved;
@@ -234,6 +249,7 @@ class Soak {
   Pair pair_;
   std::mt19937 dice_;
   size_t wanted_;
+  Duration think_;
   std::list<Conversation> open_;
   std::map<uint16_t, Conversation*> by_port_;
   Instant next_blackout_{};
@@ -243,12 +259,13 @@ class Soak {
 
 TEST(Soak, EveryByteIsAccountedForAndNothingIsLeft) {
   bool slow = kAddressSanitizer || kThreadSanitizer;
+  const Duration think = std::chrono::milliseconds(from_environment("USTACK_SOAK_THINK", 0));
   Soak soak(from_environment("USTACK_SOAK_SEED", 1),
-            from_environment("USTACK_SOAK_CONNECTIONS", slow ? 8 : 20));
+            from_environment("USTACK_SOAK_CONNECTIONS", slow ? 8 : 20), think);
   soak.run(std::chrono::seconds(from_environment("USTACK_SOAK_SECONDS", slow ? 8 : 30)));
   EXPECT_GT(soak.finished(), 20u);
   // Two seconds of nothing, and the time-out that falls into it doubled.
-  EXPECT_LT(soak.longest_pause(), 15s);
+  EXPECT_LT(soak.longest_pause(), 15s + 2 * think);
   soak.expect_nothing_left();
   const Counters& sent = soak.pair().client.counters();
   std::printf(
