@@ -40,6 +40,8 @@ namespace ustack {
   X(tcp_dsack, "net.ipv4.tcp_dsack", 1, 0, 1)                                                         \
   X(tcp_comp_sack_nr, "net.ipv4.tcp_comp_sack_nr", 44, 0, 255)                                        \
   X(tcp_comp_sack_delay_ns, "net.ipv4.tcp_comp_sack_delay_ns", 1000000, 0, 0x7fffffff)                \
+  X(tcp_rto_min_us, "net.ipv4.tcp_rto_min_us", 200000, 2000, 0x7fffffff)                              \
+  X(tcp_rto_max_ms, "net.ipv4.tcp_rto_max_ms", 120000, 1000, 120000)                                  \
   X(tcp_recovery, "net.ipv4.tcp_recovery", 1, 0, 7)                                                   \
   X(tcp_early_retrans, "net.ipv4.tcp_early_retrans", 3, 0, 4)                                         \
   X(tcp_frto, "net.ipv4.tcp_frto", 2, 0, 2)                                                           \

@@ -22,6 +22,8 @@ Endpoint::Endpoint(Protocol& protocol, Family family)
   tcb_.rcv.limit = static_cast<uint32_t>(protocol.settings().tcp_rmem[1]);
   options_.send_limit = static_cast<uint32_t>(protocol.settings().tcp_wmem[1]);
   (void)tcb_.snd.congestion.select(protocol.settings().tcp_congestion_control);
+  tcb_.snd.rtt.bounds = {.least = std::chrono::microseconds(protocol.settings().tcp_rto_min_us),
+                         .most = std::chrono::milliseconds(protocol.settings().tcp_rto_max_ms)};
   idle_.add(notification_, kNotification);
   idle_.add(new_segment_, kNewSegment);
   idle_.add(resend_, kResend);

@@ -204,10 +204,20 @@ void Endpoint::reset_tcb() {
     uint32_t notsent_lowat, limit, low_water;
     bool limit_locked;
     uint64_t max_pacing_rate;
+    Duration max_ack_delay;
+    RttEstimator::Bounds rto;
     std::string_view congestion;
-  } kept{tcb_.snd.nodelay,       tcb_.snd.thin_linear,     tcb_.snd.cork,
-         tcb_.snd.notsent_lowat, tcb_.rcv.limit,           tcb_.rcv.low_water,
-         tcb_.rcv.limit_locked,  tcb_.snd.max_pacing_rate, tcb_.snd.congestion->name()};
+  } kept{tcb_.snd.nodelay,
+         tcb_.snd.thin_linear,
+         tcb_.snd.cork,
+         tcb_.snd.notsent_lowat,
+         tcb_.rcv.limit,
+         tcb_.rcv.low_water,
+         tcb_.rcv.limit_locked,
+         tcb_.snd.max_pacing_rate,
+         tcb_.rcv.max_ack_delay,
+         tcb_.snd.rtt.bounds,
+         tcb_.snd.congestion->name()};
   tcb_.~Tcb();
   new (&tcb_) Tcb(protocol_.context().blocks, protocol_.pieces(), protocol_.sent_segments());
   tcb_.snd.nodelay = kept.nodelay;
@@ -218,6 +228,8 @@ void Endpoint::reset_tcb() {
   tcb_.rcv.limit = kept.limit;
   tcb_.rcv.limit_locked = kept.limit_locked;
   tcb_.rcv.low_water = kept.low_water;
+  tcb_.rcv.max_ack_delay = kept.max_ack_delay;
+  tcb_.snd.rtt.bounds = kept.rto;
   (void)tcb_.snd.congestion.select(kept.congestion);
   keepalive_probes_ = 0;
 }

@@ -25,6 +25,9 @@ namespace {
 constexpr int kIsMptcp = 43;
 // As are these.
 constexpr int kThinLinearTimeouts = 16, kBufferLock = 72, kIpProtocol = 52;
+// TCP_RTO_MAX_MS, TCP_RTO_MIN_US, TCP_DELACK_MAX_US.
+constexpr int kRtoMaxMs = 44, kRtoMinUs = 45, kAckDelayMaxUs = 46;
+constexpr Duration kLeastTimeout = 2ms;
 // Linux's SOCK_MIN_RCVBUF.
 constexpr int kLeastReceiveBuffer = 2304;
 
@@ -295,6 +298,23 @@ struct OptionTable {
   static Status set_upper_layer(Endpoint&, Bytes name) {
     // No upper layer protocol (TLS) is there, whatever its name.
     return Error{name.empty() ? EINVAL : ENOENT};
+  }
+  /// Linux takes what its clock can tell apart, two ticks at least.
+  static Status set_duration(Duration& field, Duration value, Duration least, Duration most) {
+    if (value < least || value > most) return Error{EINVAL};
+    field = value;
+    return {};
+  }
+  static Status set_rto_max(Endpoint& ep, int value) {
+    return set_duration(ep.tcb_.snd.rtt.bounds.most, std::chrono::milliseconds(value), 1s, kMaxRto);
+  }
+  static Status set_rto_min(Endpoint& ep, int value) {
+    return set_duration(ep.tcb_.snd.rtt.bounds.least, std::chrono::microseconds(value), kLeastTimeout,
+                        kMinRto);
+  }
+  static Status set_ack_delay_max(Endpoint& ep, int value) {
+    return set_duration(ep.tcb_.rcv.max_ack_delay, std::chrono::microseconds(value), kLeastTimeout,
+                        kMaxAckDelay);
   }
   static Status set_save_syn(Endpoint& ep, int value) {
     // 2, with the link's header, is not kept.
@@ -639,6 +659,24 @@ const OptionTable::Row OptionTable::kRows[] = {
      .set_int = &set_save_syn,
      .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.save_syn ? 1 : 0; }},
     {.level = IPPROTO_TCP, .name = TCP_SAVED_SYN, .get = &get_saved_syn},
+    {.level = IPPROTO_TCP,
+     .name = kRtoMaxMs,
+     .set_int = &set_rto_max,
+     .get_int = [](Endpoint& ep) -> Result<int> {
+       return static_cast<int>(to_ms(ep.tcb_.snd.rtt.bounds.most));
+     }},
+    {.level = IPPROTO_TCP,
+     .name = kRtoMinUs,
+     .set_int = &set_rto_min,
+     .get_int = [](Endpoint& ep) -> Result<int> {
+       return static_cast<int>(to_us(ep.tcb_.snd.rtt.bounds.least));
+     }},
+    {.level = IPPROTO_TCP,
+     .name = kAckDelayMaxUs,
+     .set_int = &set_ack_delay_max,
+     .get_int = [](Endpoint& ep) -> Result<int> {
+       return static_cast<int>(to_us(ep.tcb_.rcv.max_ack_delay));
+     }},
     {.level = IPPROTO_TCP, .name = TCP_TIMESTAMP, .set_int = &refuse<EPERM>, .get_int = &get_timestamp},
     // Linux has given up what it once did; 0 or 1 are taken as ever.
     {.level = IPPROTO_TCP,

@@ -9,13 +9,13 @@ namespace ustack::tcp {
 namespace {
 
 /// How long a connection with this many time-outs may go unanswered (Linux's tcp_model_timeout): the sum of
-/// time-outs that double from 200 ms to 120 s.
-Duration model_timeout(uint32_t boundary) {
+/// time-outs that double from 200 ms to `most`.
+Duration model_timeout(uint32_t boundary, Duration most) {
   Duration total{0};
   Duration step = kMinRto;
   for (uint32_t i = 0; i <= boundary; ++i) {
     total += step;
-    step = std::min(step * 2, kMaxRto);
+    step = std::min(step * 2, most);
   }
   return total;
 }
@@ -53,11 +53,12 @@ bool Endpoint::retransmission_timed_out() const {
   // RFC 5482, TCP_USER_TIMEOUT.
   if (options_.user_timeout > Duration(0)) return waited >= options_.user_timeout;
   // A peer that has closed its window over what is in flight, but answers, is alive.
-  if (snd.snd_wnd == 0 && !tcb_.orphaned && protocol_.now() - tcb_.last_heard < kMaxRto) return false;
+  if (snd.snd_wnd == 0 && !tcb_.orphaned && protocol_.now() - tcb_.last_heard < snd.rtt.bounds.most)
+    return false;
   // RFC 9293, 3.8.3: R2, as Linux counts it.
   auto retries = static_cast<uint32_t>(protocol_.settings().tcp_retries2);
-  if (tcb_.orphaned) retries = std::min(retries, orphan_retries(snd.rtt.rto() < kMaxRto));
-  return waited >= model_timeout(retries);
+  if (tcb_.orphaned) retries = std::min(retries, orphan_retries(snd.rtt.rto() < snd.rtt.bounds.most));
+  return waited >= model_timeout(retries, snd.rtt.bounds.most);
 }
 
 /// The timers of loss recovery, and pacing's: all end in output().

@@ -146,7 +146,7 @@ Status Handshake::on_resend() {
   if (ep_.options_.user_timeout > Duration(0) && active_ &&
       ep_.protocol_.now() - sent_at_ >= ep_.options_.user_timeout)
     return Error{ETIMEDOUT};
-  time_out_ = std::min(time_out_, kLastTimeout);
+  time_out_ = std::min({time_out_, kLastTimeout, ep_.tcb_.snd.rtt.bounds.most});
   note_fast_open_timeout(false);
   ++resends_;
   // RFC 3168, 6.1.1.1: perhaps the first was dropped for what it has asked.

@@ -91,6 +91,8 @@ bool Endpoint::adopt(Endpoint& listener, const Segment& segment) {
   tcb_.rcv.limit = listener.tcb_.rcv.limit;
   tcb_.rcv.limit_locked = listener.tcb_.rcv.limit_locked;
   tcb_.rcv.low_water = listener.tcb_.rcv.low_water;
+  tcb_.rcv.max_ack_delay = listener.tcb_.rcv.max_ack_delay;
+  tcb_.snd.rtt.bounds = listener.tcb_.snd.rtt.bounds;
   (void)tcb_.snd.congestion.select(listener.tcb_.snd.congestion->name());
   route_ = *route;
   local_ = segment.id.local;

@@ -191,7 +191,7 @@ void Receiver::schedule_ack(Instant now) {
   }
   if (ack_deadline != kNever) return;
   // RFC 9293, 3.8.6.3 (MUST-40): less than 0.5 s.
-  Duration delay = std::clamp(ack_timeout_, kMinAckDelay, kMaxAckDelay);
+  Duration delay = std::min(std::max(ack_timeout_, kMinAckDelay), max_ack_delay);
   ack_deadline = now + delay;
 }
 

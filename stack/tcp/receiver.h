@@ -57,6 +57,9 @@ class Receiver {
   /// SO_RCVLOWAT.
   uint32_t low_water = 1;
 
+  /// TCP_DELACK_MAX_US.
+  Duration max_ack_delay = kMaxAckDelay;
+
   // --- timers, kNever when off ---
   Instant ack_deadline = kNever;
 

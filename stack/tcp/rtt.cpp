@@ -31,14 +31,14 @@ void RttEstimator::sample(Duration rtt, uint32_t expected_samples, Instant now) 
     rttvar_ += (deviation - rttvar_) / (kBeta * n);
     srtt_ += (rtt - srtt_) / (kAlpha * n);
   }
-  rto_ = std::min(srtt_ + std::max(kMinRto, kK * rttvar_), kMaxRto);
+  rto_ = std::min(srtt_ + std::max(bounds.least, kK * rttvar_), bounds.most);
   back_off_ = 0;
 }
 
 Duration RttEstimator::rto() const {
-  // 200 ms doubled ten times is past the bound.
-  uint32_t doublings = std::min(back_off_, 10u);
-  return std::min(rto_ * (int64_t{1} << doublings), kMaxRto);
+  // 2 ms doubled 16 times is past every bound.
+  uint32_t doublings = std::min(back_off_, 16u);
+  return std::min(rto_ * (int64_t{1} << doublings), bounds.most);
 }
 
 void RttEstimator::fall_back() {

@@ -1,6 +1,7 @@
 // Round-trip time and the retransmission time-out (RFC 6298).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "stack/base/log.h"
@@ -27,11 +28,17 @@ class RttEstimator {
   Duration minimum() const { return minimum_.value(); }
   void set_minimum_window(Duration window) { minimum_window_ = window; }
 
-  /// RTO with the back-off, at most kMaxRto. As in Linux it is SRTT + max(200 ms, 4 * RTTVAR), so that a
-  /// peer's delayed ACK doesn't fire it.
+  /// TCP_RTO_MIN_US and TCP_RTO_MAX_MS.
+  struct Bounds {
+    Duration least = kMinRto, most = kMaxRto;
+  };
+  Bounds bounds;
+
+  /// RTO with the back-off, at most bounds.most. As in Linux it is SRTT + max(bounds.least, 4 * RTTVAR), so
+  /// that a peer's delayed ACK doesn't fire it.
   Duration rto() const;
   /// RTO without the back-off.
-  Duration base_rto() const { return rto_; }
+  Duration base_rto() const { return std::min(rto_, bounds.most); }
   /// The timer has expired: doubles rto() (RFC 6298, 5.5).
   void back_off() { ++back_off_; }
   /// The expiry was spurious or new data was acknowledged: rto() is base_rto() again.

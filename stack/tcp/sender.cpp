@@ -227,8 +227,8 @@ void Sender::on_mss_change(uint32_t mss, bool retransmit) {
 
 Duration Sender::probe_interval() const {
   Duration interval = std::max(rtt.base_rto(), kMinRto);
-  for (uint32_t i = 0; i < probe_back_off_ && interval < kMaxRto; ++i) interval *= 2;
-  return std::min(interval, kMaxRto);
+  for (uint32_t i = 0; i < probe_back_off_ && interval < rtt.bounds.most; ++i) interval *= 2;
+  return std::min(interval, rtt.bounds.most);
 }
 
 void Sender::update_persist(Instant now) {

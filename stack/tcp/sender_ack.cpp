@@ -7,9 +7,9 @@ namespace ustack::tcp {
 
 namespace {
 
-/// Of the probe's timer beyond two round trips, and beyond that for a lone segment, whose ACK may be delayed
-/// (Linux's TCP_TIMEOUT_MIN; RFC 8985, 7.2, TLP_max_ack_delay).
-constexpr Duration kProbeSlack = 2ms, kProbeAckDelay = kMinRto;
+/// Of the probe's timer beyond two round trips (Linux's TCP_TIMEOUT_MIN); for a lone segment, whose ACK may
+/// be delayed, the least RTO is (RFC 8985, 7.2, TLP_max_ack_delay).
+constexpr Duration kProbeSlack = 2ms;
 /// How soon a peer that seems to have taken SACKs back is asked (tcp_check_sack_reneging), at least.
 constexpr Duration kRenegingDelay = 10ms;
 
@@ -168,7 +168,7 @@ void Sender::schedule_probe(Instant now) {
   }
   Duration wait = kInitialRto;
   if (rtt.has_sample())
-    wait = 2 * rtt.srtt() + (flight_.outstanding_segments() == 1 ? kProbeAckDelay : kProbeSlack);
+    wait = 2 * rtt.srtt() + (flight_.outstanding_segments() == 1 ? rtt.bounds.least : kProbeSlack);
   probe_deadline = std::min(now + wait, rto_deadline);
 }
 

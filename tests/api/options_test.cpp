@@ -203,6 +203,26 @@ TEST(Options, InfoTellsWhatHoldsTheSenderUp) {
   EXPECT_LE(info.tcpi_rwnd_limited + info.tcpi_sndbuf_limited, info.tcpi_busy_time);
 }
 
+// TCP_RTO_MAX_MS, TCP_RTO_MIN_US and TCP_DELACK_MAX_US, which not every header has.
+TEST(Options, BoundsOfTimers) {
+  constexpr int kRtoMax = 44, kRtoMin = 45, kAckDelayMax = 46;
+  Fd listener = listening();
+  EXPECT_WORKS(set_option(listener, IPPROTO_TCP, kRtoMax, 5000));
+  EXPECT_EQ(get_option(listener, IPPROTO_TCP, kRtoMax), 5000);
+  EXPECT_FAILS(EINVAL, set_option(listener, IPPROTO_TCP, kRtoMax, 999));
+  EXPECT_FAILS(EINVAL, set_option(listener, IPPROTO_TCP, kRtoMax, 120001));
+  for (int option : {kRtoMin, kAckDelayMax}) {
+    EXPECT_WORKS(set_option(listener, IPPROTO_TCP, option, 100000));
+    EXPECT_EQ(get_option(listener, IPPROTO_TCP, option), 100000);
+    EXPECT_FAILS(EINVAL, set_option(listener, IPPROTO_TCP, option, 1000));
+    EXPECT_FAILS(EINVAL, set_option(listener, IPPROTO_TCP, option, 250000));
+  }
+  Fd control = connected("call " + std::to_string(name_of(listener).port()) + " sleep 100");
+  Fd accepted(accept(listener, nullptr, nullptr));
+  EXPECT_EQ(get_option(accepted, IPPROTO_TCP, kRtoMax), 5000);
+  EXPECT_EQ(get_option(accepted, IPPROTO_TCP, kRtoMin), 100000);
+}
+
 TEST(Options, MaximumSegment) {
   Fd fd = tcp();
   EXPECT_EQ(get_option(fd, IPPROTO_TCP, TCP_MAXSEG), 536);
