@@ -12,6 +12,7 @@
 #include "shim/call.h"
 #include "shim/escaped_peer.h"
 #include "shim/hooks.h"
+#include "shim/process.h"
 #include "shim/user_copy.h"
 
 namespace ustack::shim {
@@ -22,12 +23,24 @@ namespace {
 constexpr size_t kOptionBytes = 512;
 using OptionValue = std::array<std::byte, kOptionBytes>;
 
+/// What takes a right, and the kernel knows whether the program has it: it is asked by the placeholder, a
+/// socket of the same network namespace. EPERM, EACCES; success also where the value is bad.
+Status may_set_option(int level, int name, Bytes value) {
+  constexpr std::array kPrivileged{SO_DEBUG,       SO_PRIORITY,        SO_MARK, SO_RCVMARK, SO_SNDBUFFORCE,
+                                   SO_RCVBUFFORCE, SO_PREFER_BUSY_POLL};
+  if (level != SOL_SOCKET || std::ranges::find(kPrivileged, name) == kPrivileged.end()) return {};
+  const long result = io::sys::call(SYS_setsockopt, Process::placeholder(), level, name,
+                                    io::sys::arg(value.data()), static_cast<long>(value.size()));
+  return result == -EPERM || result == -EACCES ? Status(Error{static_cast<int>(-result)}) : Status();
+}
+
 Status set_option(HostLock& lock, SocketFile& file, int level, int name, const void* value,
                   socklen_t length) {
   if (length > INT_MAX) return Error{EINVAL};
   OptionValue copy;
   const size_t bytes = std::min<size_t>(length, copy.size());
   Status s = unlocked(lock, [&] { return copy_from_user(copy.data(), value, bytes); });
+  if (s.ok()) s = may_set_option(level, name, Bytes(copy).first(bytes));
   return s.ok() ? file.set_option(level, name, Bytes(copy).first(bytes)) : s;
 }
 

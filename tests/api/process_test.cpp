@@ -1,6 +1,7 @@
 // Sockets that several processes have: fork, the end of a process, killed ones, sandboxed ones.
 #include <fcntl.h>
 #include <linux/audit.h>
+#include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
@@ -309,6 +310,33 @@ TEST(Process, ASandboxedChildReadsAndWrites) {
     for (int i = 0; i < 20; ++i)
       if (!plain_echo(fd, text)) return 1;
     return 0;
+  });
+  EXPECT_EQ(child.wait(), 0);
+}
+
+/// Drops all capabilities.
+bool ordinary() {
+  __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  __user_cap_data_struct none[2]{};
+  return syscall(SYS_capset, &header, none) == 0;
+}
+
+// capabilities(7), CAP_NET_ADMIN and CAP_NET_RAW.
+TEST(Process, OptionsThatTakeARight) {
+  Fd fd = connected("echo");
+  Child child([&] {
+    if (!ordinary()) return 2;
+    EXPECT_FAILS(EPERM, set_option(fd, SOL_SOCKET, SO_MARK, 1));
+    EXPECT_FAILS(EPERM, set_option(fd, SOL_SOCKET, SO_PRIORITY, 7));
+    EXPECT_FAILS(EPERM, set_option(fd, SOL_SOCKET, SO_RCVBUFFORCE, 100000));
+    EXPECT_FAILS(EPERM, set_option(fd, SOL_SOCKET, SO_SNDBUFFORCE, 100000));
+    EXPECT_FAILS(EPERM, set_option(fd, SOL_SOCKET, SO_PREFER_BUSY_POLL, 1));
+    EXPECT_FAILS(EACCES, set_option(fd, SOL_SOCKET, SO_DEBUG, 1));
+    EXPECT_WORKS(set_option(fd, SOL_SOCKET, SO_PRIORITY, 6));
+    EXPECT_WORKS(set_option(fd, SOL_SOCKET, SO_DEBUG, 0));
+    EXPECT_EQ(get_option(fd, SOL_SOCKET, SO_PRIORITY), 6);
+    EXPECT_EQ(get_option(fd, SOL_SOCKET, SO_MARK), 0);
+    return testing::Test::HasFailure() ? 1 : 0;
   });
   EXPECT_EQ(child.wait(), 0);
 }
