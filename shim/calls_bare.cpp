@@ -4,17 +4,22 @@
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <optional>
 #include <type_traits>
 #include <utility>
 
+#include "io/clock.h"
 #include "io/syscalls.h"
 #include "shim/hooks.h"
 #include "shim/process.h"
 #include "shim/sandbox.h"
 #include "shim/scope.h"
 #include "shim/thread.h"
+#include "shim/time_limit.h"
+#include "shim/user_copy.h"
 
 // Those whose hook takes the system call's own arguments.
 // clang-format off
@@ -86,8 +91,89 @@ long call_hook(Return (*hook)(Parameters...), const long (&words)[6]) {
   (std::index_sequence_for<Parameters...>());
 }
 
-/// Sockets' calls that take the same arguments as libc's entries of that name; and of those that libc's
-/// entries give another face, what is asked for most.
+template <typename T>
+T* pointer(long word) {
+  return reinterpret_cast<T*>(word);  // NOLINT(performance-no-int-to-ptr)
+}
+
+long failed(int error) {
+  errno = error;
+  return -1;
+}
+
+/// A system call's signal mask, which is smaller than libc's, as libc's entries take it.
+class BareMask {
+ public:
+  /// EINVAL: a mask of another size than the kernel's; EFAULT.
+  Status read(long address, long bytes) {
+    if (address == 0) return {};
+    if (bytes != sys::kSignalSetBytes) return Error{EINVAL};
+    sigemptyset(&mask_);
+    given_ = true;
+    return copy_from_user(&mask_, pointer<const void>(address), sys::kSignalSetBytes);
+  }
+  const sigset_t* get() const { return given_ ? &mask_ : nullptr; }
+
+ private:
+  sigset_t mask_;
+  bool given_ = false;
+};
+
+/// Waits as `wait(limit)` does, and says what is left of the time, as ppoll's and pselect's system calls do
+/// and libc's entries don't (select(2), "C library/kernel differences").
+template <typename Wait>
+long wait_and_tell(timespec* timeout, Wait&& wait) {
+  if (timeout == nullptr) return wait(nullptr);
+  Result<timespec> limit = get_user<timespec>(timeout);
+  if (!limit.ok()) return failed(limit.code());
+  const Instant begin = io::now();
+  const long result = wait(&*limit);
+  const int error = errno;
+  const Duration whole =
+      std::chrono::seconds(std::min(limit->tv_sec, kEndlessSeconds)) + Duration(limit->tv_nsec);
+  const Duration left = std::max(Duration(0), whole - (io::now() - begin));
+  if (result >= 0 || error == EINTR)
+    (void)put_user(timeout, timespec{.tv_sec = left / 1s, .tv_nsec = (left % 1s).count()});
+  errno = error;
+  return result;
+}
+
+long bare_ppoll(const long (&words)[6]) {
+  BareMask mask;
+  if (Status s = mask.read(words[3], words[4]); !s.ok()) return failed(s.code());
+  return wait_and_tell(pointer<timespec>(words[2]), [&](const timespec* limit) {
+    return hook::ppoll(pointer<pollfd>(words[0]), static_cast<nfds_t>(words[1]), limit, mask.get());
+  });
+}
+
+long bare_pselect(const long (&words)[6]) {
+  BareMask mask;
+  if (words[5] != 0) {
+    struct Argument {
+      long mask, bytes;
+    };
+    Result<Argument> argument = get_user(pointer<const Argument>(words[5]));
+    Status s = argument.ok() ? mask.read(argument->mask, argument->bytes) : argument.error();
+    if (!s.ok()) return failed(s.code());
+  }
+  return wait_and_tell(pointer<timespec>(words[4]), [&](const timespec* limit) {
+    return hook::pselect(static_cast<int>(words[0]), pointer<fd_set>(words[1]), pointer<fd_set>(words[2]),
+                         pointer<fd_set>(words[3]), limit, mask.get());
+  });
+}
+
+long bare_epoll_pwait(const long (&words)[6], bool with_timespec) {
+  BareMask mask;
+  if (Status s = mask.read(words[4], words[5]); !s.ok()) return failed(s.code());
+  const auto set = static_cast<int>(words[0]), room = static_cast<int>(words[2]);
+  auto* events = pointer<epoll_event>(words[1]);
+  if (with_timespec)
+    return hook::epoll_pwait2(set, events, room, pointer<const timespec>(words[3]), mask.get());
+  return hook::epoll_pwait(set, events, room, static_cast<int>(words[3]), mask.get());
+}
+
+/// Sockets' calls that take the same arguments as libc's entries of that name; and those to which libc's
+/// entries give another face.
 std::optional<long> call_socket_hook(long number, const long (&words)[6]) {
   switch (number) {
 #define USTACK_CALL(name) \
@@ -108,14 +194,13 @@ std::optional<long> call_socket_hook(long number, const long (&words)[6]) {
       return call_hook(&hook::dup2, words);
 #endif
     case SYS_epoll_pwait:
-      // Without a mask; the kernel's has another size than libc's.
-      if (words[4] != 0) return std::nullopt;
-      return hook::epoll_pwait(static_cast<int>(words[0]), reinterpret_cast<epoll_event*>(words[1]),
-                               static_cast<int>(words[2]), static_cast<int>(words[3]), nullptr);
+      return bare_epoll_pwait(words, false);
+    case SYS_epoll_pwait2:
+      return bare_epoll_pwait(words, true);
     case SYS_ppoll:
-      if (words[3] != 0) return std::nullopt;
-      return hook::ppoll(reinterpret_cast<pollfd*>(words[0]), static_cast<nfds_t>(words[1]),
-                         reinterpret_cast<const timespec*>(words[2]), nullptr);
+      return bare_ppoll(words);
+    case SYS_pselect6:
+      return bare_pselect(words);
     default:
       return std::nullopt;
   }

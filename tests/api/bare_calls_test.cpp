@@ -1,7 +1,11 @@
 // syscall(2) in place of libc's entries.
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/epoll.h>
+#include <sys/select.h>
 #include <sys/syscall.h>
+
+#include <csignal>
 
 #include "tests/api/support.h"
 
@@ -43,6 +47,94 @@ TEST(BareCalls, ReadinessWithoutLibc) {
   ASSERT_EQ(syscall(SYS_ppoll, &one, 1L, &limit, nullptr, 8L), 1);
   EXPECT_EQ(one.revents, POLLIN);
 }
+
+volatile sig_atomic_t handled;
+
+/// The waits that take a signal mask.
+struct MaskedWait {
+  const char* name;
+  /// Of `fd` for its readability, with the kernel's mask at `mask`.
+  long (*call)(int fd, int set, timespec* limit, const uint64_t* mask, long bytes);
+  bool tells_the_rest;
+};
+void PrintTo(const MaskedWait& wait, std::ostream* out) { *out << wait.name; }
+
+const MaskedWait kMaskedWaits[] = {
+    {"ppoll",
+     [](int fd, int, timespec* limit, const uint64_t* mask, long bytes) {
+       pollfd one{fd, POLLIN, 0};
+       return syscall(SYS_ppoll, &one, 1L, limit, mask, bytes);
+     },
+     true},
+    {"pselect6",
+     [](int fd, int, timespec* limit, const uint64_t* mask, long bytes) {
+       fd_set in;
+       FD_ZERO(&in);
+       FD_SET(fd, &in);
+       struct {
+         const uint64_t* mask;
+         long bytes;
+       } argument{mask, bytes};
+       return syscall(SYS_pselect6, fd + 1, &in, nullptr, nullptr, limit, &argument);
+     },
+     true},
+    {"epoll_pwait",
+     [](int, int set, timespec* limit, const uint64_t* mask, long bytes) {
+       epoll_event out{};
+       return syscall(SYS_epoll_pwait, set, &out, 1, limit->tv_sec * 1000 + limit->tv_nsec / 1'000'000, mask,
+                      bytes);
+     },
+     false},
+    {"epoll_pwait2",
+     [](int, int set, timespec* limit, const uint64_t* mask, long bytes) {
+       epoll_event out{};
+       return syscall(SYS_epoll_pwait2, set, &out, 1, limit, mask, bytes);
+     },
+     false},
+};
+
+class BareWait : public testing::TestWithParam<MaskedWait> {};
+
+TEST_P(BareWait, LetsASignalInOnlyWhileItWaits) {
+  const MaskedWait& wait = GetParam();
+  Fd fd = connected("sleep 300 say x sleep 500");
+  Fd set(epoll_create1(EPOLL_CLOEXEC));
+  epoll_event event{};
+  event.events = EPOLLIN;
+  ASSERT_WORKS(epoll_ctl(set, EPOLL_CTL_ADD, fd, &event));
+  handled = 0;
+  struct sigaction action {
+  }, before{};
+  action.sa_handler = [](int) { handled = 1; };
+  ASSERT_WORKS(sigaction(SIGUSR1, &action, &before));
+  sigset_t blocked, old;
+  sigemptyset(&blocked);
+  sigaddset(&blocked, SIGUSR1);
+  pthread_sigmask(SIG_BLOCK, &blocked, &old);
+  raise(SIGUSR1);
+  EXPECT_EQ(handled, 0);
+
+  const uint64_t none = 0, usr1 = uint64_t{1} << (SIGUSR1 - 1);
+  timespec limit{5, 0};
+  EXPECT_FAILS(EINTR, wait.call(fd, set, &limit, &none, 8));
+  EXPECT_EQ(handled, 1);
+  raise(SIGUSR1);
+  handled = 0;
+  limit = {5, 0};
+  EXPECT_EQ(wait.call(fd, set, &limit, &usr1, 8), 1) << "the socket's";
+  EXPECT_EQ(handled, 0);
+  if (wait.tells_the_rest) {
+    EXPECT_EQ(limit.tv_sec, 4);
+  } else {
+    EXPECT_EQ(limit.tv_sec, 5);
+  }
+  EXPECT_FAILS(EINVAL, wait.call(fd, set, &limit, &none, 16));
+  pthread_sigmask(SIG_SETMASK, &old, nullptr);
+  EXPECT_EQ(handled, 1);
+  sigaction(SIGUSR1, &before, nullptr);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, BareWait, testing::ValuesIn(kMaskedWaits));
 
 TEST(BareCalls, ErrorsAndOthersDescriptors) {
   Fd fd = tcp();
