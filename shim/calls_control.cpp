@@ -9,6 +9,7 @@
 
 #include "io/descriptor.h"
 #include "io/syscalls.h"
+#include "shim/async_owner.h"
 #include "shim/call.h"
 #include "shim/escaped_peer.h"
 #include "shim/hooks.h"
@@ -62,13 +63,59 @@ Status get_option(HostLock& lock, SocketFile& file, int level, int name, void* v
 }
 
 /// What F_SETFL can change of a socket.
-constexpr int kChangeable = O_NONBLOCK;
+constexpr int kChangeable = O_NONBLOCK | O_ASYNC;
 
-Result<int> set_flags(SocketFile& file, int flags) {
-  // There is nothing that would send SIGIO; saying so is better than a program that waits for it.
-  if ((flags & O_ASYNC) != 0) return Error{EINVAL};
+Result<int> set_async(SocketFile& file, bool on, int fd) {
+  if (on || file.async_owner() != nullptr) {
+    AsyncOwner* owner = file.make_async_owner();
+    if (owner == nullptr) return Error{ENOMEM};
+    owner->set_async(on, fd);
+  }
+  file.status_flags = on ? file.status_flags | O_ASYNC : file.status_flags & ~O_ASYNC;
+  return 0;
+}
+
+Result<int> set_flags(SocketFile& file, int flags, int fd) {
+  if (((file.status_flags ^ flags) & O_ASYNC) != 0)
+    if (Result<int> done = set_async(file, (flags & O_ASYNC) != 0, fd); !done.ok()) return done;
   file.status_flags = (file.status_flags & ~kChangeable) | (flags & kChangeable);
   return 0;
+}
+
+/// F_SETOWN and its like, FIOSETOWN and SIOCSPGRP.
+template <typename Set>
+Result<int> set_owner(SocketFile& file, Set&& set) {
+  AsyncOwner* owner = file.make_async_owner();
+  if (owner == nullptr) return Error{ENOMEM};
+  Status s = set(*owner);
+  return s.ok() ? Result<int>(0) : Result<int>(s.error());
+}
+
+int owner_of(SocketFile& file) { return file.async_owner() != nullptr ? file.async_owner()->who() : 0; }
+
+Result<int> control_owner(HostLock& lock, SocketFile& file, int command, unsigned long argument) {
+  auto* extended = reinterpret_cast<f_owner_ex*>(argument);  // NOLINT(performance-no-int-to-ptr)
+  switch (command) {
+    case F_GETOWN:
+      return owner_of(file);
+    case F_GETSIG:
+      return file.async_owner() != nullptr ? file.async_owner()->signal() : 0;
+    case F_SETOWN:
+      return set_owner(file, [&](AsyncOwner& owner) { return owner.set_owner(static_cast<int>(argument)); });
+    case F_SETSIG:
+      return set_owner(file, [&](AsyncOwner& owner) { return owner.set_signal(static_cast<int>(argument)); });
+    case F_SETOWN_EX: {
+      Result<f_owner_ex> wanted = unlocked(lock, [&] { return get_user(extended); });
+      if (!wanted.ok()) return wanted.error();
+      return set_owner(file, [&](AsyncOwner& owner) { return owner.set_owner(*wanted); });
+    }
+    default: {  // F_GETOWN_EX
+      const f_owner_ex now =
+          file.async_owner() != nullptr ? file.async_owner()->owner() : f_owner_ex{F_OWNER_TID, 0};
+      Status s = unlocked(lock, [&] { return put_user(extended, now); });
+      return s.ok() ? Result<int>(0) : Result<int>(s.error());
+    }
+  }
 }
 
 template <typename Real>
@@ -90,21 +137,24 @@ int control_descriptor(int fd, int command, unsigned long argument, Real&& go_re
     case F_SETFL:
       if (!concerns_us(fd)) break;
       return on_socket(
-          fd, [argument](HostLock&, SocketFile& file) { return set_flags(file, static_cast<int>(argument)); },
+          fd,
+          [argument, fd](HostLock&, SocketFile& file) {
+            return set_flags(file, static_cast<int>(argument), fd);
+          },
           go_real);
     case F_GETOWN:
     case F_GETSIG:
-      // The kernel's descriptor stands for all of our sockets; an owner set there would be everybody's.
-      if (!concerns_us(fd)) break;
-      return on_socket(
-          fd, [](HostLock&, SocketFile&) -> Result<int> { return 0; }, go_real);
     case F_SETOWN:
     case F_SETOWN_EX:
     case F_GETOWN_EX:
     case F_SETSIG:
       if (!concerns_us(fd)) break;
       return on_socket(
-          fd, [](HostLock&, SocketFile&) -> Result<int> { return Error{EINVAL}; }, go_real);
+          fd,
+          [command, argument](HostLock& lock, SocketFile& file) {
+            return control_owner(lock, file, command, argument);
+          },
+          go_real);
     default:
       break;  // F_GETFD, F_SETFD: the kernel's descriptor has them. Others: what a socket says to them
   }
@@ -120,7 +170,7 @@ Result<int> ask_interfaces(unsigned long request, void* argument) {
 
 constexpr unsigned long kSocketRequests = 0x8900, kSocketRequestMask = 0xff00;
 
-Result<int> control_socket(HostLock& lock, SocketFile& file, unsigned long request, void* argument) {
+Result<int> control_socket(HostLock& lock, SocketFile& file, int fd, unsigned long request, void* argument) {
   auto* number = static_cast<int*>(argument);
   switch (request) {
     case FIONBIO: {
@@ -132,13 +182,19 @@ Result<int> control_socket(HostLock& lock, SocketFile& file, unsigned long reque
     case FIOASYNC: {
       Result<int> on = unlocked(lock, [&] { return get_user(number); });
       if (!on.ok()) return on.error();
-      return *on != 0 ? Result<int>(Error{ENOTTY}) : Result<int>(0);
+      return set_async(file, *on != 0, fd);
     }
     case FIOSETOWN:
-    case SIOCSPGRP:
+    case SIOCSPGRP: {
+      Result<int> who = unlocked(lock, [&] { return get_user(number); });
+      if (!who.ok()) return who.error();
+      return set_owner(file, [&](AsyncOwner& owner) { return owner.set_owner(*who); });
+    }
     case FIOGETOWN:
-    case SIOCGPGRP:
-      return Error{EINVAL};
+    case SIOCGPGRP: {
+      Status s = unlocked(lock, [&] { return put_user(number, owner_of(file)); });
+      return s.ok() ? Result<int>(0) : Result<int>(s.error());
+    }
     case FIONREAD:
     case TIOCOUTQ:
     case SIOCOUTQNSD:
@@ -197,7 +253,7 @@ int ioctl(int fd, unsigned long request, void* argument) {
   auto go_real = [&] { return real::ioctl(fd, request, argument); };
   if (!concerns_us(fd)) return go_real();
   return on_socket(
-      fd, [&](HostLock& lock, SocketFile& file) { return control_socket(lock, file, request, argument); },
+      fd, [&](HostLock& lock, SocketFile& file) { return control_socket(lock, file, fd, request, argument); },
       go_real);
 }
 

@@ -7,6 +7,7 @@
 
 #include "io/descriptor.h"
 #include "io/syscalls.h"
+#include "shim/async_owner.h"
 #include "shim/call.h"
 #include "shim/epoll_set.h"
 #include "shim/fd_table.h"
@@ -33,6 +34,10 @@ Status set_up(int kernel, SocketFile& file) {
     if (Status s = checked(result); !s.ok()) return s;
   }
   if (file.nonblocking()) io::sys::fcntl(kernel, F_SETFL, O_RDWR | O_NONBLOCK);
+  if (AsyncOwner* owner = file.async_owner()) {
+    io::sys::fcntl(kernel, F_SETOWN_EX, io::sys::arg(&owner->owner()));
+    io::sys::fcntl(kernel, F_SETSIG, owner->signal());
+  }
   return {};
 }
 
@@ -78,6 +83,8 @@ Status become_kernel_socket(SocketFile& file, int fd) {
   Result<io::Descriptor> kernel = open_kernel_socket(file);
   if (!kernel.ok()) return kernel.status();
   put_on(kernel->get(), fd);
+  // By the number that its signals are to name.
+  if ((file.status_flags & O_ASYNC) != 0) io::sys::fcntl(fd, F_SETFL, O_RDWR | file.status_flags);
   put_on_all_numbers(file, kernel->get());
   move_registrations(file);
   file.mark_replaced();

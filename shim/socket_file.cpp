@@ -10,6 +10,7 @@
 #include "io/clock.h"
 #include "io/descriptor.h"
 #include "io/syscalls.h"
+#include "shim/async_owner.h"
 #include "shim/blocker.h"
 #include "shim/epoll_set.h"
 #include "shim/escaped_end.h"
@@ -31,7 +32,13 @@ SocketFile* SocketFile::create(Socket& socket) {
   return file;
 }
 
+AsyncOwner* SocketFile::make_async_owner() {
+  if (async_owner_ == nullptr) async_owner_ = arena_.create<AsyncOwner>(socket_->waiters);
+  return async_owner_;
+}
+
 void SocketFile::close() {
+  if (async_owner_ != nullptr) arena_.destroy(std::exchange(async_owner_, nullptr));
   if (put_back_ != nullptr) std::exchange(put_back_, nullptr)->release();
   close_twin();
   decide();

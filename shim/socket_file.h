@@ -14,6 +14,7 @@
 
 namespace ustack::shim {
 
+class AsyncOwner;
 class Blocker;
 class EscapedEnd;
 
@@ -71,6 +72,11 @@ class SocketFile final : public OpenFile {
   void end_turns(const Claims& dead) override;
 
   Status set_option(int level, int name, Bytes value);
+
+  /// Who is told of its events by signals; nullptr: nobody ever was to be.
+  AsyncOwner* async_owner() { return async_owner_; }
+  /// The same, made if there is none; nullptr: no memory.
+  AsyncOwner* make_async_owner();
 
   /// Nothing has been done that makes it ours for good: it may still become a kernel socket
   /// (kernel_socket.h).
@@ -171,6 +177,7 @@ class SocketFile final : public OpenFile {
   uint32_t idle_flushes_ = 0;
   IntrusiveList<SetOption> options_;
   SocketFile* put_back_ = nullptr;
+  AsyncOwner* async_owner_ = nullptr;
   int twin_ = -1;
   bool kernel_turn_ = false;
   bool connecting_ = false;
