@@ -37,9 +37,10 @@ ssize_t receive(int fd, Result<UserBytes> to, int flags, Real&& go_real) {
       go_real);
 }
 
-/// read(2) and readv(2), which have no flags and find a request for nothing fulfilled.
+/// read(2) and readv(2), which have no flags and find a request for nothing fulfilled. Out of line, so that a
+/// descriptor of the kernel's pays for no frame.
 template <typename Real>
-ssize_t read_into(int fd, Result<UserBytes> to, int flags, Real&& go_real) {
+[[gnu::noinline]] ssize_t read_into(int fd, Result<UserBytes> to, int flags, Real&& go_real) {
   if (to.ok() && to->left() == 0) return 0;
   return receive(fd, to, flags, go_real);
 }
@@ -162,9 +163,9 @@ ssize_t read_at(int fd, const iovec* parts, int count, off64_t offset, int flags
 namespace hook {
 
 ssize_t read(int fd, void* to, size_t bytes) {
-  auto go_real = [&] { return real::read(fd, to, bytes); };
-  if (!concerns_us(fd)) return go_real();
-  return read_into(fd, UserBytes::buffer(to, bytes), 0, go_real);
+  if (!concerns_us(fd)) [[likely]]
+    return real::read(fd, to, bytes);
+  return read_into(fd, UserBytes::buffer(to, bytes), 0, [=] { return real::read(fd, to, bytes); });
 }
 
 ssize_t __read_chk(int fd, void* to, size_t bytes, size_t room) {

@@ -37,8 +37,10 @@ ssize_t send_once(int fd, Result<UserBytes> from, int flags, const RawAddress& t
       go_real);
 }
 
+// Out of line, so that a descriptor of the kernel's pays for no frame.
 template <typename Real>
-ssize_t send_bytes(int fd, Result<UserBytes> from, int flags, const RawAddress& to, Real&& go_real) {
+[[gnu::noinline]] ssize_t send_bytes(int fd, Result<UserBytes> from, int flags, const RawAddress& to,
+                                     Real&& go_real) {
   return cancellation::point([&] { return send_once(fd, from, flags, to, go_real); });
 }
 
@@ -127,9 +129,9 @@ ssize_t send_file(int out, int in, off64_t* offset, size_t bytes, Real&& go_real
 namespace hook {
 
 ssize_t write(int fd, const void* from, size_t bytes) {
-  auto go_real = [&] { return real::write(fd, from, bytes); };
-  if (!concerns_us(fd)) return go_real();
-  return send_bytes(fd, UserBytes::buffer(from, bytes), 0, {}, go_real);
+  if (!concerns_us(fd)) [[likely]]
+    return real::write(fd, from, bytes);
+  return send_bytes(fd, UserBytes::buffer(from, bytes), 0, {}, [=] { return real::write(fd, from, bytes); });
 }
 
 ssize_t writev(int fd, const iovec* parts, int count) {
