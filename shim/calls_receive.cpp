@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "io/clock.h"
+#include "shim/ancillary.h"
 #include "shim/call.h"
 #include "shim/hooks.h"
 #include "shim/rights.h"
@@ -31,8 +32,8 @@ ssize_t receive(int fd, Result<UserBytes> to, int flags, Real&& go_real) {
   return on_socket_cancellable(
       fd,
       [&](HostLock& lock, SocketFile& file) {
-        int message_flags = 0;
-        return file.receive(lock, *to, flags, &message_flags);
+        SocketFile::Received received;
+        return file.receive(lock, *to, flags, received);
       },
       go_real);
 }
@@ -68,44 +69,39 @@ ssize_t receive_message(int fd, msghdr* message, int flags) {
   if (header->msg_name != nullptr && header->msg_namelen > INT_MAX) return fail(EINVAL);
   Result<UserBytes> to = UserBytes::parts(header->msg_iov, header->msg_iovlen, EMSGSIZE);
   if (!to.ok()) return fail(to.code());
-  // TCP_INQ (tcp(7)); else a stream has no ancillary data.
-  std::optional<int> unread;
-  auto write_back = [&](int message_flags) -> Status {
-    Status s;
-    size_t control_bytes = 0;
-    if (unread) {
-      alignas(cmsghdr) std::byte control[CMSG_SPACE(sizeof(int))] = {};
-      cmsghdr head{};
-      head.cmsg_len = CMSG_LEN(sizeof(int));
-      head.cmsg_level = IPPROTO_TCP;
-      head.cmsg_type = TCP_CM_INQ;
-      std::memcpy(control, &head, sizeof head);
-      std::memcpy(control + CMSG_LEN(0), &*unread, sizeof(int));
-      // put_cmsg
-      const size_t room = header->msg_control != nullptr ? header->msg_controllen : 0;
-      if (room < head.cmsg_len) message_flags |= MSG_CTRUNC;
-      if (room >= sizeof head) {
-        control_bytes = std::min(room, sizeof control);
-        if (room < head.cmsg_len) {
-          head.cmsg_len = room;
-          std::memcpy(control, &head, sizeof head);
-        }
-        s = copy_to_user(header->msg_control, control, std::min(room, size_t{CMSG_LEN(sizeof(int))}));
-      }
+  auto write_back = [&](const Ancillary& told, const ReportedName& name, int message_flags) -> Status {
+    Status s = told.size() > 0 ? told.copy_to(header->msg_control) : Status();
+    if (s.ok() && header->msg_name != nullptr) {
+      if (name.length > 0)
+        s = copy_to_user(header->msg_name, &name.address, std::min(name.length, header->msg_namelen));
+      if (s.ok()) s = put_user(&message->msg_namelen, name.length);
     }
-    if (s.ok() && header->msg_name != nullptr) s = put_user(&message->msg_namelen, socklen_t{0});
-    if (s.ok()) s = put_user(&message->msg_flags, message_flags | (flags & MSG_CMSG_CLOEXEC));
-    if (s.ok()) s = put_user(&message->msg_controllen, decltype(message->msg_controllen){control_bytes});
+    message_flags |= told.flags() | (flags & MSG_CMSG_CLOEXEC);
+    if (s.ok()) s = put_user(&message->msg_flags, message_flags);
+    if (s.ok()) s = put_user(&message->msg_controllen, decltype(message->msg_controllen){told.size()});
     return s;
   };
   return on_socket(
       fd,
       [&](HostLock& lock, SocketFile& file) -> Result<size_t> {
-        int message_flags = 0;
-        Result<size_t> n = file.receive(lock, *to, flags, &message_flags);
+        SocketFile::Received received;
+        Result<size_t> n = file.receive(lock, *to, flags, received);
         if (!n.ok()) return n;
-        if (file.socket().tells_unread() && (flags & MSG_OOB) == 0) unread = bytes_unread(file.socket());
-        Status s = unlocked(lock, [&] { return write_back(message_flags); });
+        const TimeStamping times = file.socket().time_stamping();
+        std::optional<int> unread;
+        if (file.socket().tells_unread() && (flags & (MSG_OOB | MSG_ERRQUEUE)) == 0)
+          unread = bytes_unread(file.socket());
+        Status s = unlocked(lock, [&] {
+          Ancillary told(header->msg_control != nullptr ? header->msg_controllen : 0);
+          ReportedName name;
+          if (received.report) {
+            told.put_report(times, *received.report);
+            name = name_of(*received.report);
+          }
+          if (received.arrived) told.put_arrival(times, *received.arrived);
+          if (unread) told.put(IPPROTO_TCP, TCP_CM_INQ, &*unread, sizeof *unread);
+          return write_back(told, name, received.message_flags);
+        });
         return s.ok() ? n : Result<size_t>(s.error());
       },
       [&] { return real::recvmsg(fd, message, flags); });

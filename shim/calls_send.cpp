@@ -1,9 +1,11 @@
 // Hooks that write.
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/net_tstamp.h>
 
 #include <algorithm>
 #include <climits>
+#include <optional>
 
 #include "io/syscalls.h"
 #include "shim/call.h"
@@ -22,13 +24,14 @@ int fail(int code) {
 }
 
 template <typename Real>
-ssize_t send_once(int fd, Result<UserBytes> from, int flags, const RawAddress& to, Real&& go_real) {
+ssize_t send_once(int fd, Result<UserBytes> from, int flags, const RawAddress& to, Real&& go_real,
+                  std::optional<uint32_t> stamps = {}) {
   if (!from.ok()) return fail(from.code());
   return on_socket(
       fd,
       [&](HostLock& lock, SocketFile& file) -> Result<size_t> {
         // Without MSG_FASTOPEN a stream takes no notice of an address.
-        if ((flags & MSG_FASTOPEN) == 0) return file.send(lock, *from, flags);
+        if ((flags & MSG_FASTOPEN) == 0) return file.send(lock, *from, flags, stamps);
         if (is_disconnect(to)) return Error{EOPNOTSUPP};
         Result<SocketAddress> remote = choose_remote(file, fd, to);
         if (!remote.ok()) return remote.error();
@@ -44,23 +47,40 @@ template <typename Real>
   return cancellation::point([&] { return send_once(fd, from, flags, to, go_real); });
 }
 
-/// Ancillary data that a stream may be sent with, as sock_cmsg_send() judges it. EINVAL, EFAULT.
-Status check_control(const msghdr& header) {
+/// What a message's ancillary data asks for.
+struct SendControl {
+  /// SO_TIMESTAMPING: SOF_TIMESTAMPING_TX_*.
+  std::optional<uint32_t> stamps;
+};
+
+/// Ancillary data that a stream may be sent with, as sock_cmsg_send() judges it. EINVAL, EFAULT, EPERM.
+Result<SendControl> read_control(const msghdr& header) {
+  constexpr uint32_t kRecorded = SOF_TIMESTAMPING_TX_HARDWARE | SOF_TIMESTAMPING_TX_SOFTWARE |
+                                 SOF_TIMESTAMPING_TX_SCHED | SOF_TIMESTAMPING_TX_ACK;
+  SendControl wanted;
   const auto* at = static_cast<const std::byte*>(header.msg_control);
   size_t left = header.msg_controllen;
   if (left > INT_MAX) return Error{ENOBUFS};
   while (left >= sizeof(cmsghdr)) {
     cmsghdr control;
-    if (Status s = copy_from_user(&control, at, sizeof control); !s.ok()) return s;
+    if (Status s = copy_from_user(&control, at, sizeof control); !s.ok()) return s.error();
     if (control.cmsg_len < sizeof control || control.cmsg_len > left) return Error{EINVAL};
-    if (control.cmsg_level == SOL_SOCKET && control.cmsg_type != SCM_RIGHTS &&
-        control.cmsg_type != SCM_CREDENTIALS)
-      return Error{EINVAL};
+    if (control.cmsg_level == SOL_SOCKET) {
+      if (control.cmsg_type == SO_TIMESTAMPING_OLD || control.cmsg_type == SO_TIMESTAMPING_NEW) {
+        uint32_t flags;
+        if (control.cmsg_len != CMSG_LEN(sizeof flags)) return Error{EINVAL};
+        if (Status s = copy_from_user(&flags, at + CMSG_LEN(0), sizeof flags); !s.ok()) return s.error();
+        if ((flags & ~kRecorded) != 0) return Error{EINVAL};
+        wanted.stamps = flags;
+      } else if (control.cmsg_type != SCM_RIGHTS && control.cmsg_type != SCM_CREDENTIALS) {
+        return Error{EINVAL};
+      }
+    }
     size_t step = std::min(CMSG_ALIGN(control.cmsg_len), left);
     at += step;
     left -= step;
   }
-  return {};
+  return wanted;
 }
 
 ssize_t send_message(int fd, const msghdr* message, int flags) {
@@ -78,8 +98,10 @@ ssize_t send_message(int fd, const msghdr* message, int flags) {
   }
   Result<UserBytes> from = UserBytes::parts(header->msg_iov, header->msg_iovlen, EMSGSIZE);
   if (!from.ok()) return fail(from.code());
-  if (Status s = check_control(*header); !s.ok()) return fail(s.code());
-  return send_once(fd, from, flags, to, [&] { return real::sendmsg(fd, message, flags); });
+  Result<SendControl> control = read_control(*header);
+  if (!control.ok()) return fail(control.code());
+  return send_once(
+      fd, from, flags, to, [&] { return real::sendmsg(fd, message, flags); }, control->stamps);
 }
 
 /// A message over a socket of the kernel's that may carry descriptors of ours.

@@ -201,7 +201,7 @@ EscapedStream::After EscapedStream::lend(HostLock& lock) {
   }
   retry_in(kHolderCheck);
   if (reading_ended_) return After::nothing;
-  if ((file_.readiness() & ready::kErr) != 0) return break_off(lock);
+  if (file_.socket().failed()) return break_off(lock);
   Instant now = io::now();
   if (lent_ == 0 && relatives_wait(ready::kIn)) {
     if (lend_from_ < now - kPatience) lend_from_ = now + kPatience;

@@ -59,14 +59,23 @@ class SocketFile final : public OpenFile {
   Status shutdown(ShutdownHow how);
 
   /// Sends what `from` has left; the number of bytes that were taken. EPIPE raises SIGPIPE in the calling
-  /// thread unless MSG_NOSIGNAL.
-  Result<size_t> send(HostLock& lock, UserBytes& from, int flags);
+  /// thread unless MSG_NOSIGNAL. `stamps`: what is to be told of the message's times (SOF_TIMESTAMPING_TX_*),
+  /// in place of what the option says.
+  Result<size_t> send(HostLock& lock, UserBytes& from, int flags, std::optional<uint32_t> stamps = {});
   /// sendmsg(2) with MSG_FASTOPEN: connects first where that is still to be done.
   Result<size_t> send_fast_open(HostLock& lock, UserBytes& from, int flags, const SocketAddress& remote);
   /// sendfile(2): up to `bytes` of a kernel's file from `*offset` on, or from its position if nullptr.
   Result<size_t> send_file(HostLock& lock, int in, off64_t* offset, size_t bytes);
-  /// Fills `to`; the number of bytes, 0 at the stream's end. `message_flags`: msg_flags of recvmsg(2).
-  Result<size_t> receive(HostLock& lock, UserBytes& to, int flags, int* message_flags);
+  /// What recvmsg(2) has to tell of the bytes.
+  struct Received {
+    int message_flags = 0;
+    /// SO_TIMESTAMP*: when the last of them came.
+    std::optional<Instant> arrived;
+    /// MSG_ERRQUEUE. Its payload is the host's: let go of it under the lock.
+    std::optional<Report> report;
+  };
+  /// Fills `to`; the number of bytes, 0 at the stream's end.
+  Result<size_t> receive(HostLock& lock, UserBytes& to, int flags, Received& received);
 
   void linger(HostLock& lock) override;
   void end_turns(const Claims& dead) override;
@@ -140,9 +149,12 @@ class SocketFile final : public OpenFile {
   explicit SocketFile(Socket& socket);
   Status wait_for_connection(HostLock& lock, int when_not_yet);
   Result<size_t> receive_urgent(HostLock& lock, UserBytes& to, int flags, int* message_flags);
+  Result<size_t> receive_report(HostLock& lock, UserBytes& to, Received& received);
   Result<Accepted> accept_from_stack(int flags);
   Result<Accepted> accept_from_kernel(int flags);
   void left_to_ends() override;
+  /// No more than has been moved can be, now: an error is pending, or it is all over.
+  bool broken() const { return socket_->failed() || (socket_->readiness() & ready::kHup) != 0; }
   bool lends();
   Status wait_for_return(HostLock& lock);
   void decide();
@@ -166,7 +178,8 @@ class SocketFile final : public OpenFile {
     bool ended = false;  ///< there are no more
   };
   template <typename Fill>
-  Result<size_t> send_from(HostLock& lock, size_t total, int flags, Fill fill);
+  Result<size_t> send_from(HostLock& lock, size_t total, int flags, std::optional<uint32_t> stamps,
+                           Fill fill);
 
   Arena& arena_;
   /// nullptr: being closed.

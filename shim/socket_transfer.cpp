@@ -11,13 +11,8 @@
 
 namespace ustack::shim {
 
-namespace {
-
 // After some bytes have been moved an error is left for the next call to find (tcp_sendmsg: "if (copied) goto
 // out"): the socket is not asked for more, since asking takes a pending error away.
-constexpr uint32_t kBroken = ready::kErr | ready::kHup;
-
-}  // namespace
 
 Status SocketFile::take_turn(Blocker& blocker, Turn& turn) {
   // Whoever has the turn is copying and doesn't wait for anything: this is no reason for EAGAIN.
@@ -46,13 +41,20 @@ void SocketFile::end_turns(const Claims& dead) {
 }
 
 template <typename Fill>
-Result<size_t> SocketFile::send_from(HostLock& lock, size_t total, int flags, Fill fill) {
+Result<size_t> SocketFile::send_from(HostLock& lock, size_t total, int flags, std::optional<uint32_t> stamps,
+                                     Fill fill) {
   Blocker blocker(lock, nonblocking() || (flags & MSG_DONTWAIT) != 0, socket_->send_timeout());
   size_t sent = 0;
+  auto done = [&] {
+    if (sent > 0 && (socket_->tells_of_sends || stamps)) [[unlikely]]
+      socket_->sent_message(stamps, (flags & MSG_ZEROCOPY) != 0);
+    return sent;
+  };
   if (!ends_.empty()) [[unlikely]]
     flush_ends(lock, false);
   for (;;) {
-    if (Status s = take_turn(blocker, sending_); !s.ok()) return sent > 0 ? Result<size_t>(sent) : s.error();
+    if (Status s = take_turn(blocker, sending_); !s.ok())
+      return sent > 0 ? Result<size_t>(done()) : s.error();
     Result<Extents> room = socket_->reserve_send(std::max<size_t>(total - sent, 1));
     if (!room.ok()) {
       sending_.taken = false;  // the lock was not dropped: nobody has begun to wait for the turn
@@ -60,11 +62,11 @@ Result<size_t> SocketFile::send_from(HostLock& lock, size_t total, int flags, Fi
         // Nothing to send needs no room, only a connection.
         if (total == 0 && socket_->remote_address().ok()) return size_t{0};
         Status s = blocker.wait(socket_->waiters, ready::kOut);
-        if (s.ok() && (sent == 0 || (socket_->readiness() & kBroken) == 0)) continue;
-        if (sent > 0) return sent;
+        if (s.ok() && (sent == 0 || !broken())) continue;
+        if (sent > 0) return done();
         return s.error();
       }
-      if (sent > 0) return sent;
+      if (sent > 0) return done();
       if (room.code() == EPIPE && (flags & MSG_NOSIGNAL) == 0) {
         lock.unlock();
         raise_sigpipe();
@@ -83,13 +85,12 @@ Result<size_t> SocketFile::send_from(HostLock& lock, size_t total, int flags, Fi
                                         .out_of_band = (flags & MSG_OOB) != 0 && sent == total});
     end_turn(sending_);
     if (filled.error != 0 && sent == 0) return Error{filled.error};
-    if (filled.error != 0 || filled.ended || sent == total || (socket_->readiness() & kBroken) != 0)
-      return sent;
+    if (filled.error != 0 || filled.ended || sent == total || broken()) return done();
   }
 }
 
-Result<size_t> SocketFile::send(HostLock& lock, UserBytes& from, int flags) {
-  return send_from(lock, from.left(), flags, [&from](Extents& room) {
+Result<size_t> SocketFile::send(HostLock& lock, UserBytes& from, int flags, std::optional<uint32_t> stamps) {
+  return send_from(lock, from.left(), flags, stamps, [&from](Extents& room) {
     Filled filled;
     for (uint32_t i = 0; i < room.count; ++i) {
       size_t n = from.read(room.runs[i]);
@@ -118,7 +119,7 @@ Result<size_t> SocketFile::send_fast_open(HostLock& lock, UserBytes& from, int f
 }
 
 Result<size_t> SocketFile::send_file(HostLock& lock, int in, off64_t* offset, size_t bytes) {
-  return send_from(lock, bytes, 0, [in, offset](Extents& room) {
+  return send_from(lock, bytes, 0, std::nullopt, [in, offset](Extents& room) {
     iovec parts[Extents::kMax];
     for (uint32_t i = 0; i < room.count; ++i) parts[i] = {room.runs[i].data(), room.runs[i].size()};
     long n = offset != nullptr
@@ -154,10 +155,27 @@ Result<size_t> SocketFile::receive_urgent(HostLock& lock, UserBytes& to, int fla
   return size_t{1};
 }
 
-Result<size_t> SocketFile::receive(HostLock& lock, UserBytes& to, int flags, int* message_flags) {
-  if ((flags & MSG_ERRQUEUE) != 0) return Error{EAGAIN};  // nothing of ours queues there, and it never waits
-  if ((flags & MSG_OOB) != 0) return receive_urgent(lock, to, flags, message_flags);
+/// ip_recv_error.
+Result<size_t> SocketFile::receive_report(HostLock& lock, UserBytes& to, Received& received) {
+  received.report = socket_->take_report();
+  if (!received.report) return Error{EAGAIN};  // it never waits
+  received.message_flags |= MSG_ERRQUEUE;
+  Bytes payload = received.report->payload.bytes();
+  if (payload.size() > to.left()) {
+    received.message_flags |= MSG_TRUNC;
+    payload = payload.first(to.left());
+  }
+  lock.unlock();
+  const size_t n = to.write(payload);
+  lock.lock();
+  return n == payload.size() ? Result<size_t>(n) : Error{EFAULT};
+}
+
+Result<size_t> SocketFile::receive(HostLock& lock, UserBytes& to, int flags, Received& received) {
+  if ((flags & MSG_ERRQUEUE) != 0) return receive_report(lock, to, received);
+  if ((flags & MSG_OOB) != 0) return receive_urgent(lock, to, flags, &received.message_flags);
   const bool peek = (flags & MSG_PEEK) != 0;
+  const bool wants_arrivals = socket_->time_stamping().wants_arrivals();
   const size_t want = to.left();
   // sock_rcvlowat
   const size_t low_water = std::min<size_t>(socket_->receive_low_water(), want);
@@ -188,7 +206,7 @@ Result<size_t> SocketFile::receive(HostLock& lock, UserBytes& to, int flags, int
           false;  // as above; telling the others of it would have all of them go round for ever
       if (view.code() == EAGAIN && copied < target) {
         Status s = blocker.wait(socket_->waiters, ready::kIn);
-        if (s.ok() && (copied == 0 || (socket_->readiness() & ready::kErr) == 0)) continue;
+        if (s.ok() && (copied == 0 || !socket_->failed())) continue;
         if (copied == 0) return s.error();
       }
       if (copied > 0) return copied;
@@ -209,6 +227,8 @@ Result<size_t> SocketFile::receive(HostLock& lock, UserBytes& to, int flags, int
       }
       lock.lock();
     }
+    if (n > 0 && wants_arrivals) [[unlikely]]
+      received.arrived = socket_->arrived_at((peek ? start + copied : 0) + n - 1);
     socket_->consume(peek ? 0 : n);
     move_peek_offset(n);
     end_turn(receiving_);
@@ -216,7 +236,7 @@ Result<size_t> SocketFile::receive(HostLock& lock, UserBytes& to, int flags, int
     if (n < there) return copied > 0 ? Result<size_t>(copied) : Error{EFAULT};
     const bool more_there = view->full() && view->bytes < asked;
     if (view->bytes == 0 || copied >= want || (copied >= target && !more_there)) return copied;
-    if ((socket_->readiness() & ready::kErr) != 0) return copied;
+    if (socket_->failed()) return copied;
     // A read stops at the urgent mark (tcp(7)).
     if (Result<int> mark = socket_->ioctl_value(SIOCATMARK); mark.ok() && *mark != 0) return copied;
   }

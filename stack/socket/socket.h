@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "stack/base/bytes.h"
@@ -12,6 +13,7 @@
 #include "stack/base/time.h"
 #include "stack/mem/not_on_heap.h"
 #include "stack/net/address.h"
+#include "stack/socket/report.h"
 #include "stack/socket/wait_queue.h"
 
 namespace ustack {
@@ -53,6 +55,8 @@ class Socket : public NotOnHeap {
  public:
   /// For the search for sockets that nobody has (tcp::Protocol::release_lost): somebody has it.
   bool owned = false;
+  /// Each send that has taken bytes is to be told of: sent_message().
+  bool tells_of_sends = false;
 
   Socket(const Socket&) = delete;
   Socket& operator=(const Socket&) = delete;
@@ -115,6 +119,17 @@ class Socket : public NotOnHeap {
   /// SO_PEEK_OFF: where the next MSG_PEEK starts, which goes on from where the last one ended; negative: off.
   virtual int peek_offset() const { return -1; }
   virtual void set_peek_offset(int) {}
+
+  /// An error is pending (SO_ERROR). Not the same as ready::kErr, which reports raise as well.
+  virtual bool failed() const = 0;
+  /// The oldest report of the error queue, which is taken off (recvmsg(2), MSG_ERRQUEUE).
+  virtual std::optional<Report> take_report() { return std::nullopt; }
+  virtual TimeStamping time_stamping() const { return {}; }
+  /// When the byte came that is `offset` bytes from the next to be read; nothing: nobody has asked for it.
+  virtual std::optional<Instant> arrived_at(size_t) const { return std::nullopt; }
+  /// The program's send has ended and its last byte is queued. `stamps`: what it wants to know of it in place
+  /// of what the socket's option says (SOF_TIMESTAMPING_TX_*); `zero_copy`: MSG_ZEROCOPY.
+  virtual void sent_message(std::optional<uint32_t> /*stamps*/, bool /*zero_copy*/) {}
 
   WaitQueue waiters;
 

@@ -235,6 +235,8 @@ void Endpoint::handle_segment(Segment& segment) {
   ArrivalRules rules{.invalid_rate_limit =
                          std::chrono::milliseconds(protocol_.settings().tcp_invalid_ratelimit)};
   tcb_.traffic.receive(segment.segments(), segment.payload_size() > 0);
+  if (options_.times.wants_arrivals()) [[unlikely]]
+    note_arrival(segment);
   Verdict verdict = segment_arrives(tcb_, segment, rules, protocol_.now());
   log_verdict(verdict, segment);
   judge_mtu_probe();
@@ -267,6 +269,8 @@ void Endpoint::apply(const Verdict& verdict, const Segment& segment, State befor
   if (verdict.ack.advanced > 0) {
     keepalive_probes_ = 0;
     soft_error_ = 0;
+    if (reports_ != nullptr) [[unlikely]]
+      report_times();
     route_.confirm_reachable();
     if (segment.payload_size() == 0) ++counters.TcpExtTCPPureAcks;
   }

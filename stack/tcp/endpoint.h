@@ -21,6 +21,7 @@
 #include "stack/tcp/mtu_probing.h"
 #include "stack/tcp/output.h"
 #include "stack/tcp/protocol.h"
+#include "stack/tcp/reports.h"
 #include "stack/tcp/segment_arrives.h"
 #include "stack/tcp/socket_options.h"
 #include "stack/tcp/tcb.h"
@@ -48,6 +49,7 @@ class Endpoint final : public Socket,
   static constexpr uint32_t kNotifyError = 4;  ///< a hard ICMP error came during the handshake
 
   Endpoint(Protocol& protocol, Family family);
+  ~Endpoint() override { protocol_.context().arena.destroy(reports_); }
 
   // --- Socket ---
   int protocol() const override { return kProtocolNumber; }
@@ -77,12 +79,17 @@ class Endpoint final : public Socket,
   bool tells_unread() const override { return options_.plain.tells_unread(); }
   int peek_offset() const override { return options_.plain.peek_offset; }
   void set_peek_offset(int offset) override { options_.plain.peek_offset = offset; }
+  bool failed() const override { return error_ != 0; }
+  std::optional<Report> take_report() override;
+  TimeStamping time_stamping() const override { return options_.times; }
+  std::optional<Instant> arrived_at(size_t offset) const override;
+  void sent_message(std::optional<uint32_t> stamps, bool zero_copy) override;
 
   // --- for Protocol ---
   /// A segment came for it. Takes it over; drops it when the queue is full.
   void enqueue(Segment* segment);
   /// A validated ICMP error came: `error` is its errno, `hard` as Linux's icmp_err_convert says.
-  void on_icmp_error(int error, bool hard);
+  void on_icmp_error(int error, bool hard, const IcmpError& icmp);
   /// "Fragmentation needed": the path's MTU may be less than we thought.
   void on_path_mtu(uint32_t mtu);
   /// The host is being taken down: lets go of the fiber.
@@ -218,6 +225,16 @@ class Endpoint final : public Socket,
   /// Destroys *this if nothing holds it any more.
   void try_free();
 
+  // endpoint_reports.cpp
+  Reports* make_reports();
+  void report(Report&& report);
+  void report_icmp(int error, const IcmpError& icmp);
+  void report_time(uint32_t kind, SeqNum last);
+  void report_times();
+  void note_arrival(const Segment& segment);
+  Status set_time_stamping(uint32_t flags, bool new_format);
+  void update_telling();
+
   // mend.cpp
   bool free_now() const;
   std::array<Timer*, 5> timers() {
@@ -305,6 +322,9 @@ class Endpoint final : public Socket,
   bool accepted_ = false;
   /// IP and TCP header of the SYN, for TCP_SAVED_SYN; empty when not kept or read already.
   Slice saved_syn_;
+
+  /// nullptr: nothing was ever told or asked for.
+  Reports* reports_ = nullptr;
 
   // Linux's sk_err, sk_err_soft, sk_shutdown.
   int error_ = 0;

@@ -368,9 +368,37 @@ struct OptionTable {
                                 0};
     return write_out(memory, sizeof memory, out);
   }
-  static Status set_time_stamping(Endpoint&, int value) {
-    // Nothing tells times of arrival: refused, but for what is off.
-    return value == 0 ? Status() : Status(Error{value < 0 ? EINVAL : ENOPROTOOPT});
+  /// struct so_timestamping, or its first member alone.
+  template <bool New>
+  static Status set_time_stamping(Endpoint& ep, Bytes value) {
+    if (value.size() < sizeof(int)) return Error{EINVAL};
+    uint32_t flags;
+    std::memcpy(&flags, value.data(), sizeof flags);
+    return ep.set_time_stamping(flags, New);
+  }
+  /// The newer option's flags are told by the newer option only.
+  template <bool New>
+  static Result<size_t> get_time_stamping(Endpoint& ep, MutableBytes out) {
+    const TimeStamping& times = ep.options_.times;
+    const uint32_t told[2] = {!New || times.new_format ? times.flags : 0, 0};
+    return write_out(told, sizeof told, out);
+  }
+  template <bool New, bool Nanoseconds>
+  static constexpr Row time_stamps(int name) {
+    return {.level = SOL_SOCKET,
+            .name = name,
+            .set_int =
+                [](Endpoint& ep, int value) {
+                  TimeStamping& times = ep.options_.times;
+                  times.on_receive = value != 0;
+                  times.nanoseconds = value != 0 && Nanoseconds;
+                  if (value != 0) times.new_format = New;
+                  return Status();
+                },
+            .get_int = [](Endpoint& ep) -> Result<int> {
+              const TimeStamping& times = ep.options_.times;
+              return times.on_receive && times.new_format == New && times.nanoseconds == Nanoseconds ? 1 : 0;
+            }};
   }
   static Result<size_t> get_two_zeros(Endpoint&, MutableBytes out) {
     const int32_t none[2] = {0, 0};
@@ -547,8 +575,27 @@ const OptionTable::Row OptionTable::kRows[] = {
      .name = SO_SNDTIMEO_NEW,
      .set = &set_timeout<&SocketOptions::send_timeout>,
      .get = &get_timeout<&SocketOptions::send_timeout>},
-    {.level = SOL_SOCKET, .name = SO_TIMESTAMPING, .set_int = &set_time_stamping, .get = &get_two_zeros},
-    {.level = SOL_SOCKET, .name = SO_TIMESTAMPING_NEW, .set_int = &set_time_stamping, .get = &get_two_zeros},
+    time_stamps<false, false>(SO_TIMESTAMP),
+    time_stamps<false, true>(SO_TIMESTAMPNS),
+    time_stamps<true, false>(SO_TIMESTAMP_NEW),
+    time_stamps<true, true>(SO_TIMESTAMPNS_NEW),
+    {.level = SOL_SOCKET,
+     .name = SO_TIMESTAMPING,
+     .set = &set_time_stamping<false>,
+     .get = &get_time_stamping<false>},
+    {.level = SOL_SOCKET,
+     .name = SO_TIMESTAMPING_NEW,
+     .set = &set_time_stamping<true>,
+     .get = &get_time_stamping<true>},
+    {.level = SOL_SOCKET,
+     .name = SO_ZEROCOPY,
+     .set_int = [](Endpoint& ep, int value) -> Status {
+       if (value < 0 || value > 1) return Error{EINVAL};
+       ep.options_.zero_copy = value != 0;
+       ep.update_telling();
+       return {};
+     },
+     .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.zero_copy ? 1 : 0; }},
     {.level = SOL_SOCKET, .name = SO_PEERNAME, .get = &get_peer_name},
     {.level = SOL_SOCKET, .name = SO_PEERCRED, .get = &get_peer_credentials},
     {.level = SOL_SOCKET, .name = SO_COOKIE, .get = &get_cookie},

@@ -32,6 +32,8 @@ void Endpoint::output() {
   if (send_mtu_probe()) return;
   while (std::optional<Transmission> next = tcb_.snd.next(limits, now))
     if (!transmit(*next)) break;
+  if (reports_ != nullptr) [[unlikely]]
+    report_times();
   tcb_.snd.update_persist(now);
   tcb_.send_times.set(holding_up(), now);
 }

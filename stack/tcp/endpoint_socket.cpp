@@ -87,6 +87,8 @@ void Endpoint::consume(size_t n) {
   Receiver& rcv = tcb_.rcv;
   uint32_t taken = rcv.buffer.consume(n);
   if (tcb_.urgent.marked()) tcb_.urgent.on_read(next_to_read());
+  if (reports_ != nullptr) [[unlikely]]
+    reports_->forget_arrivals(next_to_read());
   if (taken > 0 && is_synchronized(tcb_.state)) {
     bool update = rcv.on_read(taken, protocol_.now());
     if (protocol_.settings().tcp_moderate_rcvbuf != 0 && !protocol_.under_memory_pressure())
@@ -130,7 +132,7 @@ uint32_t Endpoint::readiness() const {
     if (send_shut_ || can_write()) bits |= ready::kOut | ready::kWrNorm;
     if (tcb_.urgent.phase() == UrgentMark::Phase::arrived) bits |= ready::kPri;
   }
-  if (error_ != 0) bits |= ready::kErr;
+  if (error_ != 0 || (reports_ != nullptr && !reports_->empty())) bits |= ready::kErr;
   return bits;
 }
 

@@ -83,6 +83,7 @@ bool Endpoint::adopt(Endpoint& listener, const Segment& segment) {
   Result<Route> route = protocol_.network().find_route(segment.id.local.address, segment.id.remote.address);
   if (!route.ok()) return false;
   options_ = listener.options_;
+  update_telling();
   tcb_.snd.thin_linear = listener.tcb_.snd.thin_linear;
   tcb_.snd.nodelay = listener.tcb_.snd.nodelay;
   tcb_.snd.max_pacing_rate = listener.tcb_.snd.max_pacing_rate;

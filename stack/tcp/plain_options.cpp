@@ -102,12 +102,6 @@ constexpr Row kRows[] = {
     refused(SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, EINVAL),
     only_zero(SOL_SOCKET, SO_LOCK_FILTER, ENOPROTOOPT),
     only_zero(SOL_SOCKET, SO_BINDTOIFINDEX, ENODEV),
-    // What tells of the time of arrival, and of copies saved: refused, but for what is off.
-    only_zero(SOL_SOCKET, SO_TIMESTAMP, ENOPROTOOPT),
-    only_zero(SOL_SOCKET, SO_TIMESTAMPNS, ENOPROTOOPT),
-    only_zero(SOL_SOCKET, SO_TIMESTAMP_NEW, ENOPROTOOPT),
-    only_zero(SOL_SOCKET, SO_TIMESTAMPNS_NEW, ENOPROTOOPT),
-    only_zero(SOL_SOCKET, SO_ZEROCOPY, ENOPROTOOPT),
 
     // --- tcp(7) ---
     strict(IPPROTO_TCP, TCP_INQ, PlainOptions::kInq),

@@ -318,12 +318,13 @@ void Protocol::on_icmp_error(const IcmpError& error, Instant) {
     return;
   }
   IcmpMeaning meaning = meaning_of(error.type, error.code);
-  if (meaning.error != 0) endpoint.on_icmp_error(meaning.error, meaning.hard);
+  if (meaning.error != 0) endpoint.on_icmp_error(meaning.error, meaning.hard, error);
 }
 
 /// Linux's tcp_v4_err: an attempt ends with it, a connection only remembers it, for when it gives up.
-void Endpoint::on_icmp_error(int error, bool hard) {
+void Endpoint::on_icmp_error(int error, bool hard, const IcmpError& icmp) {
   if (handshaking()) {
+    if (!passive_) report_icmp(error, icmp);
     notified_error_ = error;
     notify(kNotifyError);
     return;

@@ -6,6 +6,7 @@
 
 #include "stack/base/time.h"
 #include "stack/settings.h"
+#include "stack/socket/report.h"
 #include "stack/tcp/fast_open.h"
 #include "stack/tcp/plain_options.h"
 
@@ -35,6 +36,9 @@ struct SocketOptions {
   /// Zero: none.
   Duration receive_timeout{0};
   Duration send_timeout{0};
+  TimeStamping times{};
+  /// SO_ZEROCOPY.
+  bool zero_copy = false;
 
   // IPPROTO_TCP
   /// TCP_MAXSEG; 0: not set.

@@ -1,5 +1,6 @@
 #include "stack/tcp/tcp_info.h"
 
+#include <linux/netlink.h>
 #include <linux/tcp.h>
 
 #include <algorithm>
@@ -113,6 +114,62 @@ size_t fill_tcp_info(Endpoint& endpoint, MutableBytes out, Instant now) {
   size_t length = std::min(out.size(), sizeof info);
   std::memcpy(out.data(), &info, length);
   return length;
+}
+
+namespace {
+
+/// Puts netlink attributes one behind the other (netlink(7)).
+class Attributes {
+ public:
+  explicit Attributes(MutableBytes out) : out_(out) {}
+  template <typename T>
+  void put(uint16_t type, T value) {
+    const nlattr head{.nla_len = static_cast<uint16_t>(NLA_HDRLEN + sizeof value), .nla_type = type};
+    const size_t takes = NLA_ALIGN(head.nla_len);
+    if (out_.size() - size_ < takes) return;
+    std::memset(out_.data() + size_, 0, takes);
+    std::memcpy(out_.data() + size_, &head, sizeof head);
+    std::memcpy(out_.data() + size_ + NLA_HDRLEN, &value, sizeof value);
+    size_ += takes;
+  }
+  size_t size() const { return size_; }
+
+ private:
+  MutableBytes out_;
+  size_t size_ = 0;
+};
+
+}  // namespace
+
+size_t fill_statistics(Endpoint& endpoint, MutableBytes out, Instant now) {
+  tcp_info info{};
+  fill_tcp_info(endpoint, MutableBytes(reinterpret_cast<std::byte*>(&info), sizeof info), now);
+  Attributes to(out);
+  to.put<uint64_t>(TCP_NLA_BUSY, info.tcpi_busy_time);
+  to.put<uint64_t>(TCP_NLA_RWND_LIMITED, info.tcpi_rwnd_limited);
+  to.put<uint64_t>(TCP_NLA_SNDBUF_LIMITED, info.tcpi_sndbuf_limited);
+  to.put<uint64_t>(TCP_NLA_DATA_SEGS_OUT, info.tcpi_data_segs_out);
+  to.put<uint64_t>(TCP_NLA_TOTAL_RETRANS, info.tcpi_total_retrans);
+  to.put<uint64_t>(TCP_NLA_PACING_RATE, info.tcpi_pacing_rate);
+  to.put<uint64_t>(TCP_NLA_DELIVERY_RATE, info.tcpi_delivery_rate);
+  to.put<uint32_t>(TCP_NLA_SND_CWND, info.tcpi_snd_cwnd);
+  to.put<uint32_t>(TCP_NLA_REORDERING, info.tcpi_reordering);
+  to.put<uint32_t>(TCP_NLA_MIN_RTT, info.tcpi_min_rtt);
+  to.put<uint8_t>(TCP_NLA_RECUR_RETRANS, info.tcpi_retransmits);
+  to.put<uint8_t>(TCP_NLA_DELIVERY_RATE_APP_LMT, info.tcpi_delivery_rate_app_limited);
+  to.put<uint32_t>(TCP_NLA_SND_SSTHRESH, info.tcpi_snd_ssthresh);
+  to.put<uint32_t>(TCP_NLA_DELIVERED, info.tcpi_delivered);
+  to.put<uint32_t>(TCP_NLA_DELIVERED_CE, info.tcpi_delivered_ce);
+  to.put<uint32_t>(TCP_NLA_SNDQ_SIZE, endpoint.tcb().snd.buffer.size());
+  to.put<uint8_t>(TCP_NLA_CA_STATE, info.tcpi_ca_state);
+  to.put<uint64_t>(TCP_NLA_BYTES_SENT, info.tcpi_bytes_sent);
+  to.put<uint64_t>(TCP_NLA_BYTES_RETRANS, info.tcpi_bytes_retrans);
+  to.put<uint32_t>(TCP_NLA_DSACK_DUPS, info.tcpi_dsack_dups);
+  to.put<uint32_t>(TCP_NLA_REORD_SEEN, info.tcpi_reord_seen);
+  to.put<uint32_t>(TCP_NLA_SRTT, info.tcpi_rtt);
+  to.put<uint16_t>(TCP_NLA_TIMEOUT_REHASH, 0);
+  to.put<uint32_t>(TCP_NLA_BYTES_NOTSENT, info.tcpi_notsent_bytes);
+  return to.size();
 }
 
 }  // namespace ustack::tcp

@@ -55,6 +55,7 @@ class FakeSocket final : public Socket {
     return {};
   }
   void release() override { released = true; }
+  bool failed() const override { return error != 0; }
   bool lingering_done() const override { return true; }
   Result<Extents> reserve_send(size_t want) override {
     if (error != 0) return Error{error};

@@ -28,8 +28,8 @@ TEST(TcpPlainOptions, BoundsAndRefusals) {
   EXPECT_EQ(options.min_ttl, 255);
   EXPECT_EQ(options.set(IPPROTO_TCP, TCP_INQ, 2, 4).code(), EINVAL);
   EXPECT_EQ(options.set(SOL_SOCKET, SO_PASSCRED, 0, 4).code(), EOPNOTSUPP);
-  EXPECT_TRUE(options.set(SOL_SOCKET, SO_TIMESTAMP, 0, 4).ok());
-  EXPECT_EQ(options.set(SOL_SOCKET, SO_TIMESTAMP, 1, 4).code(), ENOPROTOOPT) << "never taken in vain";
+  EXPECT_TRUE(options.set(SOL_SOCKET, SO_LOCK_FILTER, 0, 4).ok());
+  EXPECT_EQ(options.set(SOL_SOCKET, SO_LOCK_FILTER, 1, 4).code(), ENOPROTOOPT) << "never taken in vain";
   EXPECT_EQ(options.set(SOL_SOCKET, 9999, 1, 4).code(), ENOPROTOOPT);
   EXPECT_EQ(options.get(SOL_SOCKET, 9999).code(), ENOPROTOOPT);
 }

@@ -1,0 +1,100 @@
+#include "shim/ancillary.h"
+
+#include <linux/net_tstamp.h>
+#include <netinet/in.h>
+
+#include <algorithm>
+#include <ctime>
+
+#include "io/clock.h"
+#include "shim/user_copy.h"
+
+namespace ustack::shim {
+
+namespace {
+
+/// When that was by the machine's clock (CLOCK_REALTIME).
+timespec real_time(Instant at) {
+  timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  const Duration then = std::chrono::seconds(now.tv_sec) + Duration(now.tv_nsec) - (io::now() - at);
+  return {.tv_sec = static_cast<time_t>(then / 1s), .tv_nsec = static_cast<long>((then % 1s).count())};
+}
+
+sockaddr_in ipv4_address(const IpAddress& address, uint16_t port) {
+  sockaddr_in out{};
+  out.sin_family = AF_INET;
+  out.sin_port = htons(port);
+  std::memcpy(&out.sin_addr, address.data(), sizeof out.sin_addr);
+  return out;
+}
+
+}  // namespace
+
+void Ancillary::put(int level, int type, const void* data, size_t bytes) {
+  if (room_ - size_ < sizeof(cmsghdr)) {
+    cut_ = true;
+    return;
+  }
+  cmsghdr head{};
+  head.cmsg_len = CMSG_LEN(bytes);
+  if (head.cmsg_len > room_ - size_) {
+    cut_ = true;
+    head.cmsg_len = room_ - size_;
+  }
+  head.cmsg_level = level;
+  head.cmsg_type = type;
+  std::memcpy(bytes_.data() + size_, &head, sizeof head);
+  std::memcpy(bytes_.data() + size_ + CMSG_LEN(0), data, head.cmsg_len - CMSG_LEN(0));
+  size_ += std::min(CMSG_SPACE(bytes), room_ - size_);
+}
+
+/// SO_TIMESTAMP or SO_TIMESTAMPNS.
+void Ancillary::put_time(const TimeStamping& how, Instant at) {
+  const timespec time = real_time(at);
+  if (how.nanoseconds) {
+    put(SOL_SOCKET, how.new_format ? SO_TIMESTAMPNS_NEW : SO_TIMESTAMPNS_OLD, &time, sizeof time);
+  } else {
+    const timeval coarse{.tv_sec = time.tv_sec, .tv_usec = time.tv_nsec / 1000};
+    put(SOL_SOCKET, how.new_format ? SO_TIMESTAMP_NEW : SO_TIMESTAMP_OLD, &coarse, sizeof coarse);
+  }
+}
+
+/// struct scm_timestamping: by the software's clock, one that is gone, and a card's.
+void Ancillary::put_times(const TimeStamping& how, Instant at) {
+  const timespec times[3] = {real_time(at), {}, {}};
+  put(SOL_SOCKET, how.new_format ? SO_TIMESTAMPING_NEW : SO_TIMESTAMPING_OLD, times, sizeof times);
+}
+
+void Ancillary::put_arrival(const TimeStamping& how, Instant arrived) {
+  if (how.on_receive) put_time(how, arrived);
+  constexpr uint32_t kFilter = 1 << 17;  // SOF_TIMESTAMPING_OPT_RX_FILTER
+  if ((how.flags & SOF_TIMESTAMPING_SOFTWARE) != 0 &&
+      ((how.flags & SOF_TIMESTAMPING_RX_SOFTWARE) != 0 || (how.flags & kFilter) == 0))
+    put_times(how, arrived);
+}
+
+void Ancillary::put_report(const TimeStamping& how, const Report& report) {
+  const bool timed = report.what.ee_origin == SO_EE_ORIGIN_TIMESTAMPING;
+  if (how.on_receive) put_time(how, timed ? report.at : io::now());
+  if (timed && (how.flags & SOF_TIMESTAMPING_SOFTWARE) != 0) put_times(how, report.at);
+  if (report.statistics) {
+    Bytes statistics = report.payload.bytes();
+    put(SOL_SOCKET, SCM_TIMESTAMPING_OPT_STATS, statistics.data(), statistics.size());
+  }
+  struct {
+    sock_extended_err error;
+    sockaddr_in offender;
+  } told{report.what, {}};
+  if (report.what.ee_origin == SO_EE_ORIGIN_ICMP) told.offender = ipv4_address(report.offender, 0);
+  put(IPPROTO_IP, IP_RECVERR, &told, sizeof told);
+}
+
+Status Ancillary::copy_to(void* control) const { return copy_to_user(control, bytes_.data(), size_); }
+
+ReportedName name_of(const Report& report) {
+  if (report.what.ee_origin != SO_EE_ORIGIN_ICMP) return {};
+  return {ipv4_address(report.about.address, report.about.port), sizeof(sockaddr_in)};
+}
+
+}  // namespace ustack::shim

@@ -1,0 +1,53 @@
+// What recvmsg(2) tells beside the bytes of a stream: TCP_INQ, times, reports of the error queue (cmsg(3)).
+#pragma once
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <cstddef>
+#include <cstring>
+
+#include "shim/socket_file.h"
+#include "stack/base/result.h"
+
+namespace ustack::shim {
+
+/// Control messages, made here and copied to the program as a whole. No lock.
+class Ancillary {
+ public:
+  /// `room`: the program's msg_controllen, in bytes.
+  explicit Ancillary(size_t room) : room_(room < bytes_.size() ? room : bytes_.size()) {}
+
+  /// Appends a message, cut off where there is no more room (put_cmsg).
+  void put(int level, int type, const void* data, size_t bytes);
+  /// SO_TIMESTAMP* of a byte that came at `arrived` (tcp_recv_timestamp).
+  void put_arrival(const TimeStamping& how, Instant arrived);
+  /// All that a report says (ip_recv_error). Reads the report's payload, so it stays with who calls.
+  void put_report(const TimeStamping& how, const Report& report);
+
+  size_t size() const { return size_; }
+  /// MSG_CTRUNC or 0.
+  int flags() const { return cut_ ? MSG_CTRUNC : 0; }
+  /// EFAULT.
+  Status copy_to(void* control) const;
+
+ private:
+  void put_time(const TimeStamping& how, Instant at);
+  void put_times(const TimeStamping& how, Instant at);
+
+  /// More than all of the above together.
+  std::array<std::byte, 1024> bytes_{};
+  size_t room_;
+  size_t size_ = 0;
+  bool cut_ = false;
+};
+
+/// The address that a report is about, as recvmsg(2) puts it into msg_name; length 0: it has none.
+struct ReportedName {
+  sockaddr_in address{};
+  socklen_t length = 0;
+};
+ReportedName name_of(const Report& report);
+
+}  // namespace ustack::shim

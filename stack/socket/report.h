@@ -1,0 +1,45 @@
+// What a socket has to tell beside its stream: when bytes came and went, that a buffer is free again, what a
+// router said. The first comes with what is read, all else through the error queue (recvmsg(2),
+// MSG_ERRQUEUE).
+#pragma once
+
+#include <linux/errqueue.h>
+#include <linux/net_tstamp.h>
+
+#include <cstdint>
+
+#include "stack/base/time.h"
+#include "stack/mem/block.h"
+#include "stack/net/address.h"
+
+namespace ustack {
+
+/// SO_TIMESTAMP, SO_TIMESTAMPNS and SO_TIMESTAMPING (socket(7); Linux,
+/// Documentation/networking/timestamping.rst).
+struct TimeStamping {
+  /// SOF_TIMESTAMPING_*.
+  uint32_t flags = 0;
+  /// SO_TIMESTAMP or SO_TIMESTAMPNS; the latter.
+  bool on_receive = false;
+  bool nanoseconds = false;
+  /// By SO_*_NEW.
+  bool new_format = false;
+
+  bool wants_arrivals() const { return on_receive || (flags & SOF_TIMESTAMPING_RX_SOFTWARE) != 0; }
+};
+
+/// An entry of the error queue (ip(7), IP_RECVERR).
+struct Report {
+  sock_extended_err what{};
+  /// ee_origin is SO_EE_ORIGIN_ICMP: who has sent that, and to whom the packet went that it is about.
+  IpAddress offender{};
+  SocketAddress about{};
+  /// SO_EE_ORIGIN_TIMESTAMPING: when.
+  Instant at{};
+  /// What recvmsg(2) yields as data: of an ICMP error the quoted packet's transport header and what follows.
+  Slice payload{};
+  /// The payload is the statistics of SOF_TIMESTAMPING_OPT_STATS.
+  bool statistics = false;
+};
+
+}  // namespace ustack

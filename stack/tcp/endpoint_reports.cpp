@@ -1,0 +1,155 @@
+// What the endpoint tells beside the stream (Linux's net/core/sock.c and skbuff.c, timestamping.rst,
+// msg_zerocopy.rst).
+#include <linux/net_tstamp.h>
+
+#include <cstring>
+
+#include "stack/tcp/endpoint.h"
+#include "stack/tcp/tcp_info.h"
+
+namespace ustack::tcp {
+
+Reports* Endpoint::make_reports() {
+  if (reports_ == nullptr) reports_ = protocol_.context().arena.create<Reports>(protocol_.context().arena);
+  return reports_;
+}
+
+/// sock_queue_err_skb: as much as the receive buffer has room for.
+void Endpoint::report(Report&& report) {
+  Reports* reports = make_reports();
+  if (reports == nullptr || released_ || reports->true_size() + tcb_.rcv.buffer.true_size() >= tcb_.rcv.limit)
+    return;
+  if (reports->push(std::move(report))) wake(ready::kErr);
+}
+
+void Endpoint::report_icmp(int error, const IcmpError& icmp) {
+  Report told;
+  told.what = {.ee_errno = static_cast<uint32_t>(error),
+               .ee_origin = SO_EE_ORIGIN_ICMP,
+               .ee_type = icmp.type,
+               .ee_code = icmp.code,
+               .ee_pad = 0,
+               .ee_info = 0,
+               .ee_data = 0};
+  told.offender = icmp.reporter;
+  told.about = {icmp.remote, id_.remote.port};
+  auto bytes = static_cast<uint32_t>(std::min<size_t>(icmp.quoted.size(), BlockPool::kLargest));
+  told.payload = {protocol_.context().blocks.allocate(bytes), 0, bytes};
+  if (!told.payload.block) return;
+  std::memcpy(told.payload.data(), icmp.quoted.data(), bytes);
+  report(std::move(told));
+}
+
+/// Before the segment is judged: its text may then be somewhere else.
+void Endpoint::note_arrival(const Segment& segment) {
+  const SeqNum end = segment.seq + segment.payload_size();
+  if (segment.payload_size() == 0 || end <= tcb_.rcv.rcv_nxt) return;
+  if (Reports* reports = make_reports()) reports->note_arrival(end, protocol_.now());
+}
+
+std::optional<Instant> Endpoint::arrived_at(size_t offset) const {
+  return reports_ != nullptr ? reports_->arrival_of(next_to_read() + static_cast<uint32_t>(offset))
+                             : std::nullopt;
+}
+
+/// __skb_complete_tx_timestamp.
+void Endpoint::report_time(uint32_t kind, SeqNum last) {
+  Report told;
+  told.what.ee_errno = ENOMSG;
+  told.what.ee_origin = SO_EE_ORIGIN_TIMESTAMPING;
+  told.what.ee_info = kind;
+  if ((options_.times.flags & SOF_TIMESTAMPING_OPT_ID) != 0) told.what.ee_data = last - reports_->first_key;
+  told.at = protocol_.now();
+  if ((options_.times.flags & SOF_TIMESTAMPING_OPT_STATS) != 0) {
+    told.payload.block = protocol_.context().blocks.allocate(kStatisticsBytes);
+    if (!told.payload.block) return;
+    told.payload.length = static_cast<uint32_t>(
+        fill_statistics(*this, MutableBytes(told.payload.data(), kStatisticsBytes), protocol_.now()));
+    told.statistics = true;
+  }
+  report(std::move(told));
+}
+
+/// Tells what has come true of the messages that are waited for.
+void Endpoint::report_times() {
+  for (Reports::Message& message : reports_->messages()) {
+    auto fulfil = [&](uint32_t wanted, uint32_t kind) {
+      if ((message.awaited & wanted) == 0) return;
+      message.awaited &= ~wanted;
+      report_time(kind, message.last);
+    };
+    if (message.last < tcb_.snd.snd_nxt) {
+      // Handed to the link at once: there is no queueing discipline in between.
+      fulfil(SOF_TIMESTAMPING_TX_SCHED, SCM_TSTAMP_SCHED);
+      fulfil(SOF_TIMESTAMPING_TX_SOFTWARE, SCM_TSTAMP_SND);
+    }
+    if (message.last < tcb_.snd.snd_una) fulfil(SOF_TIMESTAMPING_TX_ACK, SCM_TSTAMP_ACK);
+  }
+  reports_->tidy();
+}
+
+void Endpoint::sent_message(std::optional<uint32_t> stamps, bool zero_copy) {
+  Change change(*this);
+  Reports* reports = make_reports();
+  if (reports == nullptr) return;
+  constexpr uint32_t kTold =
+      SOF_TIMESTAMPING_TX_SCHED | SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_TX_ACK;
+  const uint32_t awaited = stamps.value_or(options_.times.flags) & kTold;
+  if (awaited != 0 && is_synchronized(tcb_.state)) {
+    reports->await({tcb_.snd.data_end() - 1, awaited});
+    report_times();
+  }
+  if (zero_copy && options_.zero_copy) {
+    // Copied: the buffer is free again at once.
+    Report told;
+    told.what.ee_origin = SO_EE_ORIGIN_ZEROCOPY;
+    told.what.ee_code = SO_EE_CODE_ZEROCOPY_COPIED;
+    told.what.ee_info = told.what.ee_data = reports->next_zero_copy++;
+    report(std::move(told));
+  }
+}
+
+/// sock_dequeue_err_skb.
+std::optional<Report> Endpoint::take_report() {
+  Change change(*this);
+  if (reports_ == nullptr) return std::nullopt;
+  std::optional<Report> report = reports_->pop();
+  if (!report) return std::nullopt;
+  const Report* next = reports_->front();
+  const bool next_is_icmp = next != nullptr && next->what.ee_origin == SO_EE_ORIGIN_ICMP;
+  if (next_is_icmp) error_ = static_cast<int>(next->what.ee_errno);
+  if (report->what.ee_origin == SO_EE_ORIGIN_ICMP && !next_is_icmp) error_ = 0;
+  if (next != nullptr) wake(ready::kErr);
+  return report;
+}
+
+/// setsockopt(2), SO_TIMESTAMPING (sock_set_timestamping).
+Status Endpoint::set_time_stamping(uint32_t flags, bool new_format) {
+  constexpr uint32_t kKnown = (SOF_TIMESTAMPING_LAST << 1) - 1;
+  constexpr uint32_t kByTcp = 1 << 16;  // SOF_TIMESTAMPING_OPT_ID_TCP, which not every header has
+  constexpr uint32_t kRxFilter = 1 << 17;
+  if ((flags & ~(kKnown | kByTcp | kRxFilter)) != 0) return Error{EINVAL};
+  if ((flags & kByTcp) != 0 && (flags & SOF_TIMESTAMPING_OPT_ID) == 0) return Error{EINVAL};
+  // No clock of a card is there.
+  if ((flags & SOF_TIMESTAMPING_BIND_PHC) != 0) return Error{EOPNOTSUPP};
+  if ((flags & SOF_TIMESTAMPING_OPT_ID & ~options_.times.flags) != 0) {
+    if (tcb_.state == State::closed || tcb_.state == State::listen) return Error{EINVAL};
+    Reports* reports = make_reports();
+    if (reports == nullptr) return Error{ENOMEM};
+    reports->first_key = (flags & kByTcp) != 0 ? tcb_.snd.data_end() : tcb_.snd.snd_una;
+  }
+  if ((flags & SOF_TIMESTAMPING_OPT_STATS) != 0 && (flags & SOF_TIMESTAMPING_OPT_TSONLY) == 0)
+    return Error{EINVAL};
+  options_.times.flags = flags;
+  options_.times.new_format = new_format;
+  update_telling();
+  return {};
+}
+
+void Endpoint::update_telling() {
+  constexpr uint32_t kSent =
+      SOF_TIMESTAMPING_TX_SCHED | SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_TX_ACK;
+  tells_of_sends = (options_.times.flags & kSent) != 0 || options_.zero_copy;
+}
+
+}  // namespace ustack::tcp
