@@ -117,8 +117,10 @@ PollOutcome WaitSet::wait(int link_fd, bool link_full, const WaitRequest& reques
   Instant spin_until = spin > Duration(0) ? std::min(request.deadline, begin + spin) : begin;
   for (Instant asked = begin;; asked = outcome.at) {
     bool spinning = asked < spin_until;
+    // Spinning may have taken all of the time there was.
+    const bool sleep = sleeps && !spinning && asked < request.deadline;
     epoll_event events[4];
-    long ready = sys::call(SYS_epoll_pwait, set_.get(), sys::arg(events), 4, sleeps && !spinning ? -1 : 0,
+    long ready = sys::call(SYS_epoll_pwait, set_.get(), sys::arg(events), 4, sleep ? -1 : 0,
                            sys::arg(request.signal_mask), kSignalBytes);
     outcome.at = now();
     outcome.slept = outcome.at - asked >= kSleptAtLeast;
@@ -152,6 +154,8 @@ PollOutcome WaitSet::wait(int link_fd, bool link_full, const WaitRequest& reques
     if (!spinning || ready != 0) break;
   }
   outcome.result.timed_out = outcome.at >= request.deadline;
+  // It has gone off, or is about to: the next one is set anew, which takes that back.
+  if (outcome.at >= armed_) armed_ = kNever;
   return outcome;
 }
 
