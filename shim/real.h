@@ -5,6 +5,7 @@
 // cancellation point.
 #pragma once
 
+#include <ifaddrs.h>
 #include <poll.h>
 #include <pthread.h>
 #include <spawn.h>

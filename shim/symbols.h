@@ -140,6 +140,11 @@
   X(int, mkostemp64, (char* path, int flags), (path, flags), kNone)                                         \
   X(int, pidfd_open, (pid_t pid, unsigned flags), (pid, flags), kNone)
 
+// What the machine's interfaces are: shim/calls_interfaces.cpp.
+#define USTACK_INTERFACE_SYMBOLS(X)                    \
+  X(int, getifaddrs, (ifaddrs * *list), (list), kNone) \
+  X(void, freeifaddrs, (ifaddrs * list), (list), kNone)
+
 // The same for entries that make two.
 #define USTACK_FRESH_PAIR_SYMBOLS(X)                                                                \
   X(int, pipe, (int* fds), (fds), SYS_pipe)                                                         \
@@ -224,6 +229,7 @@
   USTACK_FRESH_SYMBOLS(X)      \
   USTACK_FRESH_PAIR_SYMBOLS(X) \
   USTACK_LIBC_IO_SYMBOLS(X)    \
+  USTACK_INTERFACE_SYMBOLS(X)  \
   USTACK_PROCESS_SYMBOLS(X)    \
   USTACK_SPAWN_SYMBOLS(X)      \
   USTACK_SIGNAL_SYMBOLS(X)
