@@ -196,6 +196,7 @@ void Sleep::drive() {
   waiter_.asleep = false;
   shared_.asleep_until = SharedHost::kAwake;
   Instant now = io::now();
+  shared_.last_look = now;
   engine->deliver(now);
   if (shared_.attachments > 1 && now >= shared_.last_reap + kRelativesCheck) {
     shared_.last_reap = now;
@@ -310,6 +311,12 @@ void look_at_link(HostLock&) {
   Sleep sleep(this_thread(), *waiter, request);
   // Who drives looks all the time: there is nothing to be found that it hasn't.
   if (sleep.take_role()) sleep.drive();
+}
+
+void look_at_link_now_and_then(HostLock& lock) {
+  constexpr Duration kOften = 50us;
+  const SharedHost& shared = *shared_host;
+  if (shared.driver == nullptr && shared.host->now() - shared.last_look >= kOften) look_at_link(lock);
 }
 
 void kernel_fd_closes() { kernel_epoch.fetch_add(1, std::memory_order_relaxed); }

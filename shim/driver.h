@@ -71,6 +71,10 @@ Waiter* this_waiter();
 /// giving EAGAIN, then look once more.
 void look_at_link(HostLock& lock);
 
+/// For calls that need nothing from the link and may follow each other for long (a program that only sends):
+/// the same if nobody has looked for a while, so that acknowledgements don't wait for the keeper.
+void look_at_link_now_and_then(HostLock& lock);
+
 /// A descriptor that was (or may have been) the kernel_fd of a wait is about to be closed: its number may
 /// come back for something else.
 void kernel_fd_closes();

@@ -49,6 +49,8 @@ constexpr Duration kGrace = 1ms;
 /// How seldom the keeper looks, at most, while a program takes and leaves the role all the time. Less than a
 /// peer waits for an acknowledgement.
 constexpr Duration kLongestTick = 16ms;
+/// The same while it looks at the link between its calls, as one that only sends does.
+constexpr Duration kLongestPause = 4ms;
 /// Who has driven that long without a break is trusted to say when it leaves.
 constexpr Duration kRestAfter = 100ms;
 /// Where a process can't be watched by a descriptor, it is looked for that often.
@@ -295,6 +297,7 @@ Duration Keeper::leave_to_others(Instant now) {
     if (changed) tick_ = std::min(2 * tick_, kLongestTick);
     return now - changed_at_ >= kRestAfter ? Duration::max() : tick_;
   }
+  if (shared_.attached_count > 0 && changed) return tick_ = std::min(2 * tick_, kLongestPause);
   if (shared_.attached_count > 0 && now - changed_at_ < kGrace) return kGrace;
   tick_ = kGrace;
   return Duration(0);
@@ -329,6 +332,7 @@ void Keeper::drive(Instant until) {
   awake();
   record_.watching_until = Instant::min();
   Instant now = io::now();
+  shared_.last_look = now;
   engine_->deliver(now);
   shared_.host->run(now);
   settle(shared_);

@@ -71,6 +71,8 @@ struct SharedHost {
   /// anyway. Others that move the next deadline before it wake the driver.
   static constexpr Instant kAwake = Instant::min();
   Instant asleep_until = kAwake;
+  /// When somebody last took in what had come over the link.
+  Instant last_look{};
 
   /// Threads that wait while another one drives, longest first; a driver that leaves wakes the first.
   IntrusiveList<Waiter> sleepers;

@@ -52,6 +52,7 @@ Result<size_t> SocketFile::send_from(HostLock& lock, size_t total, int flags, st
   };
   if (!ends_.empty()) [[unlikely]]
     flush_ends(lock, false);
+  look_at_link_now_and_then(lock);
   for (;;) {
     if (Status s = take_turn(blocker, sending_); !s.ok())
       return sent > 0 ? Result<size_t>(done()) : s.error();
