@@ -24,7 +24,7 @@ void write_counters(const io::Descriptor& file, const Counters& counters) {
   size_t length = 0;
   for (const CounterDescription& row : kCounterTable) {
     LogLine line;
-    line << row.group << row.name << ' ' << counters.*row.field << '\n';
+    line << std::string_view(row.group) << std::string_view(row.name) << ' ' << counters.*row.field << '\n';
     std::string_view view = line.text();
     if (length + view.size() > sizeof text) break;
     length += view.copy(text + length, view.size());

@@ -26,6 +26,9 @@ void* operator new(std::size_t bytes) {
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
+// Every abstract class's table has it; from here it is no symbol to be looked up.
+extern "C" [[noreturn, gnu::visibility("hidden")]] void __cxa_pure_virtual() { give_up("a pure virtual call"); }
+
 namespace std {
 
 void __throw_bad_alloc() { give_up("out of memory"); }

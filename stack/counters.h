@@ -4,7 +4,8 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <string_view>
+
+#include "stack/base/fixed_text.h"
 
 namespace ustack {
 
@@ -70,7 +71,8 @@ struct Counters {
 };
 
 struct CounterDescription {
-  std::string_view group, name;
+  FixedText<8> group;
+  FixedText<32> name;
   uint64_t Counters::*field;
 };
 

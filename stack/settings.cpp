@@ -4,6 +4,7 @@
 #include <limits>
 #include <span>
 
+#include "stack/base/fixed_text.h"
 #include "stack/tcp/congestion.h"
 
 namespace ustack {
@@ -11,7 +12,7 @@ namespace ustack {
 namespace {
 
 struct IntegerSetting {
-  std::string_view name;
+  FixedText<48> name;
   int32_t Settings::*field;
   int32_t lowest, highest;
 };

@@ -112,5 +112,5 @@ def start_cost(context: Context):
                      f"with an empty library, {quartile[ours]:.0f} us with ours; {more_faults:.0f} page faults and "
                      f"{more_look_ups} look-ups more than the empty one")
         # bash installs signal handlers, before which everything is looked up.
-        check(more_look_ups <= {"ls": 160, "bash": 320}[name], f"{name}: {more_look_ups} symbols looked up")
-        check(more_faults <= 16, f"{name}: {more_faults} page faults more than an empty library")
+        check(more_look_ups <= {"ls": 100, "bash": 260}[name], f"{name}: {more_look_ups} symbols looked up")
+        check(more_faults <= 6, f"{name}: {more_faults} page faults more than an empty library")
