@@ -27,7 +27,9 @@ void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 // Every abstract class's table has it; from here it is no symbol to be looked up.
-extern "C" [[noreturn, gnu::visibility("hidden")]] void __cxa_pure_virtual() { give_up("a pure virtual call"); }
+extern "C" [[noreturn, gnu::visibility("hidden")]] void __cxa_pure_virtual() {
+  give_up("a pure virtual call");
+}
 
 namespace std {
 
