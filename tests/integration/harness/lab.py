@@ -68,17 +68,21 @@ class Lab:
     def host(self, *argv, n: int = 1, env: dict[str, str] | None = None, before=(), **more) -> Process:
         """Starts a program as host n: under the library, or in --kernel mode on a kernel of its own.
 
-        `env` may hold USTACK_ variables, which override the laboratory's. `before`: a command that runs the program
+        `env` may hold USTACK_ variables, which override the laboratory's, and an LD_PRELOAD of further libraries: they
+        come behind ours, or where LIBRARY stands for it. `before`: a command that runs the program
         and is itself not under the library (setpriv, prlimit, strace).
         """
         assignments = dict(env or {})
         if not self.context.kernel_mode:
-            assignments["LD_PRELOAD"] = str(self.context.library)
+            others = assignments.get("LD_PRELOAD", "")
+            assignments["LD_PRELOAD"] = others.replace("LIBRARY", str(self.context.library)) \
+                if "LIBRARY" in others else f"{self.context.library} {others}".strip()
             more.setdefault("label", "host-" + pathlib.Path(str(argv[0])).name)
             for name, value in self.context.host_variables(more["label"]).items():
                 assignments.setdefault(name, value)
         else:
-            assignments = {name: value for name, value in assignments.items() if not name.startswith("USTACK_")}
+            assignments = {name: value.replace("LIBRARY", "").strip() for name, value in assignments.items()
+                           if not name.startswith("USTACK_")}
         return self._start(["--host", str(n)], assignments, argv, before=before, **more)
 
     def in_host_namespace(self, *argv, n: int = 1, **more) -> Process:
