@@ -197,6 +197,8 @@ std::optional<OpenError> bring_up(const Config& config, RandomSource& random, Br
   if (config.loopback_in_stack)
     up.network.addresses[up.network.address_count++] = {IpAddress::v4(127, 0, 0, 1), 8};
   up.network.link = info;
+  if (config.link.scheme != LinkSpec::Scheme::fd)
+    up.link.name().copy(up.network.device.data(), up.network.device.size() - 1);
   if (config.link.scheme == LinkSpec::Scheme::packet)
     if (auto problem = start_packet(up.network, &up.link)) return problem;
   up.summary = describe(up);

@@ -1,11 +1,15 @@
 // Hooks that set and ask: options, fcntl, ioctl.
 #include <fcntl.h>
 #include <linux/sockios.h>
+#include <net/if.h>
 #include <sys/ioctl.h>
 
 #include <algorithm>
 #include <array>
 #include <climits>
+#include <cstring>
+#include <span>
+#include <string_view>
 
 #include "io/descriptor.h"
 #include "io/syscalls.h"
@@ -13,6 +17,7 @@
 #include "shim/call.h"
 #include "shim/escaped_peer.h"
 #include "shim/hooks.h"
+#include "shim/kernel_socket.h"
 #include "shim/process.h"
 #include "shim/user_copy.h"
 
@@ -35,14 +40,78 @@ Status may_set_option(int level, int name, Bytes value) {
   return result == -EPERM || result == -EACCES ? Status(Error{static_cast<int>(-result)}) : Status();
 }
 
-Status set_option(HostLock& lock, SocketFile& file, int level, int name, const void* value,
+// --- the device that a socket is bound to: the host's goes by its name, the kernel knows the others and
+// their numbers
+
+ifreq interface_named(std::string_view name) {
+  ifreq request{};
+  name.copy(request.ifr_name, IFNAMSIZ - 1);
+  return request;
+}
+
+/// Interface requests (SIOCGIFADDR, ...) want some internet socket; the interfaces are the machine's.
+Result<int> ask_interfaces(unsigned long request, void* argument) {
+  io::Descriptor any(static_cast<int>(io::sys::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)));
+  long result = any ? io::sys::ioctl(any.get(), request, argument) : any.get();
+  return result < 0 ? Result<int>(Error{static_cast<int>(-result)}) : Result<int>(static_cast<int>(result));
+}
+
+/// SIOCGIFINDEX or SIOCGIFNAME. ENODEV.
+Status ask_interface(unsigned long request, ifreq& interface) {
+  return ask_interfaces(request, &interface).status();
+}
+
+/// SO_BINDTODEVICE. With a device of the machine's other than the host's own link the socket becomes the
+/// kernel's, if nothing has been done with it yet: kGoReal. ENODEV.
+Status bind_to_device(SocketFile& file, int fd, Bytes name) {
+  Status s = file.set_option(SOL_SOCKET, SO_BINDTODEVICE, name);
+  if (s.code() != ENODEV || !file.undecided() || file.connecting()) return s;
+  auto* text = reinterpret_cast<const char*>(name.data());
+  ifreq interface = interface_named({text, strnlen(text, std::min<size_t>(name.size(), IFNAMSIZ - 1))});
+  if (!ask_interface(SIOCGIFINDEX, interface).ok()) return s;
+  s = become_kernel_socket(file, fd);
+  return s.ok() ? Error{kGoReal} : s;
+}
+
+/// SO_BINDTOIFINDEX, the same by its number; 0: to none. EINVAL, ENODEV.
+Status bind_to_index(SocketFile& file, int fd, Bytes value) {
+  int index;
+  if (value.size() < sizeof index) return Error{EINVAL};
+  std::memcpy(&index, value.data(), sizeof index);
+  if (index < 0) return Error{EINVAL};
+  ifreq interface {};
+  interface.ifr_ifindex = index;
+  if (index != 0)
+    if (Status s = ask_interface(SIOCGIFNAME, interface); !s.ok()) return s;
+  return bind_to_device(file, fd, std::as_bytes(std::span(interface.ifr_name)));
+}
+
+/// getsockopt(2) of the latter.
+Result<size_t> bound_index(SocketFile& file, MutableBytes out) {
+  std::array<std::byte, IFNAMSIZ> name{};
+  Result<size_t> bytes = file.socket().get_option(SOL_SOCKET, SO_BINDTODEVICE, name);
+  if (!bytes.ok()) return bytes;
+  ifreq interface =
+      interface_named({reinterpret_cast<const char*>(name.data()), *bytes > 0 ? *bytes - 1 : 0});
+  interface.ifr_ifindex = 0;
+  if (*bytes > 0)
+    if (Status s = ask_interface(SIOCGIFINDEX, interface); !s.ok()) return s.error();
+  const size_t n = std::min(out.size(), sizeof interface.ifr_ifindex);
+  std::memcpy(out.data(), &interface.ifr_ifindex, n);
+  return n;
+}
+
+Status set_option(HostLock& lock, SocketFile& file, int fd, int level, int name, const void* value,
                   socklen_t length) {
   if (length > INT_MAX) return Error{EINVAL};
   OptionValue copy;
-  const size_t bytes = std::min<size_t>(length, copy.size());
-  Status s = unlocked(lock, [&] { return copy_from_user(copy.data(), value, bytes); });
-  if (s.ok()) s = may_set_option(level, name, Bytes(copy).first(bytes));
-  return s.ok() ? file.set_option(level, name, Bytes(copy).first(bytes)) : s;
+  Bytes bytes = Bytes(copy).first(std::min<size_t>(length, copy.size()));
+  Status s = unlocked(lock, [&] { return copy_from_user(copy.data(), value, bytes.size()); });
+  if (s.ok()) s = may_set_option(level, name, bytes);
+  if (!s.ok()) return s;
+  if (level == SOL_SOCKET && name == SO_BINDTODEVICE) return bind_to_device(file, fd, bytes);
+  if (level == SOL_SOCKET && name == SO_BINDTOIFINDEX) return bind_to_index(file, fd, bytes);
+  return file.set_option(level, name, bytes);
 }
 
 Status get_option(HostLock& lock, SocketFile& file, int level, int name, void* value, socklen_t* length) {
@@ -53,8 +122,10 @@ Status get_option(HostLock& lock, SocketFile& file, int level, int name, void* v
   if (!room.ok()) return room.error();
   if (*room > INT_MAX) return Error{EINVAL};
   OptionValue copy;
-  Result<size_t> n =
-      file.socket().get_option(level, name, MutableBytes(copy).first(std::min<size_t>(*room, copy.size())));
+  const MutableBytes out = MutableBytes(copy).first(std::min<size_t>(*room, copy.size()));
+  Result<size_t> n = level == SOL_SOCKET && name == SO_BINDTOIFINDEX
+                         ? bound_index(file, out)
+                         : file.socket().get_option(level, name, out);
   if (!n.ok()) return n.error();
   return unlocked(lock, [&]() -> Status {
     if (Status s = copy_to_user(value, copy.data(), *n); !s.ok()) return s;
@@ -161,13 +232,6 @@ int control_descriptor(int fd, int command, unsigned long argument, Real&& go_re
   return go_real();
 }
 
-/// Interface requests (SIOCGIFADDR, ...) want some internet socket; the interfaces are the machine's.
-Result<int> ask_interfaces(unsigned long request, void* argument) {
-  io::Descriptor any(static_cast<int>(io::sys::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)));
-  long result = any ? io::sys::ioctl(any.get(), request, argument) : any.get();
-  return result < 0 ? Result<int>(Error{static_cast<int>(-result)}) : Result<int>(static_cast<int>(result));
-}
-
 constexpr unsigned long kSocketRequests = 0x8900, kSocketRequestMask = 0xff00;
 
 Result<int> control_socket(HostLock& lock, SocketFile& file, int fd, unsigned long request, void* argument) {
@@ -224,7 +288,9 @@ int setsockopt(int fd, int level, int option, const void* value, socklen_t lengt
   if (!concerns_us(fd)) return go_real();
   return on_socket(
       fd,
-      [&](HostLock& lock, SocketFile& file) { return set_option(lock, file, level, option, value, length); },
+      [&](HostLock& lock, SocketFile& file) {
+        return set_option(lock, file, fd, level, option, value, length);
+      },
       go_real);
 }
 

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <array>
 #include <csignal>
 #include <cstring>
 #include <utility>
@@ -92,6 +93,9 @@ Status SocketFile::listen(int backlog) {
 void SocketFile::open_twin(int backlog) {
   Result<SocketAddress> local = socket_->local_address();
   if (!local.ok() || !local->address.is_unspecified()) return;
+  // Bound to the host's device it is out of the loopback's reach.
+  std::array<std::byte, 16> device;
+  if (Result<size_t> n = socket_->get_option(SOL_SOCKET, SO_BINDTODEVICE, device); n.ok() && *n > 0) return;
   twin_ = open_loopback_twin(*local, backlog);
   if (twin_ < 0) return;
   for (EpollMember& member : registrations) member.set.attach_half(member, twin_);

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "stack/net/address.h"
 #include "stack/net/arp.h"
@@ -26,6 +27,8 @@ struct NetworkConfig {
   /// One more than a user may choose: the loopback's.
   static constexpr size_t kMaxAddresses = 17, kMaxGateways = 4;
   LinkInfo link;
+  /// What SO_BINDTODEVICE knows the link by (IFNAMSIZ with the zero); empty: nothing.
+  std::array<char, 16> device{};
   std::array<Prefix, kMaxAddresses> addresses{};
   uint8_t address_count = 0;
   std::array<IpAddress, kMaxGateways> gateways{};
@@ -50,6 +53,9 @@ class Network final : private NeighbourPort {
 
   const HostContext& context() { return context_; }
   const LinkInfo& link() const { return config_.link; }
+  std::string_view device() const { return config_.device.data(); }
+  /// 127.0.0.0/8 is inside the host (USTACK_LOOPBACK=stack).
+  bool has_loopback() const { return loopback() != nullptr; }
   std::span<const Prefix> addresses() const { return {config_.addresses.data(), config_.address_count}; }
   /// One of addresses(), or in the same 127.0.0.0/8 as one of them (but for its broadcast address).
   bool is_own_address(const IpAddress& address) const;

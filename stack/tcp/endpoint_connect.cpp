@@ -87,6 +87,7 @@ Status Endpoint::open_active(const SocketAddress& remote, bool with_data) {
   if (!route.ok()) return route.code() == EACCES ? Error{ENETUNREACH} : route.error();
   if (options_.dont_route && !route->is_local() && !(route->next_hop() == route->remote()))
     return Error{ENETUNREACH};
+  if (!options_.reaches(route->is_local())) return Error{ENETUNREACH};
   reset_tcb();
   route_ = *route;
   ConnectionId id{{route_.local(), local_.port}, {route_.remote(), remote.port}};

@@ -421,10 +421,40 @@ struct OptionTable {
   static Status refuse_structure(Endpoint&, ustack::Bytes value) {
     return Error{value.size() < Bytes ? EINVAL : Code};
   }
-  static Status set_device(Endpoint&, Bytes name) {
-    // An empty name takes a binding off; a device of that name the host doesn't have.
-    auto* text = reinterpret_cast<const char*>(name.data());
-    return name.empty() || text[0] == '\0' ? Status() : Status(Error{ENODEV});
+  static std::string_view name_of_device(Endpoint& ep) {
+    switch (ep.options_.device) {
+      case BoundDevice::any:
+        return {};
+      case BoundDevice::link:
+        return ep.protocol_.network().device();
+      case BoundDevice::loopback:
+        return "lo";
+    }
+    return {};
+  }
+  /// SO_BINDTODEVICE (sock_setbindtodevice). ENODEV: the host has no such device.
+  static Status set_device(Endpoint& ep, Bytes value) {
+    constexpr size_t kLongest = 15;  // IFNAMSIZ without the zero
+    auto* text = reinterpret_cast<const char*>(value.data());
+    std::string_view name(text, value.empty() ? 0 : strnlen(text, std::min(value.size(), kLongest)));
+    Network& network = ep.protocol_.network();
+    if (name.empty())
+      ep.options_.device = BoundDevice::any;
+    else if (name == network.device())
+      ep.options_.device = BoundDevice::link;
+    else if (name == "lo" && network.has_loopback())
+      ep.options_.device = BoundDevice::loopback;
+    else
+      return Error{ENODEV};
+    return {};
+  }
+  static Result<size_t> get_device(Endpoint& ep, MutableBytes out) {
+    std::array<char, 16> name{};
+    std::string_view text = name_of_device(ep);
+    if (text.empty()) return size_t{0};
+    if (out.size() < name.size()) return Error{EINVAL};
+    text.copy(name.data(), name.size() - 1);
+    return write_out(name.data(), text.size() + 1, out);
   }
   static Status set_ip_options(Endpoint&, Bytes value) {
     // None is ever sent.
@@ -607,7 +637,7 @@ const OptionTable::Row OptionTable::kRows[] = {
      .get_int = [](Endpoint& ep) -> Result<int> {
        return (ep.options_.send_limit_locked ? 1 : 0) | (ep.tcb_.rcv.limit_locked ? 2 : 0);
      }},
-    {.level = SOL_SOCKET, .name = SO_BINDTODEVICE, .set = &set_device, .get = &nothing},
+    {.level = SOL_SOCKET, .name = SO_BINDTODEVICE, .set = &set_device, .get = &get_device},
     // Filters: there is nothing that would run one.
     {.level = SOL_SOCKET,
      .name = SO_ATTACH_FILTER,

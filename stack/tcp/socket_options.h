@@ -18,6 +18,9 @@ inline constexpr uint16_t kLeastSendBuffer = 4608;
 /// IP_MTU_DISCOVER's values (ip(7)).
 enum class PmtuDiscovery : uint8_t { dont = 0, want = 1, always = 2, probe = 3, interface = 4, omit = 5 };
 
+/// SO_BINDTODEVICE: segments come and go this way only.
+enum class BoundDevice : uint8_t { any, link, loopback };
+
 /// Inherited by accepted connections. Defaults as a fresh socket of Linux has them. Copied as a whole.
 struct SocketOptions {
   // SOL_SOCKET
@@ -36,6 +39,7 @@ struct SocketOptions {
   /// Zero: none.
   Duration receive_timeout{0};
   Duration send_timeout{0};
+  BoundDevice device = BoundDevice::any;
   TimeStamping times{};
   /// SO_ZEROCOPY.
   bool zero_copy = false;
@@ -77,6 +81,11 @@ struct SocketOptions {
 
   /// All that are a number and no more.
   PlainOptions plain{};
+
+  /// What is exchanged within the host (`local`), or over the link, is for this socket.
+  bool reaches(bool local) const {
+    return device == BoundDevice::any || (device == BoundDevice::loopback) == local;
+  }
 };
 
 }  // namespace ustack::tcp
