@@ -4,6 +4,7 @@
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -236,6 +237,96 @@ TEST(Process, ForksWhileThreadsAreInside) {
   EXPECT_EQ(wrong, 0) << "children that could not send";
   EXPECT_EQ(failures, 0) << "of " << turns << " echoes of the threads";
   EXPECT_GT(turns, 0);
+}
+
+/// connected() without a check: its caller may outlive what checks report to.
+int connected_or_not(const char* script) {
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  Address to = peer();
+  if (fd < 0 || connect(fd, to.get(), Address::size) != 0) return -1;
+  (void)!write(fd, script, strlen(script));
+  return fd;
+}
+
+/// Threads that are in every kind of call and go on until the process ends.
+void start_threads_that_never_end() {
+  static char bytes[100000];
+  for (int i = 0; i < 3; ++i)
+    std::thread([] {
+      char back[3000];
+      for (int fd = connected_or_not("echo\n");;)
+        if (write(fd, bytes, sizeof back) > 0) (void)!read(fd, back, sizeof back);
+    }).detach();
+  std::thread([] {
+    for (;;) close(connected_or_not("fin\n"));
+  }).detach();
+  std::thread([] {
+    char byte;
+    for (int fd = connected_or_not("drain\n");;) (void)!recv(fd, &byte, 1, 0);
+  }).detach();
+  std::thread([] {
+    int set = epoll_create1(0), fd = connected_or_not("drain\n");
+    epoll_event event{};
+    event.events = EPOLLIN;
+    epoll_ctl(set, EPOLL_CTL_ADD, fd, &event);
+    for (;;) epoll_wait(set, &event, 1, -1);
+  }).detach();
+  std::thread([] {
+    for (int fd = connected_or_not("drain\n");;) (void)!send(fd, bytes, sizeof bytes, MSG_NOSIGNAL);
+  }).detach();
+}
+
+/// Every way out of a program whose other threads are inside the library: none hangs, and the status is
+/// right.
+TEST(Process, EndsWhileThreadsAreInside) {
+  struct {
+    const char* name;
+    void (*end)();
+    int status;
+  } const ways[] = {
+      {"exit", [] { exit(7); }, 7},
+      {"_exit", [] { _exit(7); }, 7},
+      {"quick_exit", [] { quick_exit(7); }, 7},
+      {"exec", [] { execl("/bin/sh", "sh", "-c", "exit 7", nullptr); }, 7},
+      {"exec in a thread",
+       [] { std::thread([] { execl("/bin/sh", "sh", "-c", "exit 7", nullptr); }).join(); }, 7},
+      {"exit in a thread", [] { std::thread([] { exit(7); }).join(); }, 7},
+      {"abort",
+       [] {
+         signal(SIGABRT, SIG_DFL);
+         abort();
+       },
+       -SIGABRT},
+      {"SIGTERM", [] { raise(SIGTERM); }, -SIGTERM},
+      {"kill -9", [] { raise(SIGKILL); }, -SIGKILL},
+  };
+  constexpr int kRounds = 6;
+  for (int round = 0; round < kRounds; ++round) {
+    for (const auto& way : ways) {
+      const pid_t child = fork();
+      ASSERT_GE(child, 0);
+      if (child == 0) {
+        const rlimit none{0, 0};
+        setrlimit(RLIMIT_CORE, &none);
+        start_threads_that_never_end();
+        usleep(static_cast<useconds_t>(round * 3000));
+        way.end();
+        _exit(99);
+      }
+      int status = 0;
+      pid_t ended = 0;
+      for (int i = 0; i < 2000 && ended == 0; ++i) {
+        usleep(10000);
+        ended = waitpid(child, &status, WNOHANG);
+      }
+      if (ended == 0) {
+        ::kill(child, SIGKILL);
+        waitpid(child, &status, 0);
+        FAIL() << way.name << " hangs";
+      }
+      EXPECT_EQ(WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status), way.status) << way.name;
+    }
+  }
 }
 
 TEST(Process, ManyChildrenOfManyThreads) {
