@@ -314,7 +314,7 @@ void look_at_link(HostLock&) {
 }
 
 void look_at_link_now_and_then(HostLock& lock) {
-  constexpr Duration kOften = 50us;
+  constexpr Duration kOften = 200us;
   const SharedHost& shared = *shared_host;
   if (shared.driver == nullptr && shared.host->now() - shared.last_look >= kOften) look_at_link(lock);
 }
