@@ -386,6 +386,8 @@ void Keeper::receive_messages() {
     header.msg_controllen = sizeof rights;
     long bytes =
         sys::call(SYS_recvmsg, control().in_keeper.get(), sys::arg(&header), MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    // The last process has ended: nobody is left to say anything.
+    if (bytes == 0) sys::call(SYS_epoll_ctl, set_.get(), EPOLL_CTL_DEL, control().in_keeper.get(), 0);
     if (bytes != sizeof message) return;
     int fds[Message::kMostDescriptors];
     int count = 0;

@@ -470,6 +470,32 @@ TEST(TcpPaws, OldTimestampsAreDropped) {
   EXPECT_EQ(TcpPeer::state(socket), State::closed);
 }
 
+// RFC 7323, 3.2: "If a TSopt is received in a segment of a connection that hasn't agreed on them, it is ignored."
+TEST(TcpPaws, WithoutAgreementTimestampsMeanNothing) {
+  TcpPeer peer;
+  TestSocket socket = peer.connected(mss_option(1460));
+  auto ts = [](uint32_t value) { return timestamps_option(value, 77); };
+  peer.send({.seq = 5001, .ack = peer.iss + 1, .flags = "PA", .payload = "a", .options = ts(1010)});
+  peer.send({.seq = 5002, .ack = peer.iss + 1, .flags = "PA", .payload = "b", .options = ts(1)});
+  EXPECT_EQ(socket.receive(), "ab");
+  for (const auto& sent : peer.take()) EXPECT_FALSE(sent.tcp->timestamps);
+  EXPECT_EQ(peer.counters().TcpExtPAWSEstab, 0u);
+}
+
+// RFC 7323, 5.5.
+TEST(TcpPaws, AfterTwentyFourDaysAnOldTimestampIsTaken) {
+  TcpPeer peer;
+  TestSocket socket = peer.connected(mss_option(1460) + timestamps_option(1000, 0));
+  auto ts = [](uint32_t value) { return timestamps_option(value, 0); };
+  peer.advance(23h * 24);
+  peer.send({.seq = 5001, .ack = peer.iss + 1, .flags = "PA", .payload = "a", .options = ts(999)});
+  EXPECT_EQ(peer.counters().TcpExtPAWSEstab, 1u);
+  peer.advance(2h * 24);
+  peer.send({.seq = 5001, .ack = peer.iss + 1, .flags = "PA", .payload = "b", .options = ts(999)});
+  EXPECT_EQ(socket.receive(), "b");
+  EXPECT_EQ(peer.counters().TcpExtPAWSEstab, 1u);
+}
+
 TEST(TcpPaws, TimestampOfDataBeyondAGapIsNotTaken) {
   TcpPeer peer;
   TestSocket socket = peer.connected(mss_option(1460) + timestamps_option(1000, 0));

@@ -1,5 +1,6 @@
 """The keeper: what goes on with the host when no process of the program does."""
 
+import os
 import signal
 import time
 
@@ -206,3 +207,39 @@ def told_to_end(context: Context):
     peer.wait_for_keepers(1)
     peer.signal_keeper(signal.SIGTERM)
     peer.wait_for_keepers(0)
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@case("keeper.rests", kernel=False)
+def rests(context: Context):
+    """It costs nothing while it holds a TIME-WAIT, nor beside a program that only sends."""
+    peer = Peer(context)
+    program = peer.program(f"""
+c = connect({REPORTER})
+end = time.monotonic() + 2
+sent = 0
+while time.monotonic() < end:
+    sent += c.send(bytes(65536))
+print('sent', flush=True)
+time.sleep(0.5)
+c.shutdown(socket.SHUT_WR)
+c.recv(1)
+""", label="sender")
+    (keeper,) = peer.wait_for_keepers(1)
+    time.sleep(0.5)
+    before = _cpu_seconds(keeper)
+    program.wait_for_output("sent", timeout=20)
+    beside = _cpu_seconds(keeper) - before
+    program.ok()
+    (keeper,) = peer.keepers()
+    time.sleep(0.5)
+    before = _cpu_seconds(keeper)
+    time.sleep(2)
+    holding = _cpu_seconds(keeper) - before
+    context.note(f"processor time: {beside:.2f} s beside a sender, {holding:.2f} s with a TIME-WAIT alone")
+    check(beside < 0.5, f"{beside} s of processor time while the program sent for 2 s")
+    check(holding < 0.1, f"{holding} s of processor time in 2 s, for nothing")
