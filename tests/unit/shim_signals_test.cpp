@@ -16,6 +16,7 @@
 #include "shim/driver.h"
 #include "shim/real.h"
 #include "shim/scope.h"
+#include "stack/base/sanitizers.h"
 
 namespace ustack::shim {
 namespace {
@@ -55,9 +56,10 @@ void send(int number, int value = 0) {
 class ShimSignals : public testing::Test {
  protected:
   void SetUp() override {
+    mask_ = current_mask();
+    if (kThreadSanitizer) GTEST_SKIP() << "the sanitizer puts handlers off itself";
     signals::take_over();
     count = 0;
-    mask_ = current_mask();
   }
   void TearDown() override {
     for (int number : {SIGUSR1, SIGUSR2, SIGALRM, SIGRTMIN, SIGRTMIN + 1}) signal(number, SIG_DFL);
