@@ -191,6 +191,8 @@ TEST_P(ShimDriver, WishesForOneQueueAddUp) {
       [] {
         auto* place = in_arena<Place>();
         auto* other = in_arena<Place>();
+        std::vector<Place*> places;
+        for (int i = 0; i < 300; ++i) places.push_back(in_arena<Place>());
         HostLock lock;
         Wait wait;
         for (int pass = 0; pass < 3; ++pass) {
@@ -206,8 +208,6 @@ TEST_P(ShimDriver, WishesForOneQueueAddUp) {
           }
         }
         // Many, as in a poll() of everything; all are told apart.
-        std::vector<Place*> places;
-        for (int i = 0; i < 300; ++i) places.push_back(in_arena<Place>());
         for (Place* each : places) {
           for (Place* one : places) EXPECT_TRUE(wait.on(one->queue, ready::kIn).ok());
           each->queue.notify(ready::kIn);
