@@ -110,7 +110,8 @@ std::string NetworkHarness::take_counters(bool all) {
         std::find(std::begin(kOfEveryFrame), std::end(kOfEveryFrame), row.field) != std::end(kOfEveryFrame);
     if (value == 0 || (usual && !all)) continue;
     if (!text.empty()) text += ' ';
-    text += std::string(std::string_view(row.group)) + '.' + std::string(std::string_view(row.name)) + '=' + std::to_string(value);
+    text += std::string(std::string_view(row.group)) + '.' + std::string(std::string_view(row.name)) + '=' +
+            std::to_string(value);
   }
   counters = {};
   return text;
