@@ -453,7 +453,8 @@ struct OptionTable {
     std::string_view text = name_of_device(ep);
     if (text.empty()) return size_t{0};
     if (out.size() < name.size()) return Error{EINVAL};
-    text.copy(name.data(), name.size() - 1);
+    // Not string_view::copy, which may throw.
+    std::memcpy(name.data(), text.data(), std::min(text.size(), name.size() - 1));
     return write_out(name.data(), text.size() + 1, out);
   }
   static Status set_ip_options(Endpoint&, Bytes value) {
