@@ -4,9 +4,10 @@
 #include <netinet/in.h>
 
 #include <algorithm>
-#include <ctime>
+#include <cstring>
 
 #include "io/clock.h"
+#include "shim/address.h"
 #include "shim/user_copy.h"
 
 namespace ustack::shim {
@@ -19,14 +20,6 @@ timespec real_time(Instant at) {
   clock_gettime(CLOCK_REALTIME, &now);
   const Duration then = std::chrono::seconds(now.tv_sec) + Duration(now.tv_nsec) - (io::now() - at);
   return {.tv_sec = static_cast<time_t>(then / 1s), .tv_nsec = static_cast<long>((then % 1s).count())};
-}
-
-sockaddr_in ipv4_address(const IpAddress& address, uint16_t port) {
-  sockaddr_in out{};
-  out.sin_family = AF_INET;
-  out.sin_port = htons(port);
-  std::memcpy(&out.sin_addr, address.data(), sizeof out.sin_addr);
-  return out;
 }
 
 }  // namespace
@@ -50,8 +43,7 @@ void Ancillary::put(int level, int type, const void* data, size_t bytes) {
 }
 
 /// SO_TIMESTAMP or SO_TIMESTAMPNS.
-void Ancillary::put_time(const TimeStamping& how, Instant at) {
-  const timespec time = real_time(at);
+void Ancillary::put_time(const TimeStamping& how, const timespec& time) {
   if (how.nanoseconds) {
     put(SOL_SOCKET, how.new_format ? SO_TIMESTAMPNS_NEW : SO_TIMESTAMPNS_OLD, &time, sizeof time);
   } else {
@@ -61,23 +53,24 @@ void Ancillary::put_time(const TimeStamping& how, Instant at) {
 }
 
 /// struct scm_timestamping: by the software's clock, one that is gone, and a card's.
-void Ancillary::put_times(const TimeStamping& how, Instant at) {
-  const timespec times[3] = {real_time(at), {}, {}};
+void Ancillary::put_times(const TimeStamping& how, const timespec& time) {
+  const timespec times[3] = {time, {}, {}};
   put(SOL_SOCKET, how.new_format ? SO_TIMESTAMPING_NEW : SO_TIMESTAMPING_OLD, times, sizeof times);
 }
 
 void Ancillary::put_arrival(const TimeStamping& how, Instant arrived) {
-  if (how.on_receive) put_time(how, arrived);
-  constexpr uint32_t kFilter = 1 << 17;  // SOF_TIMESTAMPING_OPT_RX_FILTER
+  const timespec time = real_time(arrived);
+  if (how.on_receive) put_time(how, time);
   if ((how.flags & SOF_TIMESTAMPING_SOFTWARE) != 0 &&
-      ((how.flags & SOF_TIMESTAMPING_RX_SOFTWARE) != 0 || (how.flags & kFilter) == 0))
-    put_times(how, arrived);
+      ((how.flags & SOF_TIMESTAMPING_RX_SOFTWARE) != 0 || (how.flags & time_stamping::kRxFilter) == 0))
+    put_times(how, time);
 }
 
 void Ancillary::put_report(const TimeStamping& how, const Report& report) {
   const bool timed = report.what.ee_origin == SO_EE_ORIGIN_TIMESTAMPING;
-  if (how.on_receive) put_time(how, timed ? report.at : io::now());
-  if (timed && (how.flags & SOF_TIMESTAMPING_SOFTWARE) != 0) put_times(how, report.at);
+  const timespec time = real_time(timed ? report.at : io::now());
+  if (how.on_receive) put_time(how, time);
+  if (timed && (how.flags & SOF_TIMESTAMPING_SOFTWARE) != 0) put_times(how, time);
   if (report.statistics) {
     Bytes statistics = report.payload.bytes();
     put(SOL_SOCKET, SCM_TIMESTAMPING_OPT_STATS, statistics.data(), statistics.size());
@@ -86,15 +79,14 @@ void Ancillary::put_report(const TimeStamping& how, const Report& report) {
     sock_extended_err error;
     sockaddr_in offender;
   } told{report.what, {}};
-  if (report.what.ee_origin == SO_EE_ORIGIN_ICMP) told.offender = ipv4_address(report.offender, 0);
+  if (report.is_icmp()) {
+    sockaddr_storage offender;
+    to_sockaddr({report.offender, 0}, &offender);
+    std::memcpy(&told.offender, &offender, sizeof told.offender);
+  }
   put(IPPROTO_IP, IP_RECVERR, &told, sizeof told);
 }
 
 Status Ancillary::copy_to(void* control) const { return copy_to_user(control, bytes_.data(), size_); }
-
-ReportedName name_of(const Report& report) {
-  if (report.what.ee_origin != SO_EE_ORIGIN_ICMP) return {};
-  return {ipv4_address(report.about.address, report.about.port), sizeof(sockaddr_in)};
-}
 
 }  // namespace ustack::shim

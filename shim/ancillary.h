@@ -1,15 +1,14 @@
 // What recvmsg(2) tells beside the bytes of a stream: TCP_INQ, times, reports of the error queue (cmsg(3)).
 #pragma once
 
-#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <array>
 #include <cstddef>
-#include <cstring>
+#include <ctime>
 
-#include "shim/socket_file.h"
 #include "stack/base/result.h"
+#include "stack/socket/report.h"
 
 namespace ustack::shim {
 
@@ -33,8 +32,8 @@ class Ancillary {
   Status copy_to(void* control) const;
 
  private:
-  void put_time(const TimeStamping& how, Instant at);
-  void put_times(const TimeStamping& how, Instant at);
+  void put_time(const TimeStamping& how, const timespec& time);
+  void put_times(const TimeStamping& how, const timespec& time);
 
   /// More than all of the above together.
   std::array<std::byte, 1024> bytes_{};
@@ -42,12 +41,5 @@ class Ancillary {
   size_t size_ = 0;
   bool cut_ = false;
 };
-
-/// The address that a report is about, as recvmsg(2) puts it into msg_name; length 0: it has none.
-struct ReportedName {
-  sockaddr_in address{};
-  socklen_t length = 0;
-};
-ReportedName name_of(const Report& report);
 
 }  // namespace ustack::shim

@@ -69,13 +69,13 @@ ssize_t receive_message(int fd, msghdr* message, int flags) {
   if (header->msg_name != nullptr && header->msg_namelen > INT_MAX) return fail(EINVAL);
   Result<UserBytes> to = UserBytes::parts(header->msg_iov, header->msg_iovlen, EMSGSIZE);
   if (!to.ok()) return fail(to.code());
-  auto write_back = [&](const Ancillary& told, const ReportedName& name, int message_flags) -> Status {
+  auto write_back = [&](const Ancillary& told, const std::optional<Report>& report,
+                        int message_flags) -> Status {
     Status s = told.size() > 0 ? told.copy_to(header->msg_control) : Status();
-    if (s.ok() && header->msg_name != nullptr) {
-      if (name.length > 0)
-        s = copy_to_user(header->msg_name, &name.address, std::min(name.length, header->msg_namelen));
-      if (s.ok()) s = put_user(&message->msg_namelen, name.length);
-    }
+    if (s.ok() && header->msg_name != nullptr)
+      s = report && report->is_icmp()
+              ? write_address(report->about, static_cast<sockaddr*>(header->msg_name), &message->msg_namelen)
+              : put_user(&message->msg_namelen, socklen_t{0});
     message_flags |= told.flags() | (flags & MSG_CMSG_CLOEXEC);
     if (s.ok()) s = put_user(&message->msg_flags, message_flags);
     if (s.ok()) s = put_user(&message->msg_controllen, decltype(message->msg_controllen){told.size()});
@@ -93,14 +93,10 @@ ssize_t receive_message(int fd, msghdr* message, int flags) {
           unread = bytes_unread(file.socket());
         Status s = unlocked(lock, [&] {
           Ancillary told(header->msg_control != nullptr ? header->msg_controllen : 0);
-          ReportedName name;
-          if (received.report) {
-            told.put_report(times, *received.report);
-            name = name_of(*received.report);
-          }
+          if (received.report) told.put_report(times, *received.report);
           if (received.arrived) told.put_arrival(times, *received.arrived);
           if (unread) told.put(IPPROTO_TCP, TCP_CM_INQ, &*unread, sizeof *unread);
-          return write_back(told, name, received.message_flags);
+          return write_back(told, received.report, received.message_flags);
         });
         return s.ok() ? n : Result<size_t>(s.error());
       },

@@ -14,6 +14,15 @@
 
 namespace ustack {
 
+/// Flags of SO_TIMESTAMPING beside those of <linux/net_tstamp.h>.
+namespace time_stamping {
+/// SOF_TIMESTAMPING_OPT_ID_TCP and SOF_TIMESTAMPING_OPT_RX_FILTER, which not every header has.
+inline constexpr uint32_t kIdFromUnsent = 1 << 16, kRxFilter = 1 << 17;
+/// What can be told of a message that is sent; no card tells its own times.
+inline constexpr uint32_t kDepartures =
+    SOF_TIMESTAMPING_TX_SCHED | SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_TX_ACK;
+}  // namespace time_stamping
+
 /// SO_TIMESTAMP, SO_TIMESTAMPNS and SO_TIMESTAMPING (socket(7); Linux,
 /// Documentation/networking/timestamping.rst).
 struct TimeStamping {
@@ -40,6 +49,8 @@ struct Report {
   Slice payload{};
   /// The payload is the statistics of SOF_TIMESTAMPING_OPT_STATS.
   bool statistics = false;
+
+  bool is_icmp() const { return what.ee_origin == SO_EE_ORIGIN_ICMP; }
 };
 
 }  // namespace ustack

@@ -92,9 +92,7 @@ void Endpoint::sent_message(std::optional<uint32_t> stamps, bool zero_copy) {
   Change change(*this);
   Reports* reports = make_reports();
   if (reports == nullptr) return;
-  constexpr uint32_t kTold =
-      SOF_TIMESTAMPING_TX_SCHED | SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_TX_ACK;
-  const uint32_t awaited = stamps.value_or(options_.times.flags) & kTold;
+  const uint32_t awaited = stamps.value_or(options_.times.flags) & time_stamping::kDepartures;
   if (awaited != 0 && is_synchronized(tcb_.state)) {
     reports->await({tcb_.snd.data_end() - 1, awaited});
     report_times();
@@ -116,9 +114,9 @@ std::optional<Report> Endpoint::take_report() {
   std::optional<Report> report = reports_->pop();
   if (!report) return std::nullopt;
   const Report* next = reports_->front();
-  const bool next_is_icmp = next != nullptr && next->what.ee_origin == SO_EE_ORIGIN_ICMP;
+  const bool next_is_icmp = next != nullptr && next->is_icmp();
   if (next_is_icmp) error_ = static_cast<int>(next->what.ee_errno);
-  if (report->what.ee_origin == SO_EE_ORIGIN_ICMP && !next_is_icmp) error_ = 0;
+  if (report->is_icmp() && !next_is_icmp) error_ = 0;
   if (next != nullptr) wake(ready::kErr);
   return report;
 }
@@ -126,17 +124,17 @@ std::optional<Report> Endpoint::take_report() {
 /// setsockopt(2), SO_TIMESTAMPING (sock_set_timestamping).
 Status Endpoint::set_time_stamping(uint32_t flags, bool new_format) {
   constexpr uint32_t kKnown = (SOF_TIMESTAMPING_LAST << 1) - 1;
-  constexpr uint32_t kByTcp = 1 << 16;  // SOF_TIMESTAMPING_OPT_ID_TCP, which not every header has
-  constexpr uint32_t kRxFilter = 1 << 17;
-  if ((flags & ~(kKnown | kByTcp | kRxFilter)) != 0) return Error{EINVAL};
-  if ((flags & kByTcp) != 0 && (flags & SOF_TIMESTAMPING_OPT_ID) == 0) return Error{EINVAL};
+  if ((flags & ~(kKnown | time_stamping::kIdFromUnsent | time_stamping::kRxFilter)) != 0)
+    return Error{EINVAL};
+  if ((flags & time_stamping::kIdFromUnsent) != 0 && (flags & SOF_TIMESTAMPING_OPT_ID) == 0)
+    return Error{EINVAL};
   // No clock of a card is there.
   if ((flags & SOF_TIMESTAMPING_BIND_PHC) != 0) return Error{EOPNOTSUPP};
   if ((flags & SOF_TIMESTAMPING_OPT_ID & ~options_.times.flags) != 0) {
     if (tcb_.state == State::closed || tcb_.state == State::listen) return Error{EINVAL};
     Reports* reports = make_reports();
     if (reports == nullptr) return Error{ENOMEM};
-    reports->first_key = (flags & kByTcp) != 0 ? tcb_.snd.data_end() : tcb_.snd.snd_una;
+    reports->first_key = (flags & time_stamping::kIdFromUnsent) != 0 ? tcb_.snd.data_end() : tcb_.snd.snd_una;
   }
   if ((flags & SOF_TIMESTAMPING_OPT_STATS) != 0 && (flags & SOF_TIMESTAMPING_OPT_TSONLY) == 0)
     return Error{EINVAL};
@@ -147,9 +145,7 @@ Status Endpoint::set_time_stamping(uint32_t flags, bool new_format) {
 }
 
 void Endpoint::update_telling() {
-  constexpr uint32_t kSent =
-      SOF_TIMESTAMPING_TX_SCHED | SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_TX_ACK;
-  tells_of_sends = (options_.times.flags & kSent) != 0 || options_.zero_copy;
+  tells_of_sends = (options_.times.flags & time_stamping::kDepartures) != 0 || options_.zero_copy;
 }
 
 }  // namespace ustack::tcp

@@ -156,16 +156,15 @@ Endpoint* Protocol::find_listener(const ConnectionId& id) const {
   Endpoint* best = nullptr;
   uint32_t best_score = 0, equals = 0;
   uint32_t hash = 0;
-  const bool local = network_.is_own_address(id.remote.address);
   for (Endpoint& candidate : listeners_[id.local.port % kListenerChains]) {
     if (candidate.local_.port != id.local.port) continue;
     const IpAddress& address = candidate.local_.address;
     if (!address.is_unspecified() && !(address == id.local.address)) continue;
     if (address.family() != id.local.address.family()) continue;
-    if (!candidate.options_.reaches(local)) continue;
+    const bool bound = candidate.options_.device != BoundDevice::any;
+    if (bound && !candidate.options_.reaches(network_.is_own_address(id.remote.address))) continue;
     // Linux's compute_score: the address counts for more than the device.
-    uint32_t score =
-        (address.is_unspecified() ? 1 : 3) + (candidate.options_.device != BoundDevice::any ? 1 : 0);
+    uint32_t score = (address.is_unspecified() ? 1 : 3) + (bound ? 1 : 0);
     if (score > best_score) {
       best = &candidate;
       best_score = score;

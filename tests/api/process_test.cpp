@@ -19,35 +19,6 @@
 namespace api {
 namespace {
 
-/// A child that runs `body` and ends with what it returns; 99: it threw, or the test gave up in it.
-class Child {
- public:
-  explicit Child(const std::function<int()>& body) : pid_(fork()) {
-    if (pid_ == 0) _exit(body());
-    EXPECT_GT(pid_, 0) << strerror(errno);
-  }
-  ~Child() {
-    if (pid_ > 0) kill(SIGKILL);
-  }
-  Child(const Child&) = delete;
-  Child& operator=(const Child&) = delete;
-
-  /// Its exit status, or minus the number of the signal that has killed it.
-  int wait() {
-    int status = 0;
-    EXPECT_EQ(waitpid(std::exchange(pid_, -1), &status, 0) > 0, true) << strerror(errno);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-  }
-  int kill(int signal) {
-    ::kill(pid_, signal);
-    return wait();
-  }
-  pid_t pid() const { return pid_; }
-
- private:
-  pid_t pid_;
-};
-
 /// One side waits until another process says so.
 class Signpost {
  public:
@@ -67,8 +38,6 @@ class Signpost {
  private:
   int ends_[2];
 };
-
-bool echoes(int fd, std::string_view text) { return send_all(fd, text) && read_all(fd, text.size()) == text; }
 
 TEST(Process, BothWriteInTurn) {
   Fd fd = connected("echo");

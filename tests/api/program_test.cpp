@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 
 #include <climits>
 
@@ -12,14 +11,7 @@
 namespace api {
 namespace {
 
-/// Runs `body` in a child; its status.
-int in_child(const std::function<int()>& body) {
-  const pid_t child = fork();
-  if (child == 0) _exit(body());
-  int status = -1;
-  EXPECT_EQ(waitpid(child, &status, 0), child);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-}
+int in_child(const std::function<int()>& body) { return Child(body).wait(); }
 
 /// A connection that answers, made without checks: 0, or at which step it failed.
 int talks() {
@@ -31,11 +23,6 @@ int talks() {
   char back[5];
   if (recv(fd, back, sizeof back, MSG_WAITALL) != 5) return 4;
   return std::memcmp(back, "hello", 5) == 0 ? 0 : 5;
-}
-
-bool echoes_once(int fd) {
-  char byte = 0;
-  return write(fd, "x", 1) == 1 && read(fd, &byte, 1) == 1 && byte == 'x';
 }
 
 /// Every way of closing all that is open, as daemons do; `kept` stays.
@@ -80,7 +67,7 @@ TEST(Program, ClosesAllItsDescriptors) {
       const int kept = several[1];
       way.close_all(kept);
       const int at = fcntl(kept, F_GETFD) >= 0 ? kept : 3;
-      if (!echoes_once(at)) return 10;
+      if (!echoes(at, "x")) return 10;
       return talks();
     });
     EXPECT_EQ(status, 0) << way.name;
@@ -96,7 +83,7 @@ TEST(Program, SocketsAsStandardStreams) {
               Fd first = connected("echo"), second = connected("echo"), third = connected("echo");
               if (first != 0 || second != 1 || third != 2) return 10;
               for (int fd : {0, 1, 2})
-                if (!echoes_once(fd)) return 11 + fd;
+                if (!echoes(fd, "x")) return 11 + fd;
               return talks();
             }),
             0);

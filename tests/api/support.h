@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -131,8 +132,41 @@ std::string pattern(size_t count, size_t from = 0);
 bool send_all(int fd, std::string_view bytes);
 /// Fills the connection until a non-blocking send would block; the number of bytes (of the pattern).
 size_t fill(int fd);
+/// The other side sends back what it gets.
+inline bool echoes(int fd, std::string_view text) {
+  return send_all(fd, text) && read_all(fd, text.size()) == text;
+}
 /// SO_ERROR.
 int pending_error(int fd);
+
+/// A child that runs `body` and ends with what it returns; 99: it threw, or the test gave up in it.
+class Child {
+ public:
+  explicit Child(const std::function<int()>& body) : pid_(fork()) {
+    if (pid_ == 0) _exit(body());
+    EXPECT_GT(pid_, 0) << strerror(errno);
+  }
+  ~Child() {
+    if (pid_ > 0) kill(SIGKILL);
+  }
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+
+  /// Its exit status, or minus the number of the signal that has killed it.
+  int wait() {
+    int status = 0;
+    EXPECT_EQ(waitpid(std::exchange(pid_, -1), &status, 0) > 0, true) << strerror(errno);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+  }
+  int kill(int signal) {
+    ::kill(pid_, signal);
+    return wait();
+  }
+  pid_t pid() const { return pid_; }
+
+ private:
+  pid_t pid_;
+};
 
 class Stopwatch {
  public:

@@ -470,8 +470,7 @@ TEST(TcpPaws, OldTimestampsAreDropped) {
   EXPECT_EQ(TcpPeer::state(socket), State::closed);
 }
 
-// RFC 7323, 3.2: "If a TSopt is received in a segment of a connection that hasn't agreed on them, it is
-// ignored."
+// RFC 7323, 3.2: where they were not agreed on in the handshake they are to be ignored.
 TEST(TcpPaws, WithoutAgreementTimestampsMeanNothing) {
   TcpPeer peer;
   TestSocket socket = peer.connected(mss_option(1460));
