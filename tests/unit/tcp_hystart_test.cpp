@@ -81,13 +81,11 @@ TEST_F(TcpHyStart, FiveRoundsEndIt) {
   EXPECT_EQ(hystart_.phase(), HyStart::Phase::done);
 }
 
-TEST(TcpCubicHyStart, ItsEndSetsSsthresh) {
-  Cubic cubic;
-  cubic.on_connected(1000, false, {});
-  uint64_t delivered = 0;
-  Duration rtt = 50ms;
-  int rounds = 0;
-  for (; cubic.in_slow_start() && rounds < 30; ++rounds) {
+/// A connection whose slow start fills a queue that makes its round trips longer.
+struct Filling {
+  Filling() { cubic.on_connected(1000, false, {}); }
+  /// A round trip, each segment acknowledged alone.
+  void round() {
     uint64_t before = delivered;
     uint32_t acks = cubic.cwnd() / 1000;
     for (uint32_t i = 0; i < acks; ++i) {
@@ -99,12 +97,40 @@ TEST(TcpCubicHyStart, ItsEndSetsSsthresh) {
       sample.rate.prior_delivered = i == 0 || before == 0 ? before : before - 1;
       cubic.on_ack(sample);
     }
+  }
+  Cubic cubic;
+  uint64_t delivered = 0;
+  Duration rtt = 50ms;
+};
+
+TEST(TcpCubicHyStart, ItsEndSetsSsthresh) {
+  Filling filling;
+  Cubic& cubic = filling.cubic;
+  for (int rounds = 0; cubic.in_slow_start() && rounds < 30; ++rounds) {
+    filling.round();
     // The queue grows from 160 segments in flight on.
-    if (cubic.cwnd() > 160'000) rtt += 10ms;
+    if (cubic.cwnd() > 160'000) filling.rtt += 10ms;
   }
   EXPECT_FALSE(cubic.in_slow_start());
   EXPECT_NEAR(cubic.ssthresh(), cubic.cwnd(), 2000) << "ACKs of the same round came after it";
   EXPECT_LT(cubic.cwnd(), 2'000'000u) << "without it 30 rounds would have come to the limit";
+}
+
+// RFC 9406, 4.3: a later slow start knows where to end, whatever its round trips do.
+TEST(TcpCubicHyStart, OnlyTheFirstSlowStartIsCutShort) {
+  Filling filling;
+  Cubic& cubic = filling.cubic;
+  while (cubic.cwnd() < 200'000) filling.round();
+  cubic.on_rto(cubic.cwnd(), false, {});
+  cubic.on_recovery_exit(0, {});
+  const uint32_t ssthresh = cubic.ssthresh();
+  ASSERT_LT(cubic.cwnd(), ssthresh / 4);
+  for (int rounds = 0; cubic.in_slow_start() && rounds < 30; ++rounds) {
+    filling.round();
+    filling.rtt += 10ms;
+  }
+  EXPECT_EQ(cubic.ssthresh(), ssthresh);
+  EXPECT_GE(cubic.cwnd(), ssthresh);
 }
 
 }  // namespace
