@@ -329,9 +329,21 @@ void Endpoint::apply(const Verdict& verdict, const Segment& segment, State befor
       start_fin_wait(options_.fin_wait_2);
     }
   }
+  if (ack_can_wait(verdict)) return;
   // An ACK that is due may ride on data.
   if (tcb_.rcv.ack_due() && verdict.may_transmit) output();
   if (tcb_.rcv.ack_due()) send_ack();
+}
+
+/// RFC 9293, 3.8.6.3 (MUST-59): what is here already and follows in order shares one ACK, up to a
+/// superframe's worth, as on Linux by GRO. settle() sends it at the latest.
+bool Endpoint::ack_can_wait(const Verdict& verdict) {
+  constexpr uint32_t kMost = 64 * 1024;
+  const Receiver& rcv = tcb_.rcv;
+  if (verdict.text.readable == 0 || verdict.fin || !rcv.reassembly().empty()) return false;
+  if (rcv.rcv_nxt - rcv.last_acknowledged() >= kMost) return false;
+  const Segment* next = queue_.front();
+  return next != nullptr && next->payload_size() > 0 && next->seq == rcv.rcv_nxt;
 }
 
 void Endpoint::log_verdict(const Verdict& verdict, const Segment& segment) const {

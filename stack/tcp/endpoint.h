@@ -89,7 +89,7 @@ class Endpoint final : public Socket,
   /// A segment came for it. Takes it over; drops it when the queue is full.
   void enqueue(Segment* segment);
   /// A validated ICMP error came: `error` is its errno, `hard` as Linux's icmp_err_convert says.
-  void on_icmp_error(int error, bool hard, const IcmpError& icmp);
+  void on_icmp_error(int error, SeqNum seq, const IcmpError& icmp);
   /// "Fragmentation needed": the path's MTU may be less than we thought.
   void on_path_mtu(uint32_t mtu);
   /// The host is being taken down: lets go of the fiber.
@@ -162,6 +162,7 @@ class Endpoint final : public Socket,
   void handle_segment(Segment& segment);
   bool has_memory();
   void apply(const Verdict& verdict, const Segment& segment, State before);
+  bool ack_can_wait(const Verdict& verdict);
   void log_verdict(const Verdict& verdict, const Segment& segment) const;
   void on_state_change(State before);
   void update_closing();

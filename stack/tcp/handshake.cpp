@@ -390,13 +390,23 @@ void Handshake::fill_tcb(const Segment& segment) {
   rcv.window_clamp = std::min(rcv_window_.clamp, kMaxUnscaledWindow << rcv.rcv_wscale);
   rcv.start(own_mss_ - (timestamps_ ? 12u : 0u), now);
 
-  // Karn: a SYN that was sent twice gives no sample.
-  std::optional<Duration> rtt;
-  if (resends_ == 0 && sent_at_ != Instant{}) rtt = segment.arrived - sent_at_;
   ep_.peer_mss_ = mss_;
   ep_.path_mss_ = own_mss_;
   ep_.start_mtu_probing();
-  snd.start(ep_.path_payload(), resends_ > 1, rtt, now);
+  snd.start(ep_.path_payload(), resends_ > 1, round_trip(segment), now);
+}
+
+/// Karn: a SYN that was sent twice gives no sample, unless a timestamp tells which of them is answered
+/// (RFC 7323, 4.1). Nor does a SYN cookie, of which nothing is known.
+std::optional<Duration> Handshake::round_trip(const Segment& segment) const {
+  if (sent_at_ == Instant{}) return std::nullopt;
+  if (resends_ == 0) return segment.arrived - sent_at_;
+  if (!timestamps_) return std::nullopt;
+  std::optional<Instant> sent =
+      echoed_instant(segment.flags.syn ? segment.syn_options.timestamps : segment.options.timestamps,
+                     segment.arrived, ts_offset_);
+  if (!sent) return std::nullopt;
+  return std::max<Duration>(segment.arrived - *sent, 1ms);
 }
 
 /// `segment` has completed the handshake; its SYN is taken off.
@@ -407,7 +417,7 @@ void Handshake::complete(Segment& segment) {
     tcb.snd.snd_wnd = tcb.snd.max_snd_wnd = snd_wnd_;
     tcb.snd.snd_wl1 = segment.seq;
     tcb.snd.snd_wl2 = iss_ + 1;
-    if (resends_ == 0) tcb.snd.rtt.sample(segment.arrived - sent_at_);
+    if (std::optional<Duration> rtt = round_trip(segment)) tcb.snd.rtt.sample(*rtt);
   } else {
     fill_tcb(segment);
   }

@@ -78,6 +78,7 @@ class Handshake {
   void choose_window(uint32_t mss);
   void negotiate(const SynOptions& peer);
   void fill_tcb(const Segment& segment);
+  std::optional<Duration> round_trip(const Segment& segment) const;
   void complete(Segment& segment);
   bool acknowledges_syn(const Segment& segment) const;
   bool limited_answer();

@@ -3,12 +3,14 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 
 #include "stack/base/random.h"
 #include "stack/base/seqnum.h"
 #include "stack/base/siphash.h"
 #include "stack/base/time.h"
 #include "stack/net/address.h"
+#include "stack/tcp/options.h"
 
 namespace ustack::tcp {
 
@@ -35,6 +37,16 @@ class IssGenerator {
 /// TSval of a connection with this offset: a clock of 1 ms a tick (RFC 7323, 5.4).
 inline uint32_t timestamp_clock(Instant now, uint32_t offset) {
   return static_cast<uint32_t>(to_ms(now.time_since_epoch())) + offset;
+}
+
+/// When the timestamp that a segment echoes was sent, as the start of its tick; nothing if it is not one of
+/// ours (RFC 7323, section 4).
+inline std::optional<Instant> echoed_instant(const std::optional<Timestamps>& timestamps, Instant arrived,
+                                             uint32_t offset) {
+  if (!timestamps || timestamps->echo == 0) return std::nullopt;
+  auto ticks = static_cast<int32_t>(timestamp_clock(arrived, offset) - timestamps->echo);
+  if (ticks < 0) return std::nullopt;
+  return std::chrono::floor<std::chrono::milliseconds>(arrived) - std::chrono::milliseconds(ticks);
 }
 
 }  // namespace ustack::tcp

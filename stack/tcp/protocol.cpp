@@ -260,40 +260,35 @@ bool Protocol::allow_challenge_ack() {
 
 namespace {
 
-struct IcmpMeaning {
-  int error = 0;
-  bool hard = false;
-};
-
-/// Linux's icmp_err_convert. Soft ones may pass; hard ones end an attempt (RFC 1122, 4.2.3.9).
-IcmpMeaning meaning_of(uint8_t type, uint8_t code) {
-  static constexpr IcmpMeaning kUnreachable[16] = {
-      {ENETUNREACH, false},   // network
-      {EHOSTUNREACH, false},  // host
-      {ENOPROTOOPT, true},    // protocol
-      {ECONNREFUSED, true},   // port
-      {EMSGSIZE, false},      // fragmentation needed
-      {EOPNOTSUPP, false},    // source route failed
-      {ENETUNREACH, true},    // network unknown
-      {EHOSTDOWN, true},      // host unknown
-      {ENONET, true},         // source host isolated
-      {ENETUNREACH, true},    // network administratively prohibited
-      {EHOSTUNREACH, true},   // host administratively prohibited
-      {ENETUNREACH, false},   // network unreachable for this TOS
-      {EHOSTUNREACH, false},  // host unreachable for this TOS
-      {EHOSTUNREACH, true},   // communication administratively prohibited
-      {EHOSTUNREACH, true},   // precedence violation
-      {EHOSTUNREACH, true},   // precedence cutoff
+/// Linux's icmp_err_convert; 0: nothing that TCP has to know.
+int error_of(uint8_t type, uint8_t code) {
+  static constexpr int kUnreachable[] = {
+      ENETUNREACH,   // network
+      EHOSTUNREACH,  // host
+      ENOPROTOOPT,   // protocol
+      ECONNREFUSED,  // port
+      EMSGSIZE,      // fragmentation needed
+      EOPNOTSUPP,    // source route failed
+      ENETUNREACH,   // network unknown
+      EHOSTDOWN,     // host unknown
+      ENONET,        // source host isolated
+      ENETUNREACH,   // network administratively prohibited
+      EHOSTUNREACH,  // host administratively prohibited
+      ENETUNREACH,   // network unreachable for this TOS
+      EHOSTUNREACH,  // host unreachable for this TOS
+      EHOSTUNREACH,  // communication administratively prohibited
+      EHOSTUNREACH,  // precedence violation
+      EHOSTUNREACH,  // precedence cutoff
   };
   switch (type) {
     case icmp::kUnreachable:
-      return code <= icmp::kLargestUnreachable ? kUnreachable[code] : IcmpMeaning{};
+      return code < std::size(kUnreachable) ? kUnreachable[code] : 0;
     case icmp::kTimeExceeded:
-      return {EHOSTUNREACH, false};
+      return EHOSTUNREACH;
     case icmp::kParameterProblem:
-      return {EPROTO, true};
+      return EPROTO;
     default:
-      return {};
+      return 0;
   }
 }
 
@@ -320,23 +315,25 @@ void Protocol::on_icmp_error(const IcmpError& error, Instant) {
     endpoint.on_path_mtu(network_.update_path_mtu(error.remote, error.mtu));
     return;
   }
-  IcmpMeaning meaning = meaning_of(error.type, error.code);
-  if (meaning.error != 0) endpoint.on_icmp_error(meaning.error, meaning.hard, error);
+  if (int code = error_of(error.type, error.code)) endpoint.on_icmp_error(code, seq, error);
 }
 
-/// Linux's tcp_v4_err: an attempt ends with it, a connection only remembers it, for when it gives up.
-void Endpoint::on_icmp_error(int error, bool hard, const IcmpError& icmp) {
+/// Linux's tcp_v4_err: an attempt ends with it, a connection only remembers it, for when it gives up - unless
+/// the program wants to know at once (IP_RECVERR). `seq`: of the segment that has met it.
+void Endpoint::on_icmp_error(int error, SeqNum seq, const IcmpError& icmp) {
   if (handshaking()) {
     if (!passive_) report_icmp(error, icmp);
     notified_error_ = error;
     notify(kNotifyError);
     return;
   }
-  soft_error_ = error;
-  if (hard && options_.receive_errors && is_synchronized(tcb_.state)) {
-    // IP_RECVERR: the program wants to know at once.
+  bool lost_way = icmp.type == icmp::kUnreachable && icmp.code <= icmp::kHostUnreachable;
+  if (lost_way && tcb_.snd.on_unreachable(seq, protocol_.now())) sync_timers();
+  if (options_.receive_errors && is_synchronized(tcb_.state)) {
     error_ = error;
     wake(ready::kErr);
+  } else {
+    soft_error_ = error;
   }
 }
 

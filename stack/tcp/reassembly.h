@@ -59,6 +59,8 @@ class Reassembly {
   void clear();
   bool empty() const { return range_count_ == 0; }
   uint32_t range_count() const { return range_count_; }
+  /// Where the last range ends, if there is one.
+  std::optional<SeqNum> end() const { return empty() ? std::nullopt : std::optional(ranges_.back()->end); }
   /// Bytes held.
   uint32_t size() const { return size_; }
   uint32_t true_size() const { return true_size_; }
@@ -82,7 +84,7 @@ class Reassembly {
   bool add(Range& range, Slice&& data, bool fin, const Limits& limits, Inserted& result);
 
   PiecePool& pool_;
-  IntrusiveList<Range, Range> ranges_;            // by sequence number, neither overlapping nor touching
+  mutable IntrusiveList<Range, Range> ranges_;    // by sequence number, neither overlapping nor touching
   mutable IntrusiveList<Range, Recency> recent_;  // the last to grow first
   Range* hint_ = nullptr;
   std::optional<SeqNum> fin_;

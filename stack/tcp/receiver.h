@@ -140,6 +140,7 @@ class Receiver {
   Instant last_arrival() const { return last_data_; }
   uint64_t bytes_received() const { return bytes_received_; }
   Reassembly& reassembly() { return reassembly_; }
+  const Reassembly& reassembly() const { return reassembly_; }
   /// Gives up what came out of order: the peer has to send it again (RFC 2018, section 8; Linux's
   /// tcp_prune_ofo_queue). False if there is nothing.
   bool prune() {

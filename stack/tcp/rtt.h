@@ -41,11 +41,16 @@ class RttEstimator {
   Duration base_rto() const { return std::min(rto_, bounds.most); }
   /// The timer has expired: doubles rto() (RFC 6298, 5.5).
   void back_off() { ++back_off_; }
+  /// One expiry was a router's (RFC 6069): half of rto().
+  void revert_back_off() {
+    if (back_off_ > 0) --back_off_;
+  }
   /// The expiry was spurious or new data was acknowledged: rto() is base_rto() again.
   void undo_back_off() { back_off_ = 0; }
   /// How many times in a row the timer has expired.
   uint32_t back_off_count() const { return back_off_; }
-  /// The handshake's timer expired and there is no sample: 3 s until there is one (RFC 6298, 5.7).
+  /// The handshake has given no sample, mostly since its timer expired: 3 s until there is one (RFC 6298,
+  /// 5.7).
   void fall_back();
 
  private:

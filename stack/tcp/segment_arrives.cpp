@@ -1,5 +1,6 @@
 #include "stack/tcp/segment_arrives.h"
 
+#include <algorithm>
 #include <cerrno>
 
 #include "stack/tcp/iss.h"
@@ -56,19 +57,22 @@ void take_timestamp(Tcb& tcb, const Segment& segment, Instant now) {
   tcb.ts_recent_at = now;
 }
 
-/// RFC 7323, section 4: when the timestamp that comes back was sent, as the start of its tick.
 std::optional<Instant> echoed(const Tcb& tcb, const Segment& segment) {
-  if (!tcb.timestamps || !segment.options.timestamps || segment.options.timestamps->echo == 0)
-    return std::nullopt;
-  auto ticks = static_cast<int32_t>(tcb.timestamp(segment.arrived) - segment.options.timestamps->echo);
-  if (ticks < 0) return std::nullopt;
-  return std::chrono::floor<std::chrono::milliseconds>(segment.arrived) - std::chrono::milliseconds(ticks);
+  if (!tcb.timestamps) return std::nullopt;
+  return echoed_instant(segment.options.timestamps, segment.arrived, tcb.ts_offset);
+}
+
+/// Some stacks number the RST behind their FIN as the FIN (Linux's tcp_reset_check).
+bool repeats_fin(const Tcb& tcb, const Segment& rst) {
+  return tcb.rcv.fin_received() && tcb.state != State::time_wait && rst.seq == tcb.rcv.rcv_nxt - 1;
 }
 
 /// Second: check the RST bit. RFC 5961, 3.2 (RFC 9293, 3.10.7.4 second, 2 and 3): only the exact number
-/// resets.
+/// resets. As Linux it knows two more that are as hard to guess: the FIN's, and where the last SACK block
+/// ends, since a peer's RST follows all that it has sent.
 void check_reset(Tcb& tcb, const Segment& segment, Verdict& verdict) {
-  if (segment.seq != tcb.rcv.rcv_nxt) {
+  bool behind_sacks = tcb.sack && tcb.rcv.reassembly().end() == segment.seq;
+  if (segment.seq != tcb.rcv.rcv_nxt && !repeats_fin(tcb, segment) && !behind_sacks) {
     verdict.reply = Reply::challenge;
     verdict.cause = Cause::reset_not_exact;
     return;
@@ -81,8 +85,11 @@ void check_reset(Tcb& tcb, const Segment& segment, Verdict& verdict) {
 /// Fifth: check the ACK field. False: the segment is dropped.
 bool check_ack(Tcb& tcb, const Segment& segment, Verdict& verdict, Instant now) {
   Sender& snd = tcb.snd;
-  // RFC 9293, 3.10.7.4 fifth; RFC 5961, 5.2: SND.UNA - MAX.SND.WND <= SEG.ACK <= SND.NXT.
-  if (segment.ack > snd.snd_nxt || segment.ack < snd.snd_una - snd.max_snd_wnd) {
+  // RFC 9293, 3.10.7.4 fifth; RFC 5961, 5.2: SND.UNA - MAX.SND.WND <= SEG.ACK <= SND.NXT. As Linux not what
+  // was never sent either, before the first byte.
+  uint64_t sent_before = snd.bytes_acknowledged() + (snd.fin_acknowledged() ? 1 : 0);
+  auto oldest = static_cast<uint32_t>(std::min<uint64_t>(snd.max_snd_wnd, sent_before));
+  if (segment.ack > snd.snd_nxt || segment.ack < snd.snd_una - oldest) {
     verdict.reply = Reply::challenge;
     verdict.cause = Cause::unacceptable_ack;
     return false;
@@ -193,7 +200,10 @@ Verdict segment_arrives(Tcb& tcb, Segment& segment, const ArrivalRules& rules, I
   // First: check sequence number.
   if (!acceptable(tcb, segment)) {
     verdict.cause = Cause::out_of_window;
-    if (segment.flags.rst) return verdict;
+    if (segment.flags.rst) {
+      if (repeats_fin(tcb, segment)) check_reset(tcb, segment, verdict);
+      return verdict;
+    }
     if (segment.flags.syn) {
       verdict.cause = Cause::syn_in_window;
       verdict.reply = Reply::challenge;

@@ -12,7 +12,7 @@ void Sender::start(uint32_t mss, bool syn_lost, std::optional<Duration> handshak
   congestion->on_connected(mss, syn_lost, now);
   if (handshake_rtt)
     rtt.sample(*handshake_rtt);
-  else if (syn_lost)
+  else
     rtt.fall_back();
   last_sent_ = now;
   usage_end_ = snd_nxt;

@@ -98,8 +98,13 @@ class Sender {
     return std::min({rto_deadline, probe_deadline, recovery_.reordering_deadline()});
   }
 
+  /// A router has said that the peer's network or host can't be reached, of a segment of ours that begins
+  /// with `seq`. If that is what the timer has sent again, the network is broken, not congested: one back-off
+  /// is taken back (RFC 6069, section 4). Whether the timer has changed.
+  bool on_unreachable(SeqNum seq, Instant now);
+
   /// The connection is established: data may be sent from SND.NXT = SND.UNA on. `mss` is Eff.snd.MSS in
-  /// payload bytes with the options of every segment taken off.
+  /// payload bytes with the options of every segment taken off. `syn_lost`: more than one SYN was.
   void start(uint32_t mss, bool syn_lost, std::optional<Duration> handshake_rtt, Instant now);
   uint32_t mss() const { return mss_; }
 
@@ -207,7 +212,7 @@ class Sender {
   bool small_in_flight() const { return small_sent_ && small_end_ > snd_una; }
   bool take_window(const Segment& segment);
   void take_cumulative(SeqNum ack, uint32_t advanced, AckTally& tally);
-  Duration take_rtt(const AckTally& tally, std::optional<Instant> echoed, Instant now);
+  Duration take_rtt(const AckTally& tally, std::optional<Instant> echoed, bool advanced, Instant now);
   void tell_congestion(const LossRecovery::Arrival& arrival, bool was_reducing, uint32_t delivered,
                        uint32_t lost, Duration sample, Instant now);
   void restart_timers(const LossRecovery::Arrival& arrival, Instant now);

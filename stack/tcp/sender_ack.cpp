@@ -45,15 +45,16 @@ void Sender::take_cumulative(SeqNum ack, uint32_t advanced, AckTally& tally) {
   if (urgent && snd_up <= snd_una) urgent = false;
 }
 
-/// Returns the latest sample for congestion control, zero if there is none.
-Duration Sender::take_rtt(const AckTally& tally, std::optional<Instant> echoed, Instant now) {
+/// Returns the latest sample for congestion control, zero if there is none. `advanced`: SND.UNA has moved;
+/// only then the echo is of what has caused the ACK (RFC 7323, 4.1).
+Duration Sender::take_rtt(const AckTally& tally, std::optional<Instant> echoed, bool advanced, Instant now) {
   uint32_t expected = std::max(std::min(flight_.outstanding() / (2 * mss_), flight_.count()), 1u);
   // Karn: nothing can be learned from the ACK of what was sent twice, but for its timestamp (RFC 7323, 4).
   if (tally.first_sent && !tally.retransmitted) {
     rtt.sample(tally.arrived - *tally.first_sent, expected, now);
     return tally.arrived - *tally.last_sent;
   }
-  if (echoed && tally.bytes > 0) {
+  if (echoed && advanced) {
     // At least a tick.
     Duration sample =
         std::max<Duration>(std::chrono::floor<std::chrono::milliseconds>(tally.arrived) - *echoed, 1ms);
@@ -61,6 +62,15 @@ Duration Sender::take_rtt(const AckTally& tally, std::optional<Instant> echoed, 
     return sample;
   }
   return Duration(0);
+}
+
+/// Linux's tcp_ld_RTO_revert.
+bool Sender::on_unreachable(SeqNum seq, Instant now) {
+  const SentSegment* head = flight_.front();
+  if (timeouts_ == 0 || rtt.back_off_count() == 0 || seq != snd_una || head == nullptr) return false;
+  rtt.revert_back_off();
+  rto_deadline = std::max(head->sent_at + rtt.rto(), now);
+  return true;
 }
 
 Sender::AckOutcome Sender::on_ack(const Segment& segment, std::optional<Instant> echoed, Instant now) {
@@ -100,7 +110,7 @@ Sender::AckOutcome Sender::on_ack(const Segment& segment, std::optional<Instant>
   }
   arrival.duplicate = outcome.duplicate;
   arrival.more = window_room() > 0 && (unsent() > 0 || (fin_queued_ && !fin_sent_));
-  Duration sample = take_rtt(tally, echoed, now);
+  Duration sample = take_rtt(tally, echoed, arrival.advanced, now);
 
   bool was_recovering = recovery_.state() == CongestionState::recovery;
   bool was_reducing = recovery_.reducing();

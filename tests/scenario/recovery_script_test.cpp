@@ -582,6 +582,20 @@ INSTANTIATE_TEST_SUITE_P(
   ? TCPLostRetransmit 1
   ? ssthresh 5                   # not halved again in the same window
 )"},
+                    Case{"EachRoundTripIsMeasured", kNoSack, "", R"(
+  write 2
+  > 0-1
+  +20 < 2
+  ? rto 211                      # 200 ms above the smoothed time
+  write 2
+  > 2-3
+  +90 < 4
+  ? rto 221
+  write 2
+  > 4-5
+  +90 < 6
+  ? rto 229
+)"},
                     Case{"KarnTakesNoSample", kNoSack, "", R"(
   write 1
   > 0
@@ -591,6 +605,14 @@ INSTANTIATE_TEST_SUITE_P(
   write 1
   > 1
   +10 < 2
+  ? rto 210
+)"},
+                    Case{"NotByTheEchoOfWhatAcknowledgesNothing", kTimestamps, "", R"(
+  write 3
+  > 0-2
+  +22.1 > 2                      # the probe: no segment is unambiguous
+  +150 < 0 sack 2 ecr 0          # RFC 7323, 4.1: SND.UNA stays
+  ? sacked 1
   ? rto 210
 )"},
                     Case{"TimestampsGiveOne", kTimestampsOnly, "", R"(
@@ -661,6 +683,7 @@ INSTANTIATE_TEST_SUITE_P(Frto, RecoveryScript,
   ? rto 420
   +5 < 4
   ? TCPSpuriousRTOs 1
+  ? rto 210
   +1 < 6
   ? TCPTimeouts 1
 )"},
@@ -909,6 +932,14 @@ INSTANTIATE_TEST_SUITE_P(
   > 11
   < 0
   > 0
+)"},
+                    Case{"LimitedTransmitStaysInTheWindow", {.sack = false, .window = 11}, "", R"(
+  write 20
+  > 0-9
+  +10 < 0 win 11
+  > 10
+  < 0 win 11
+  >                              # RFC 3042, 2: the window must allow it
 )"},
                     Case{"LimitedTransmitWithSack", kSack, "", R"(
   write 20

@@ -156,6 +156,10 @@ TEST(TcpEcn, OnlyNewDataIsEcnCapable) {
   peer.send({.seq = peer.peer_iss + 1, .ack = peer.iss + 2001, .payload = "x"});
   peer.advance(300ms);
   EXPECT_THAT(peer.take(), ElementsAre(Ipv4(Tos(0x28), Tcp(FlagsAre("A"), PayloadSize(0u)))));
+  peer.send({.seq = peer.peer_iss + 2, .ack = peer.iss + 2001, .window = 0});
+  ASSERT_EQ(socket.send("x"), 1);
+  EXPECT_TRUE(peer.advance_until_sent(5s));
+  EXPECT_THAT(peer.take(), Each(Ipv4(Tos(0x28), Tcp(FlagsAre("A"))))) << "a window probe";
 }
 
 TEST(TcpEcn, NothingIsWithoutNegotiation) {

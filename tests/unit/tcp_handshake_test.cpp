@@ -237,6 +237,101 @@ TEST(TcpHandshake, SimultaneousOpen) {
   EXPECT_EQ(TcpPeer::endpoint(socket).tcb().snd.mss(), 1000u);
 }
 
+// RFC 9293, 3.10.7.4, second (MUST-11): a RST in SYN-RECEIVED means one thing to who has called connect(),
+// and nothing to a listener (SynReceivedAnswersAsItMust).
+TEST(TcpHandshake, RstRefusesASimultaneousOpen) {
+  TcpPeer peer;
+  TestSocket socket = peer.connect();
+  peer.send({.seq = 5000, .flags = "S", .options = mss_option(1000)});
+  ASSERT_EQ(TcpPeer::state(socket), State::syn_received);
+  peer.send({.seq = 5001, .flags = "R"});
+  EXPECT_EQ(TcpPeer::state(socket), State::closed);
+  EXPECT_EQ(socket->connect_result().code(), ECONNREFUSED);
+}
+
+// RFC 7323, 3.2: TSecr is zero without ACK, and means nothing there.
+TEST(TcpHandshake, EchoOfASynMeansNothing) {
+  TcpPeer peer;
+  TestSocket active = peer.connect();
+  EXPECT_THAT(peer.take(), ElementsAre(Tcp(FlagsAre("S"), TimestampsAre(::testing::_, 0u))));
+  active.close();
+  peer.take();
+  TestSocket listener = peer.listen();
+  peer.port = 4000;
+  peer.host_port = 80;
+  uint32_t now = TcpPeer::endpoint(listener).tcb().timestamp(peer.now());
+  peer.send({.seq = 5000, .flags = "S", .options = mss_option(1460) + timestamps_option(700, now - 5000)});
+  auto syn_ack = peer.take();
+  ASSERT_THAT(syn_ack, ElementsAre(Tcp(FlagsAre("SA"), TimestampsAre(::testing::_, 700u))));
+  peer.advance(20ms);
+  peer.send({.seq = 5001,
+             .ack = syn_ack[0].tcp->seq + 1,
+             .options = timestamps_option(720, syn_ack[0].tcp->timestamps->first)});
+  TestSocket socket = listener.accept();
+  ASSERT_TRUE(socket);
+  EXPECT_NEAR(static_cast<double>(TcpPeer::endpoint(socket).tcb().snd.rtt.srtt() / 1ms), 20, 1)
+      << "not five seconds";
+}
+
+// RFC 9293, 3.9.2.3 (MUST-46); Linux: ENETUNREACH.
+TEST(TcpHandshake, NoOpenToABroadcastOrMulticastAddress) {
+  TcpPeer peer;
+  for (IpAddress to : {IpAddress::v4(192, 0, 2, 255), IpAddress::broadcast_v4(), IpAddress::v4(224, 0, 0, 1),
+                       IpAddress::v4(239, 1, 2, 3)}) {
+    TestSocket socket = peer.socket();
+    EXPECT_EQ(socket->connect({to, 80}).code(), ENETUNREACH);
+    peer.run();
+  }
+  EXPECT_THAT(peer.take(), IsEmpty());
+}
+
+// RFC 9293, 3.9.1.1 (MUST-43, MUST-45): the address that the program binds is the one that all segments have.
+TEST(TcpHandshake, BoundAddressIsTheSource) {
+  TcpPeer::Options options;
+  TcpPeer peer(options);
+  TestSocket socket = peer.socket();
+  ASSERT_TRUE(socket->bind({TcpPeer::kHost, 7777}).ok());
+  ASSERT_EQ(socket->connect({TcpPeer::kPeer, 80}).code(), EINPROGRESS);
+  peer.run();
+  auto syn = peer.take();
+  ASSERT_THAT(syn, ElementsAre(Ipv4(SrcIs(TcpPeer::kHost), Tcp(SrcPort(7777), FlagsAre("S")))));
+  peer.host_port = 7777;
+  peer.send({.seq = 5000, .ack = syn[0].tcp->seq + 1, .flags = "SA"});
+  socket.send("x");
+  EXPECT_THAT(peer.take(), ::testing::Each(Ipv4(SrcIs(TcpPeer::kHost), Tcp(SrcPort(7777)))));
+}
+
+// RFC 6298, 5.7: a SYN that had to be sent again leaves a time-out of three seconds.
+TEST(TcpHandshake, AfterALostSynTheTimeoutIsThreeSeconds) {
+  TcpPeer peer;
+  TestSocket socket = peer.connect();
+  peer.take();
+  ASSERT_TRUE(peer.advance_until_sent(2s));
+  peer.take();
+  peer.send({.seq = 5000, .ack = peer.iss + 1, .flags = "SA", .options = mss_option(1460)});
+  socket.send("x");
+  peer.run();
+  peer.take();
+  Instant sent = peer.now();
+  ASSERT_TRUE(peer.advance_until_sent(10s));
+  EXPECT_EQ((peer.now() - sent) / 1ms, 3000);
+}
+
+// RFC 7323, 4.1: unless a timestamp tells which SYN is answered.
+TEST(TcpHandshake, TimestampsMeasureASynThatWasSentAgain) {
+  TcpPeer peer;
+  TestSocket socket = peer.connect();
+  auto first = peer.take();
+  ASSERT_TRUE(peer.advance_until_sent(2s));
+  auto second = peer.take();
+  peer.advance(30ms);
+  peer.send({.seq = 5000,
+             .ack = peer.iss + 1,
+             .flags = "SA",
+             .options = mss_option(1460) + timestamps_option(7, second[0].tcp->timestamps->first)});
+  EXPECT_NEAR(static_cast<double>(TcpPeer::endpoint(socket).tcb().snd.rtt.srtt() / 1ms), 30, 1);
+}
+
 TEST(TcpHandshake, CloseGivesTheAttemptUp) {
   TcpPeer peer;
   {

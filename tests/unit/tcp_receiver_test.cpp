@@ -301,6 +301,23 @@ TEST_F(TcpReceiver, FinIsTakenWhereTheWindowIsClosed) {
   EXPECT_EQ(socket.receive(), stream(0, offset));
 }
 
+// RFC 9293, 3.10.7.4 (MUST-66): "a TCP implementation MUST process the RST and URG fields of all incoming
+// segments, even when the receive window is zero".
+TEST_F(TcpReceiver, UrgAndRstCountWhereTheWindowIsClosed) {
+  connect();
+  uint32_t offset = 0;
+  while (rcv().rcv_wnd() > 0) {
+    uint32_t n = std::min(rcv().rcv_wnd(), 1460u);
+    data(offset, n);
+    offset += n;
+  }
+  EXPECT_EQ(socket->receive_urgent(false).code(), EINVAL);
+  peer->send({.seq = kFirst + offset, .ack = peer->iss + 1, .flags = "AU", .urgent = 1});
+  EXPECT_EQ(socket->receive_urgent(false).code(), EAGAIN) << "it is announced";
+  peer->send({.seq = kFirst + offset, .flags = "R"});
+  EXPECT_EQ(TcpPeer::state(socket), State::closed);
+}
+
 TEST_F(TcpReceiver, DataBeyondTheWindowIsCutOff) {
   connect();
   uint32_t window = rcv().rcv_wnd();
@@ -404,6 +421,17 @@ TEST_F(TcpReceiver, AtMostAHundredSegmentsATurn) {
   EXPECT_EQ(socket.receive(), stream(0, 250));
 }
 
+// RFC 9293, 3.8.6.3 (MUST-58, MUST-59): one ACK for what was waiting together.
+TEST_F(TcpReceiver, WhatWaitsTogetherIsAcknowledgedTogether) {
+  connect();
+  end_quick_acks();
+  std::vector<PeerSegment> many;
+  for (uint32_t i = 0; i < 20; ++i)
+    many.push_back({.seq = kFirst + i * 1460, .ack = peer->iss + 1, .payload = stream(i * 1460, 1460)});
+  peer->send_all(many);
+  EXPECT_THAT(peer->take(), ElementsAre(Tcp(FlagsAre("A"), Ack(kFirst + 20 * 1460))));
+}
+
 TEST_F(TcpReceiver, QueueOfSegmentsIsBounded) {
   TcpPeer::Options options;
   restart(options);
@@ -439,6 +467,28 @@ TEST_F(TcpReceiver, UrgentByteInline) {
   peer->send({.seq = kFirst, .ack = peer->iss + 1, .flags = "PAU", .payload = "abcXdef", .urgent = 4});
   EXPECT_EQ(socket->receive_urgent(false).code(), EINVAL);
   EXPECT_EQ(socket.receive(), "abcXdef");
+}
+
+// RFC 9293, 3.8.5 (MUST-31, MUST-32): of any length, and the program learns that there is more.
+TEST_F(TcpReceiver, UrgentDataMayBeLongAndGoOn) {
+  connect();
+  std::string text(3000, 'u');
+  peer->send(
+      {.seq = kFirst, .ack = peer->iss + 1, .flags = "PAU", .payload = text.substr(0, 1460), .urgent = 3000});
+  EXPECT_EQ(socket->receive_urgent(false).code(), EAGAIN) << "known before its last byte is here";
+  EXPECT_EQ(*socket->ioctl_value(SIOCATMARK), 0);
+  peer->send({.seq = kFirst + 1460,
+              .ack = peer->iss + 1,
+              .flags = "PAU",
+              .payload = text.substr(1460),
+              .urgent = 1540});
+  EXPECT_EQ(*socket->receive_urgent(false), std::byte{'u'});
+  EXPECT_EQ(socket.receive().size(), 2999u) << "up to the mark";
+  EXPECT_EQ(socket->readiness() & ready::kPri, 0u);
+  peer->send({.seq = kFirst + 3000, .ack = peer->iss + 1, .flags = "PAU", .payload = "moreX", .urgent = 5});
+  EXPECT_NE(socket->readiness() & ready::kPri, 0u);
+  EXPECT_EQ(*socket->receive_urgent(false), std::byte{'X'});
+  EXPECT_EQ(socket.receive(), "more");
 }
 
 TEST_F(TcpReceiver, UrgentPointerMayComeBeforeItsByte) {

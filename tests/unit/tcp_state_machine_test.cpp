@@ -398,6 +398,68 @@ TEST(TcpReset, ReservationAndViewOutliveIt) {
   EXPECT_EQ(peer.host().tcp().endpoint_count(), 0u);
 }
 
+// RFC 9293, 3.5.3 (SHLD-2): its text may say why.
+TEST(TcpReset, MayCarryData) {
+  TcpPeer peer;
+  TestSocket socket = peer.connected();
+  peer.send({.seq = 5001, .flags = "R", .payload = "no such process"});
+  EXPECT_THAT(peer.take(), IsEmpty());
+  int code = 0;
+  EXPECT_EQ(socket.receive(100, &code), "") << "it is not of the stream";
+  EXPECT_EQ(code, ECONNRESET);
+}
+
+// Linux's tcp_reset_check: where the FIN stood, in the states behind it.
+TEST(TcpReset, MayRepeatTheFinsNumber) {
+  for (State state : kSynchronized) {
+    Connection connection(state, false);
+    connection.peer.send({.seq = connection.rcv - 1, .flags = "R"});
+    bool behind_fin = state == State::close_wait || state == State::closing || state == State::last_ack;
+    EXPECT_EQ(connection.now(), behind_fin ? State::closed : state) << tcp::name_of(state);
+    EXPECT_THAT(connection.peer.take(), IsEmpty());
+  }
+}
+
+// Linux's tcp_validate_incoming: the peer had sent more than has arrived.
+TEST(TcpReset, MayFollowWhatIsSacked) {
+  TcpPeer peer;
+  TestSocket socket = peer.connected(mss_option(1460) + sack_permitted_option());
+  peer.send({.seq = 5101, .ack = peer.iss + 1, .payload = std::string(100, 'x')});
+  peer.send({.seq = 5301, .ack = peer.iss + 1, .payload = std::string(100, 'x')});
+  peer.take();
+  peer.send({.seq = 5201, .flags = "R"});
+  EXPECT_THAT(peer.take(), ElementsAre(Tcp(FlagsAre("A")))) << "not the last block's end: a challenge";
+  peer.send({.seq = 5401, .flags = "R"});
+  EXPECT_EQ(TcpPeer::state(socket), State::closed);
+}
+
+// RFC 5961, 5.2, and what Linux adds to it: nothing from before the first byte.
+TEST(TcpAckRange, BeginsALargestWindowBelowWhatIsAcknowledged) {
+  TcpPeer peer;
+  TestSocket socket = peer.connected(mss_option(1000), 8000);
+  uint32_t una = peer.iss + 1, next = 5001;
+  auto takes = [&](uint32_t ack) {
+    peer.take();
+    peer.send({.seq = next, .ack = ack, .flags = "PA", .payload = "x", .window = 500});
+    bool taken = socket.receive() == "x";
+    if (taken) ++next;
+    EXPECT_EQ(peer.counters().TcpExtTCPChallengeACK, 0u + !taken) << ack - una;
+    peer.counters().TcpExtTCPChallengeACK = 0;
+    peer.advance(1s);
+    return taken;
+  };
+  EXPECT_TRUE(takes(una));
+  EXPECT_FALSE(takes(una - 1)) << "never sent";
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_EQ(socket.send(std::string(500, 'd')), 500);
+    peer.run();
+    peer.send({.seq = next, .ack = una += 500, .window = 500});
+  }
+  EXPECT_TRUE(takes(una - 8000)) << "the window was so large once";
+  EXPECT_FALSE(takes(una - 8001));
+  EXPECT_FALSE(takes(una + 1));
+}
+
 // RFC 5961, section 7.
 TEST(TcpChallenge, IsLimited) {
   TcpPeer::Options options;
@@ -480,6 +542,59 @@ TEST(TcpPaws, WithoutAgreementTimestampsMeanNothing) {
   EXPECT_EQ(socket.receive(), "ab");
   for (const auto& sent : peer.take()) EXPECT_FALSE(sent.tcp->timestamps);
   EXPECT_EQ(peer.counters().TcpExtPAWSEstab, 0u);
+}
+
+// RFC 7323, 5.6: an old timestamp's ACK doesn't count, however good it is.
+TEST(TcpPaws, IsCheckedBeforeTheAck) {
+  TcpPeer peer;
+  TestSocket socket = peer.connected(mss_option(1460) + timestamps_option(1000, 0));
+  socket.send("abc");
+  peer.run();
+  peer.send({.seq = 5001, .ack = peer.iss + 4, .payload = "x", .options = timestamps_option(999, 0)});
+  EXPECT_EQ(*socket->ioctl_value(0x5411), 3) << "SIOCOUTQ";
+  peer.send({.seq = 5001, .ack = peer.iss + 4, .payload = "x", .options = timestamps_option(1000, 0)});
+  EXPECT_EQ(*socket->ioctl_value(0x5411), 0);
+}
+
+// RFC 7323, 3.2: "TSopt MUST be sent in every non-<RST> segment for the duration of the connection", SHOULD
+// in a RST. RFC 9293, 3.7.1 (MUST-65), RFC 2018, 2 and RFC 7323, 2.2: MSS, SACK-permitted and window scale in
+// SYNs only.
+TEST(TcpTimestamps, AreInEverySegmentAndSynOptionsInNone) {
+  TcpPeer peer;
+  TestSocket socket = peer.connected(mss_option(1000) + sack_permitted_option() + timestamps_option(1000, 0) +
+                                     window_scale_option(7));
+  auto ts = [&](uint32_t value) {
+    return timestamps_option(value, TcpPeer::endpoint(socket).tcb().timestamp(peer.now()));
+  };
+  ASSERT_TRUE(socket.set(SOL_SOCKET, SO_KEEPALIVE, 1).ok());
+  ASSERT_TRUE(socket.set(IPPROTO_TCP, TCP_KEEPIDLE, 10).ok());
+  ASSERT_EQ(socket.send(std::string(2500, 'd')), 2500);
+  peer.run();
+  peer.advance(300ms);  // a probe, or a retransmission
+  peer.send({.seq = 5001, .ack = peer.iss + 2501, .options = ts(1001)});
+  peer.send({.seq = 5101, .ack = peer.iss + 2501, .payload = "gap", .options = ts(1002)});
+  peer.send({.seq = 9999999, .ack = peer.iss + 2501, .payload = "beyond", .options = ts(1003)});
+  peer.send({.seq = 5003, .flags = "S"});
+  peer.advance(11s);  // keepalive
+  peer.send({.seq = 5001, .ack = peer.iss + 2501, .window = 0, .options = ts(1004)});
+  ASSERT_EQ(socket.send("d"), 1);
+  peer.advance(1s);  // window probes
+  peer.send({.seq = 5001, .ack = peer.iss + 2501, .options = ts(1005)});
+  linger reset{1, 0};
+  ASSERT_TRUE(socket->shutdown(ShutdownHow::write).ok());
+  peer.run();
+  ASSERT_TRUE(socket->set_option(SOL_SOCKET, SO_LINGER, std::as_bytes(std::span(&reset, 1))).ok());
+  socket.close();
+  peer.run();
+  auto sent = peer.take();
+  EXPECT_GT(sent.size(), 10u);
+  uint8_t flags = 0;
+  for (const CapturedFrame& frame : sent) {
+    flags |= frame.tcp->flags;
+    EXPECT_THAT(frame, Tcp(::testing::Not(NoTimestamps()), MssOption(std::nullopt), SackPermitted(false),
+                           WindowScaleOption(std::nullopt)));
+  }
+  EXPECT_EQ(flags, 0x1d) << "FIN, RST, PSH and ACK were among them";
 }
 
 // RFC 7323, 5.5.

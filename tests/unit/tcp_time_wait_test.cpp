@@ -105,6 +105,17 @@ TEST_F(TcpTimeWait, NewSynReopensByItsTimestamp) {
   EXPECT_THAT(peer.take(), ElementsAre(Tcp(FlagsAre("SA"))));
 }
 
+// RFC 6191, 2: the same timestamp says nothing, then the number does.
+TEST_F(TcpTimeWait, NewSynOfTheSameTimestampReopensByItsNumber) {
+  TcpPeer peer;
+  TestSocket listener = enter(peer, mss_option(1460) + timestamps_option(1000, 0));
+  ByteVector same = mss_option(1460) + timestamps_option(1001, 0);
+  peer.send({.seq = rcv - 1000, .flags = "S", .options = same});
+  EXPECT_THAT(peer.take(), ElementsAre(Tcp(FlagsAre("A"))));
+  peer.send({.seq = rcv + 1000, .flags = "S", .options = same});
+  EXPECT_THAT(peer.take(), ElementsAre(Tcp(FlagsAre("SA"), Ack(rcv + 1001))));
+}
+
 TEST_F(TcpTimeWait, SynWithoutAListenerIsNotLetIn) {
   TcpPeer peer;
   TestSocket listener = enter(peer);
