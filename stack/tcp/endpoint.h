@@ -349,9 +349,8 @@ class Endpoint final : public Socket,
   Instant keepalive_deadline_ = kNever;
   Instant fin_wait_deadline_ = kNever;
   Instant established_at_{};
-  /// MSS of the peer's SYN, and what of it we use: both without options.
+  /// MSS of the peer's SYN, without options.
   uint32_t peer_mss_ = 536;
-  uint32_t path_mss_ = 536;
   MtuProber mtu_prober_;
 
   Waker notification_, new_segment_, resend_, ack_, persist_, keepalive_, fin_wait_, undrain_;

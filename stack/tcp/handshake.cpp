@@ -10,8 +10,9 @@ namespace ustack::tcp {
 
 Handshake::Handshake(Endpoint& endpoint) : ep_(endpoint) {
   const Settings& settings = ep_.protocol_.settings();
-  // RFC 9293, 3.7.1: MSS = MMS_R - 20, of the route's MTU; TCP_MAXSEG may make it less.
-  uint32_t mss = std::min(ep_.route_.mtu(), 65535u) - (ep_.family_ == Family::ipv6 ? 60 : 40);
+  // RFC 9293, 3.7.1: MSS = MMS_R - 20, of what the link can receive, whatever PMTUD has learned of the other
+  // direction (RFC 1191, 3.1); TCP_MAXSEG may make it less.
+  uint32_t mss = std::min<uint32_t>(ep_.route_.link().mtu, 65535u) - (ep_.family_ == Family::ipv6 ? 60 : 40);
   if (ep_.options_.max_segment != 0) mss = std::min<uint32_t>(mss, ep_.options_.max_segment);
   own_mss_ = static_cast<uint16_t>(mss);
   choose_window(mss);
@@ -391,7 +392,6 @@ void Handshake::fill_tcb(const Segment& segment) {
   rcv.start(own_mss_ - (timestamps_ ? 12u : 0u), now);
 
   ep_.peer_mss_ = mss_;
-  ep_.path_mss_ = own_mss_;
   ep_.start_mtu_probing();
   snd.start(ep_.path_payload(), resends_ > 1, round_trip(segment), now);
 }

@@ -933,6 +933,16 @@ INSTANTIATE_TEST_SUITE_P(
   < 0
   > 0
 )"},
+                    Case{"WithSackOnlyNewsTransmit", kSack, "", R"(
+  write 20
+  > 0-9
+  +10 < 0 sack 1
+  > 10
+  < 0 sack 1                     # RFC 5681, 3.2: "MUST NOT send new data unless" it brings new SACKs
+  < 0 sack 1
+  < 0
+  >
+)"},
                     Case{"LimitedTransmitStaysInTheWindow", {.sack = false, .window = 11}, "", R"(
   write 20
   > 0-9

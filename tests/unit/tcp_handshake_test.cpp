@@ -102,6 +102,16 @@ TEST(TcpHandshake, MssFollowsTheRoutesMtu) {
   }
 }
 
+// RFC 1191, 3.1: the path's MTU, of one direction, is not the other's business.
+TEST(TcpHandshake, MssIsTheLinksNotThePaths) {
+  TcpPeer peer;
+  peer.host().network().update_path_mtu(TcpPeer::kPeer, 1000);
+  TestSocket socket = peer.connect();
+  EXPECT_THAT(peer.take(), ElementsAre(Tcp(Mss(1460))));
+  peer.send({.seq = 5000, .ack = peer.iss + 1, .flags = "SA", .options = mss_option(1460)});
+  EXPECT_EQ(TcpPeer::endpoint(socket).tcb().snd.mss(), 960u) << "what is sent is";
+}
+
 TEST(TcpHandshake, MaxsegLowersWhatIsAnnouncedAndSent) {
   TcpPeer peer;
   TestSocket socket = peer.socket();

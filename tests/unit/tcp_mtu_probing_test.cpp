@@ -114,6 +114,45 @@ TEST(TcpMtuProbing, FindsTheWholePath) {
   EXPECT_EQ(peer.counters().TcpExtTCPMTUPFail, 0u);
 }
 
+// RFC 4821, 7.4: not while something is known to be lost, nor without enough to send behind it.
+TEST(TcpMtuProbing, WaitsForDataAndForTheEndOfLosses) {
+  TcpPeer peer(probing(2));
+  TestSocket socket = peer.connected(kOptions);
+  uint32_t next = peer.iss + 1;
+  auto largest = [&] {
+    size_t bytes = 0;
+    for (const CapturedFrame& frame : peer.take()) {
+      bytes = std::max(bytes, frame.payload.size());
+      next = std::max(next, frame.tcp->seq + static_cast<uint32_t>(frame.payload.size()));
+    }
+    return bytes;
+  };
+  for (int i = 0; i < 20; ++i) {
+    socket.send(std::string(1500, 'x'));
+    peer.run();
+    EXPECT_LE(largest(), 1024u) << "too little";
+    peer.send({.seq = peer.peer_iss + 1, .ack = next});
+  }
+  largest();
+  uint32_t una = next;
+  socket.send(std::string(4096, 'x'));
+  peer.run();
+  largest();
+  // The first is lost.
+  peer.send({.seq = peer.peer_iss + 1, .ack = una, .options = sack_option({{una + 1024, una + 2048}})});
+  socket.send(std::string(60000, 'x'));
+  peer.run();
+  EXPECT_LE(largest(), 1024u);
+  size_t later = 0;
+  for (int i = 0; i < 40 && later <= 1024; ++i) {
+    peer.send({.seq = peer.peer_iss + 1, .ack = next});
+    socket.send(std::string(30000, 'x'));
+    peer.advance(10ms);
+    later = std::max(later, largest());
+  }
+  EXPECT_GT(later, 1024u) << "now it probes";
+}
+
 TEST(TcpMtuProbing, FindsWhatASilentPathTakes) {
   TcpPeer peer(probing(2));
   TestSocket socket = peer.connected(kOptions);

@@ -116,6 +116,15 @@ TEST_F(TcpTimeWait, NewSynOfTheSameTimestampReopensByItsNumber) {
   EXPECT_THAT(peer.take(), ElementsAre(Tcp(FlagsAre("SA"), Ack(rcv + 1001))));
 }
 
+// Here RFC 6191 would let it in; as in Linux the number alone counts where the old connection had no
+// timestamps.
+TEST_F(TcpTimeWait, TimestampsOfTheSynAloneSayNothing) {
+  TcpPeer peer;
+  TestSocket listener = enter(peer);
+  peer.send({.seq = rcv - 1000, .flags = "S", .options = mss_option(1460) + timestamps_option(1000, 0)});
+  EXPECT_THAT(peer.take(), ElementsAre(Tcp(FlagsAre("A"))));
+}
+
 TEST_F(TcpTimeWait, SynWithoutAListenerIsNotLetIn) {
   TcpPeer peer;
   TestSocket listener = enter(peer);

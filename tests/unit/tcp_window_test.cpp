@@ -58,6 +58,7 @@ TEST(TcpInitialWindow, TheScaleReachesTheLargestBuffer) {
   for (uint32_t largest = 1; largest < kMaxWindow; largest += 1 + largest / 3) {
     InitialWindow result = select_initial_window({.space = 65536, .mss = 1460, .largest_buffer = largest});
     EXPECT_GE(result.clamp, largest / 2) << largest;
+    EXPECT_LE(result.scale, 14) << "RFC 7323, 2.3";
   }
 }
 
