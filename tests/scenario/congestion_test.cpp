@@ -27,6 +27,8 @@ struct Options {
   double loss = 0;
   /// In bandwidth-delay products.
   double buffer = 1;
+  /// Of the ACKs, which keep their order: those behind a late one come together with it.
+  Duration jitter{};
 };
 
 /// One flow through the bottleneck.
@@ -38,7 +40,7 @@ class Flow {
                            .delay = kRtt / 2,
                            .rate_bps = kRate,
                            .queue_bytes = static_cast<uint32_t>(kBdp * options.buffer)},
-               .backward = {.delay = kRtt / 2},
+               .backward = {.delay = kRtt / 2, .jitter = options.jitter},
                .client_settings = with(options.congestion)}) {
     EXPECT_TRUE(pair_.establish());
     receiver_ = std::make_unique<PatternReceiver>(pair_.server, *pair_.far.get(), Pattern(1));
@@ -145,6 +147,14 @@ TEST(BbrScenario, RandomLossIsNotCongestion) {
   cubic.run_for(2s);
   EXPECT_GT(bbr.rate_over(20s), kPayloadRate * 0.7);
   EXPECT_LT(cubic.rate_over(20s), kPayloadRate * 0.5) << "else this shows nothing";
+}
+
+// draft-ietf-ccwg-bbr, 5.5.9: what comes at once beyond the bandwidth is more to have in flight.
+TEST(BbrScenario, BurstsOfAcksDoNotHoldItBack) {
+  Flow flow({.buffer = 4, .jitter = 80ms});
+  flow.send();
+  flow.run_for(5s);
+  EXPECT_GT(flow.rate_over(20s), kPayloadRate * 0.8);
 }
 
 TEST(BbrScenario, AShallowBufferIsNotKeptFull) {
