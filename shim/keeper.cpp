@@ -19,6 +19,7 @@
 #include "shim/scope.h"
 #include "shim/shared_host.h"
 #include "shim/thread.h"
+#include "stack/base/sanitizers.h"
 
 namespace ustack::shim::keeper {
 
@@ -104,13 +105,11 @@ uint64_t inode_of(const char* path) {
 bool sandboxed() { return sys::call(SYS_prctl, PR_GET_SECCOMP) != process_state().seccomp_at_start; }
 
 bool allowed() {
-#if defined(USTACK_ASAN) || defined(USTACK_TSAN)
-  return false;  // their runtimes know nothing of a process cloned behind libc's back
-#else
+  // Their runtimes know nothing of a process cloned behind libc's back.
+  if (kAddressSanitizer || kThreadSanitizer) return false;
   // The first child after unshare(CLONE_NEWPID) becomes the new namespace's init, which must be the
   // program's.
   return !sandboxed() && inode_of("/proc/self/ns/pid_for_children") == inode_of("/proc/self/ns/pid");
-#endif
 }
 
 /// Room for the stack, with the Start at its end. Lock held.

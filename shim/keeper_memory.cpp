@@ -20,6 +20,7 @@
 #include "shim/process_state.h"
 #include "shim/scope.h"
 #include "shim/shared_host.h"
+#include "stack/base/sanitizers.h"
 
 namespace ustack::shim::keeper {
 
@@ -142,10 +143,7 @@ void note_objects() {
 }
 
 void unmap_program() {
-#if defined(USTACK_ASAN) || defined(USTACK_TSAN)
-  return;
-#else
-  if (!noted || interposed) return;
+  if (kAddressSanitizer || kThreadSanitizer || !noted || interposed) return;
   Ranges needed = objects;
   add_thread(needed);
   add_vdso(needed, vdso_address);
@@ -164,7 +162,6 @@ void unmap_program() {
     end = std::max(end, range.end);
   }
   unmap_to_the_end(end);
-#endif
 }
 
 }  // namespace ustack::shim::keeper

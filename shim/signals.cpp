@@ -131,6 +131,14 @@ bool put_off(ThreadState& thread, int number, siginfo_t* info, ucontext_t* conte
   return true;
 }
 
+/// As the kernel does: a one-argument handler is called with all three, and ignores two of them.
+#ifdef __clang__
+[[clang::no_sanitize("function")]]
+#endif
+void call(uintptr_t handler, int number, siginfo_t* info, void* context) {
+  reinterpret_cast<void (*)(int, siginfo_t*, void*)>(handler)(number, info, context);
+}
+
 void trampoline(int number, siginfo_t* info, void* context) {
   ThreadState& thread = this_thread();
   if (thread.depth != 0 && ((kFaults & bit(number)) == 0 || info->si_code <= 0) &&
@@ -152,8 +160,7 @@ void trampoline(int number, siginfo_t* info, void* context) {
     requeue(number, info);
     return;
   }
-  // A one-argument handler ignores the others, as when the kernel calls it.
-  reinterpret_cast<void (*)(int, siginfo_t*, void*)>(action.handler)(number, info, context);
+  call(action.handler, number, info, context);
 }
 
 bool is_handler(const struct sigaction& action) {
