@@ -103,6 +103,22 @@ ssize_t receive_message(int fd, msghdr* message, int flags) {
       [&] { return real::recvmsg(fd, message, flags); });
 }
 
+/// recvfrom(2) of the error queue, whose reports may have an address.
+ssize_t receive_report_from(int fd, void* to, size_t bytes, int flags, sockaddr* address, socklen_t* length) {
+  Result<socklen_t> room = get_user(length);
+  if (!room.ok()) return fail(room.code());
+  iovec part{.iov_base = to, .iov_len = bytes};
+  msghdr message{};
+  message.msg_name = address;
+  message.msg_namelen = *room;
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  ssize_t n = receive_message(fd, &message, flags);
+  if (n < 0) return n;
+  Status s = put_user(length, message.msg_namelen);
+  return s.ok() ? n : fail(s.code());
+}
+
 int receive_messages(int fd, mmsghdr* messages, unsigned count, int flags, timespec* timeout) {
   Instant deadline = kNever;
   if (timeout != nullptr) {
@@ -195,6 +211,8 @@ ssize_t __recv_chk(int fd, void* to, size_t bytes, size_t room, int flags) {
 ssize_t recvfrom(int fd, void* to, size_t bytes, int flags, sockaddr* address, socklen_t* length) {
   auto go_real = [&] { return real::recvfrom(fd, to, bytes, flags, address, length); };
   if (!concerns_us(fd)) return go_real();
+  if ((flags & MSG_ERRQUEUE) != 0 && address != nullptr)
+    return receive_report_from(fd, to, bytes, flags, address, length);
   ssize_t n = receive(fd, UserBytes::buffer(to, bytes), flags, go_real);
   if (n < 0 || address == nullptr || !concerns_us(fd)) return n;
   Status s = write_no_address(length);

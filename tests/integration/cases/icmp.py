@@ -101,6 +101,14 @@ def router_says_so(context: Context):
         name, seconds = connect_error(lab, address, 80)
         equal(name, "EHOSTUNREACH", f"errno of {address}")
         check(seconds < 2, f"it took {seconds:.1f} s")
+    script = (
+        "import socket\n"
+        "s = socket.socket()\n"
+        "try:\n"
+        "    s.connect(('203.0.113.1', 80))\n"
+        "except OSError:\n"
+        "    print(s.recvfrom(64, socket.MSG_ERRQUEUE)[1])\n")
+    equal(lab.host(PYTHON, "-c", script).ok(20).stdout.strip(), "('203.0.113.1', 80)", "the report is about")
     lab.peer("nft", "add table inet t; add chain inet t c { type filter hook input priority 0; }; "
              "add rule inet t c tcp dport 7000 reject with icmp port-unreachable; "
              "add rule inet t c tcp dport 7001 reject with tcp reset").ok()
