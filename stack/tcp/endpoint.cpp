@@ -335,13 +335,16 @@ void Endpoint::apply(const Verdict& verdict, const Segment& segment, State befor
   if (tcb_.rcv.ack_due()) send_ack();
 }
 
-/// RFC 9293, 3.8.6.3 (MUST-59): what is here already and follows in order shares one ACK, up to a
-/// superframe's worth, as on Linux by GRO. settle() sends it at the latest.
+/// RFC 9293, 3.10.7 (MUST-59): what is here already and follows in order shares one ACK, up to a superframe's
+/// worth, as on Linux by GRO. settle() sends it at the latest. Where segments get lost ACKs do, too: then
+/// every second segment keeps its own.
 bool Endpoint::ack_can_wait(const Verdict& verdict) {
   constexpr uint32_t kMost = 64 * 1024;
+  constexpr Duration kOrderly = 1s;
   const Receiver& rcv = tcb_.rcv;
   if (verdict.text.readable == 0 || verdict.fin || !rcv.reassembly().empty()) return false;
   if (rcv.rcv_nxt - rcv.last_acknowledged() >= kMost) return false;
+  if (protocol_.now() - rcv.last_disorder() < kOrderly) return false;
   const Segment* next = queue_.front();
   return next != nullptr && next->payload_size() > 0 && next->seq == rcv.rcv_nxt;
 }

@@ -163,6 +163,7 @@ Receiver::Outcome Receiver::on_segment(Segment& segment, Instant now) {
   } else {
     // RFC 9293, 3.10.7.4 lets us hold it; RFC 5681, 4.2: a duplicate ACK at once, or one for several.
     outcome.out_of_order = true;
+    last_disorder_ = now;
     uint32_t ranges = reassembly_.range_count();
     Reassembly::Inserted inserted = reassembly_.insert(segment.seq, std::move(segment.payload), fin,
                                                        {.true_size = std::max(limit, 4096u)});

@@ -138,6 +138,8 @@ class Receiver {
   /// The time that a window's worth took to arrive; zero: unknown.
   Duration window_rtt() const { return window_rtt_; }
   Instant last_arrival() const { return last_data_; }
+  /// When something came out of order, so that segments and probably ACKs get lost or overtaken.
+  Instant last_disorder() const { return last_disorder_; }
   uint64_t bytes_received() const { return bytes_received_; }
   Reassembly& reassembly() { return reassembly_; }
   const Reassembly& reassembly() const { return reassembly_; }
@@ -182,6 +184,7 @@ class Receiver {
   uint32_t advertised_mss_ = 536;
   uint32_t mss_estimate_ = 536;
   Instant last_data_{};
+  Instant last_disorder_{};
   std::optional<SackBlock> duplicate_;
   uint64_t bytes_received_ = 0;
 
