@@ -41,10 +41,8 @@ class RttEstimator {
   Duration base_rto() const { return std::min(rto_, bounds.most); }
   /// The timer has expired: doubles rto() (RFC 6298, 5.5).
   void back_off() { ++back_off_; }
-  /// One expiry was a router's (RFC 6069): half of rto().
-  void revert_back_off() {
-    if (back_off_ > 0) --back_off_;
-  }
+  /// One expiry of back_off_count(), which is not 0, was a router's (RFC 6069): half of rto().
+  void revert_back_off() { --back_off_; }
   /// The expiry was spurious or new data was acknowledged: rto() is base_rto() again.
   void undo_back_off() { back_off_ = 0; }
   /// How many times in a row the timer has expired.

@@ -198,12 +198,9 @@ Verdict segment_arrives(Tcb& tcb, Segment& segment, const ArrivalRules& rules, I
     return verdict;
   }
   // First: check sequence number.
-  if (!acceptable(tcb, segment)) {
+  if (!acceptable(tcb, segment) && !(segment.flags.rst && repeats_fin(tcb, segment))) {
     verdict.cause = Cause::out_of_window;
-    if (segment.flags.rst) {
-      if (repeats_fin(tcb, segment)) check_reset(tcb, segment, verdict);
-      return verdict;
-    }
+    if (segment.flags.rst) return verdict;
     if (segment.flags.syn) {
       verdict.cause = Cause::syn_in_window;
       verdict.reply = Reply::challenge;

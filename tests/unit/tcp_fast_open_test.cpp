@@ -1,8 +1,10 @@
 // TCP Fast Open (RFC 7413), both sides, against a raw peer.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "stack/tcp/fast_open.h"
@@ -328,7 +330,7 @@ TEST_F(FastOpenServer, DataIsReadAndAnsweredBeforeTheHandshakeIsComplete) {
               ElementsAre(Tcp(FlagsAre("PA"), Seq(peer().iss + 1), Ack(5008u), Payload("answer"))));
   peer().send(segment(5008, peer().iss + 7));
   EXPECT_EQ(TcpPeer::state(socket), State::established);
-  EXPECT_EQ((*socket->ioctl_value(0x5411)), 0) << "the answer is acknowledged too";
+  EXPECT_EQ((*socket->ioctl_value(SIOCOUTQ)), 0) << "the answer is acknowledged too";
   peer().send(segment(5008, peer().iss + 7, "PA", "more"));
   EXPECT_EQ(socket.receive(), "more");
   EXPECT_EQ(peer().counters().TcpExtTCPFastOpenPassive, 1u);

@@ -40,6 +40,16 @@ class TcpReceiver : public ::testing::Test {
     peer->send(
         {.seq = kFirst + offset, .ack = peer->iss + 1, .flags = flags, .payload = stream(offset, length)});
   }
+  /// The peer sends until the window is closed; how many bytes.
+  uint32_t fill_window() {
+    uint32_t offset = 0;
+    while (rcv().rcv_wnd() > 0) {
+      uint32_t n = std::min(rcv().rcv_wnd(), 1460u);
+      data(offset, n);
+      offset += n;
+    }
+    return offset;
+  }
   /// Uses up the ACKs that a fresh connection sends at once.
   void end_quick_acks() {
     ASSERT_TRUE(socket.set(IPPROTO_TCP, TCP_QUICKACK, 0).ok());
@@ -290,27 +300,16 @@ TEST_F(TcpReceiver, WindowClosesAsDataPilesUpAndItsEdgeStays) {
 
 TEST_F(TcpReceiver, FinIsTakenWhereTheWindowIsClosed) {
   connect();
-  uint32_t offset = 0;
-  while (rcv().rcv_wnd() > 0) {
-    uint32_t n = std::min(rcv().rcv_wnd(), 1460u);
-    data(offset, n);
-    offset += n;
-  }
+  uint32_t offset = fill_window();
   data(offset, 0, "FA");
   EXPECT_EQ(TcpPeer::state(socket), State::close_wait);
   EXPECT_EQ(socket.receive(), stream(0, offset));
 }
 
-// RFC 9293, 3.10.7.4 (MUST-66): "a TCP implementation MUST process the RST and URG fields of all incoming
-// segments, even when the receive window is zero".
+// RFC 9293, 3.10.7.4 (MUST-66).
 TEST_F(TcpReceiver, UrgAndRstCountWhereTheWindowIsClosed) {
   connect();
-  uint32_t offset = 0;
-  while (rcv().rcv_wnd() > 0) {
-    uint32_t n = std::min(rcv().rcv_wnd(), 1460u);
-    data(offset, n);
-    offset += n;
-  }
+  uint32_t offset = fill_window();
   EXPECT_EQ(socket->receive_urgent(false).code(), EINVAL);
   peer->send({.seq = kFirst + offset, .ack = peer->iss + 1, .flags = "AU", .urgent = 1});
   EXPECT_EQ(socket->receive_urgent(false).code(), EAGAIN) << "it is announced";

@@ -270,6 +270,7 @@ TEST_F(TcpSender, UserTimeoutEndsItSooner) {
   write(500);
   Instant begin = peer->now();
   while (TcpPeer::state(socket) != State::closed && peer->now() - begin < 10s) peer->advance(10ms);
+  EXPECT_EQ(TcpPeer::state(socket), State::closed);
   EXPECT_GE(peer->now() - begin, 1s);
   EXPECT_LT(peer->now() - begin, 2s) << "at the first time-out behind it";
   int code = 0;

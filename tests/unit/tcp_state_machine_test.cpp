@@ -2,8 +2,10 @@
 // answer.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <cstring>
@@ -443,7 +445,7 @@ TEST(TcpAckRange, BeginsALargestWindowBelowWhatIsAcknowledged) {
     peer.send({.seq = next, .ack = ack, .flags = "PA", .payload = "x", .window = 500});
     bool taken = socket.receive() == "x";
     if (taken) ++next;
-    EXPECT_EQ(peer.counters().TcpExtTCPChallengeACK, 0u + !taken) << ack - una;
+    EXPECT_EQ(peer.counters().TcpExtTCPChallengeACK, taken ? 0u : 1u) << ack - una;
     peer.counters().TcpExtTCPChallengeACK = 0;
     peer.advance(1s);
     return taken;
@@ -514,7 +516,7 @@ TEST(TcpPaws, SegmentsWithoutTimestampsAreTaken) {
   EXPECT_EQ(socket.receive(), "a");
   socket.send("b");
   peer.send({.seq = 5002, .ack = peer.iss + 2});
-  EXPECT_EQ(*socket->ioctl_value(0x5411), 0) << "SIOCOUTQ";
+  EXPECT_EQ(*socket->ioctl_value(SIOCOUTQ), 0);
 }
 
 TEST(TcpPaws, OldTimestampsAreDropped) {
@@ -551,9 +553,9 @@ TEST(TcpPaws, IsCheckedBeforeTheAck) {
   socket.send("abc");
   peer.run();
   peer.send({.seq = 5001, .ack = peer.iss + 4, .payload = "x", .options = timestamps_option(999, 0)});
-  EXPECT_EQ(*socket->ioctl_value(0x5411), 3) << "SIOCOUTQ";
+  EXPECT_EQ(*socket->ioctl_value(SIOCOUTQ), 3);
   peer.send({.seq = 5001, .ack = peer.iss + 4, .payload = "x", .options = timestamps_option(1000, 0)});
-  EXPECT_EQ(*socket->ioctl_value(0x5411), 0);
+  EXPECT_EQ(*socket->ioctl_value(SIOCOUTQ), 0);
 }
 
 // RFC 7323, 3.2: "TSopt MUST be sent in every non-<RST> segment for the duration of the connection", SHOULD
