@@ -116,6 +116,8 @@ class IntrusiveList {
   bool empty() const { return root_.next_ == &root_; }
   T* front() { return empty() ? nullptr : static_cast<T*>(root_.next_); }
   T* back() { return empty() ? nullptr : static_cast<T*>(root_.prev_); }
+  const T* front() const { return empty() ? nullptr : static_cast<const T*>(root_.next_); }
+  const T* back() const { return empty() ? nullptr : static_cast<const T*>(root_.prev_); }
   /// The element after `item`, nullptr at the end. Safe loops take it before they unlink `item`.
   T* next(T& item) {
     Hook* n = static_cast<Hook&>(item).next_;

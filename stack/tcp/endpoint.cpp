@@ -338,7 +338,7 @@ void Endpoint::apply(const Verdict& verdict, const Segment& segment, State befor
 /// RFC 9293, 3.10.7 (MUST-59): what is here already and follows in order shares one ACK, up to a superframe's
 /// worth, as on Linux by GRO. settle() sends it at the latest. Where segments get lost ACKs do, too: then
 /// every second segment keeps its own.
-bool Endpoint::ack_can_wait(const Verdict& verdict) {
+bool Endpoint::ack_can_wait(const Verdict& verdict) const {
   constexpr uint32_t kMost = 64 * 1024;
   constexpr Duration kOrderly = 1s;
   const Receiver& rcv = tcb_.rcv;

@@ -162,7 +162,7 @@ class Endpoint final : public Socket,
   void handle_segment(Segment& segment);
   bool has_memory();
   void apply(const Verdict& verdict, const Segment& segment, State before);
-  bool ack_can_wait(const Verdict& verdict);
+  bool ack_can_wait(const Verdict& verdict) const;
   void log_verdict(const Verdict& verdict, const Segment& segment) const;
   void on_state_change(State before);
   void update_closing();

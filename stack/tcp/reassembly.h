@@ -84,7 +84,7 @@ class Reassembly {
   bool add(Range& range, Slice&& data, bool fin, const Limits& limits, Inserted& result);
 
   PiecePool& pool_;
-  mutable IntrusiveList<Range, Range> ranges_;    // by sequence number, neither overlapping nor touching
+  IntrusiveList<Range, Range> ranges_;            // by sequence number, neither overlapping nor touching
   mutable IntrusiveList<Range, Recency> recent_;  // the last to grow first
   Range* hint_ = nullptr;
   std::optional<SeqNum> fin_;
