@@ -435,6 +435,32 @@ TEST(TcpReset, MayFollowWhatIsSacked) {
   EXPECT_EQ(TcpPeer::state(socket), State::closed);
 }
 
+// RFC 9293, 3.5.1, figures 8 and 9, with RFC 5961's challenge: a peer that has lost its memory and connects
+// anew.
+TEST(TcpHalfOpen, IsDiscoveredByThePeersNewSyn) {
+  TcpPeer peer;
+  TestSocket listener = peer.listen();
+  TestSocket old = peer.accepted(listener);
+  peer.send({.seq = 777000, .flags = "S"});
+  auto answer = peer.take();
+  ASSERT_THAT(answer, ElementsAre(Tcp(FlagsAre("A"), Ack(5001u))));
+  EXPECT_EQ(TcpPeer::state(old), State::established) << "the SYN alone may be anybody's";
+  peer.send({.seq = answer[0].tcp->ack, .flags = "R"});
+  int code = 0;
+  old.receive(1, &code);
+  EXPECT_EQ(code, ECONNRESET);
+  peer.send({.seq = 777000, .flags = "S"});
+  EXPECT_THAT(peer.take(), ElementsAre(Tcp(FlagsAre("SA"), Ack(777001u))));
+}
+
+// RFC 9293, 3.5.1, figure 10: we have lost ours, the peer sends.
+TEST(TcpHalfOpen, IsDiscoveredByThePeersData) {
+  TcpPeer peer;
+  peer.host_port = 80;
+  peer.send({.seq = 5001, .ack = 9000, .flags = "PA", .payload = "x"});
+  EXPECT_THAT(peer.take(), ElementsAre(Tcp(FlagsAre("R"), Seq(9000u))));
+}
+
 // RFC 5961, 5.2, and what Linux adds to it: nothing from before the first byte.
 TEST(TcpAckRange, BeginsALargestWindowBelowWhatIsAcknowledged) {
   TcpPeer peer;
