@@ -61,10 +61,34 @@ std::atomic<OpenFile*>* FdTable::entry(int fd) {
   return &chunk->entries[number % kChunk];
 }
 
+void FdTable::mark(int fd, bool ours) const {
+  auto number = static_cast<unsigned>(fd);
+  if (this != current_ || number >= kNear) return;
+  uint64_t bit = uint64_t{1} << number % 64;
+  if (ours)
+    near_[number / 64].fetch_or(bit, std::memory_order_release);
+  else
+    near_[number / 64].fetch_and(~bit, std::memory_order_release);
+}
+
+void FdTable::set_current(FdTable* table) {
+  current_ = table;
+  for (auto& word : near_) word.store(0, std::memory_order_relaxed);
+  if (table == nullptr) return;
+  for (int fd = table->next(0); fd >= 0 && static_cast<unsigned>(fd) < kNear; fd = table->next(fd + 1))
+    table->mark(fd, true);
+}
+
+void FdTable::inherit(FdTable* copy) {
+  if (copy == nullptr) return set_current(nullptr);
+  current_ = copy;
+}
+
 Status FdTable::set(int fd, OpenFile* file) {
   if (fd < 0 || fd >= kLimit) return Error{EMFILE};
   std::atomic<OpenFile*>* at = entry(fd);
   if (at == nullptr) return Error{ENOMEM};
+  mark(fd, true);
   FileStep::at(file, at);
   OpenFile* before = at->exchange(file, std::memory_order_acq_rel);
   FileStep::end();
@@ -86,6 +110,7 @@ bool FdTable::clear(int fd) {
   OpenFile* before = at->load(std::memory_order_relaxed);
   FileStep::begin(before, before->references() - 1, at);
   at->store(nullptr, std::memory_order_release);
+  mark(fd, false);
   before->release();
   FileStep::end();
   return true;

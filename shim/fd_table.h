@@ -25,16 +25,23 @@ class FdTable {
   /// The entry as it is this instant: nullptr for a descriptor of the kernel's, a negative or a too large
   /// one. The pointer may be compared but not followed unless the host's lock is held.
   static OpenFile* look(int fd) {
-    FdTable* table = current_;
     auto number = static_cast<unsigned>(fd);
-    if (table == nullptr || number >= static_cast<unsigned>(kLimit)) [[likely]]
-      return nullptr;
+    if (number < kNear) [[likely]] {
+      uint64_t ours = near_[number / 64].load(std::memory_order_acquire) >> number % 64 & 1;
+      if (ours == 0) [[likely]]
+        return nullptr;
+    }
+    FdTable* table = current_;
+    if (table == nullptr || number >= static_cast<unsigned>(kLimit)) return nullptr;
     Chunk* chunk = table->chunks_[number / kChunk].load(std::memory_order_acquire);
     return chunk->entries[number % kChunk].load(std::memory_order_acquire);
   }
   /// This process's table, nullptr until it has a host.
   static FdTable* current() { return current_; }
-  static void set_current(FdTable* table) { current_ = table; }
+  static void set_current(FdTable* table);
+  /// The same in a child of fork, for a copy() of the table that was current, made under lock(). nullptr:
+  /// none.
+  static void inherit(FdTable* copy);
   /// The kernel gave out `fd` for something that isn't ours: what the table still says of the number is about
   /// a descriptor that was closed behind the library's back (by libc itself, by a bare system call). Takes
   /// the lock. Returns `fd`.
@@ -91,8 +98,16 @@ class FdTable {
   /// nullptr: no memory.
   std::atomic<OpenFile*>* entry(int fd);
 
+  /// Marks `fd` as the current table's or not, if that is what this is.
+  void mark(int fd, bool ours) const;
+
   static inline FdTable* current_ = nullptr;
   static inline ProcessLock lock_;
+  /// A bit for each of the lowest descriptors, set before the current table's entry is and cleared after it:
+  /// a descriptor of the kernel's costs a look at memory that lies beside real::'s pointers, not at the
+  /// table, whose pages are two more for the processor to find after each system call.
+  static constexpr unsigned kNear = 4096;
+  static inline std::array<std::atomic<uint64_t>, kNear / 64> near_{};
   /// What chunks point to that don't exist yet; the library's, at the same address in all relatives.
   static Chunk empty_;
 

@@ -127,7 +127,7 @@ void begin_child(ProcessState& state, Attachment* attachment) {
   close_others_descriptors(state);
 
   state.attachment = attachment;
-  FdTable::set_current(attachment != nullptr ? attachment->table : nullptr);
+  FdTable::inherit(attachment != nullptr ? attachment->table : nullptr);
   if (attachment == nullptr) return;  // the arena had no room: no socket here is the host's
   // In another namespace the number that the parent has noted, or is about to, means nothing.
   uint64_t here = this_pid_namespace();
@@ -146,6 +146,7 @@ void Process::late_child() {
   Attachment* attachment = table != nullptr ? shared_host->attach(table) : nullptr;
   if (attachment == nullptr) FdTable::destroy(table);
   begin_child(state, attachment);
+  FdTable::set_current(FdTable::current());  // the parent has gone on since it forked
 }
 
 bool Process::is_late_child() { return process_state().generation != io::fork_generation(); }

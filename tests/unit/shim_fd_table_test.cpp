@@ -153,6 +153,47 @@ TEST_F(ShimFdTable, LooksAreFreeOfLocks) {
   looking.join();
 }
 
+TEST_F(ShimFdTable, AnotherTableIsAnsweredAsWhole) {
+  FakeFile near, far, other;
+  FdTable* copy = FdTable::create(arena_);
+  ASSERT_NE(copy, nullptr);
+  ASSERT_TRUE(table_->set(3, &near).ok());
+  ASSERT_TRUE(table_->set(70000, &far).ok());
+  ASSERT_TRUE(copy->set(4, &other).ok());
+  EXPECT_EQ(FdTable::look(4), nullptr) << "the table that isn't current says nothing";
+  FdTable::set_current(copy);
+  EXPECT_EQ(FdTable::look(3), nullptr);
+  EXPECT_EQ(FdTable::look(70000), nullptr);
+  EXPECT_EQ(FdTable::look(4), &other);
+  FdTable::set_current(table_);
+  EXPECT_EQ(FdTable::look(3), &near);
+  EXPECT_EQ(FdTable::look(70000), &far);
+  FdTable::destroy(copy);
+  table_->clear(3);
+  table_->clear(70000);
+}
+
+TEST_F(ShimFdTable, AChildAnswersAsItsParent) {
+  FakeFile near, far;
+  near.reference();
+  far.reference();
+  ASSERT_TRUE(table_->set(3, &near).ok());
+  ASSERT_TRUE(table_->set(70000, &far).ok());
+  FdTable* copy = table_->copy();
+  ASSERT_NE(copy, nullptr);
+  FdTable::inherit(copy);
+  EXPECT_EQ(FdTable::look(3), &near);
+  EXPECT_EQ(FdTable::look(70000), &far);
+  EXPECT_TRUE(copy->clear(3));
+  EXPECT_EQ(FdTable::look(3), nullptr);
+  FdTable::inherit(nullptr);
+  EXPECT_EQ(FdTable::look(70000), nullptr);
+  FdTable::destroy(copy);
+  FdTable::set_current(table_);
+  table_->clear(3);
+  table_->clear(70000);
+}
+
 TEST(ShimFdTableNone, WithoutATableEverythingIsTheKernels) {
   FdTable::set_current(nullptr);
   for (int fd : {-1, 0, 3, 1 << 19, INT32_MAX}) EXPECT_EQ(FdTable::look(fd), nullptr);
