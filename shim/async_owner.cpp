@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <climits>
 #include <csignal>
+#include <utility>
 
 #include "io/syscalls.h"
 #include "shim/process.h"
@@ -42,6 +43,9 @@ Status AsyncOwner::set_owner(const f_owner_ex& owner) {
     return Error{EINVAL};
   if (owner.pid < 0 || (owner.pid != 0 && !exists(owner))) return Error{ESRCH};
   owner_ = owner;
+  owners_process_ = Process::id();
+  if (owner.type != F_OWNER_TID || sys::call(SYS_tgkill, owners_process_, owner.pid, 0) < 0)
+    owners_process_ = 0;
   return {};
 }
 
@@ -88,15 +92,26 @@ void AsyncOwner::send(int number, int code, int32_t band) const {
   info.si_code = code;
   info.si_band = band;
   info.si_fd = fd_;
-  const long self = Process::id();
-  if (owner_.type == F_OWNER_PGRP)
+  if (owner_.type == F_OWNER_PGRP) {
     sys::call(SYS_kill, -owner_.pid, number);
-  else if (owner_.type == F_OWNER_PID && owner_.pid == self)
-    sys::call(SYS_rt_sigqueueinfo, self, number, sys::arg(&info));
-  else if (owner_.type == F_OWNER_PID)
-    sys::call(SYS_kill, owner_.pid, number);
-  else if (sys::call(SYS_rt_tgsigqueueinfo, self, owner_.pid, number, sys::arg(&info)) < 0)
-    sys::call(SYS_tkill, owner_.pid, number);
+    return;
+  }
+  const bool thread = owner_.type == F_OWNER_TID;
+  const int32_t process = thread ? owners_process_ : owner_.pid;
+  if (process != Process::id()) {
+    info.si_code = SI_SIGIO;
+    info.si_errno = code;
+  }
+  const long result = thread ? sys::call(SYS_rt_tgsigqueueinfo, process, owner_.pid, number, sys::arg(&info))
+                             : sys::call(SYS_rt_sigqueueinfo, process, number, sys::arg(&info));
+  // Its process isn't known, or its queue of signals is full.
+  if (result < 0) sys::call(thread ? SYS_tkill : SYS_kill, owner_.pid, number);
+}
+
+void AsyncOwner::reveal(siginfo_t& info) {
+  const bool ours = info.si_errno == SI_KERNEL || (info.si_errno >= POLL_IN && info.si_errno <= POLL_HUP);
+  if (info.si_code != SI_SIGIO || !ours) return;
+  info.si_code = std::exchange(info.si_errno, 0);
 }
 
 }  // namespace ustack::shim

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 
+#include <csignal>
 #include <cstdint>
 
 #include "stack/base/result.h"
@@ -35,12 +36,18 @@ class AsyncOwner {
   void set_async(bool on, int fd);
   bool async() const { return async_; }
 
+  /// What a relative or the keeper has sent for us, as the kernel sends it: only the latter may give si_code
+  /// a positive value for another process. All other siginfos stay as they are.
+  static void reveal(siginfo_t& info);
+
  private:
   static bool tell(WaitEntry& entry, uint32_t events);
   void send(int number, int code, int32_t band) const;
 
   WaitEntry entry_;
   f_owner_ex owner_{F_OWNER_TID, 0};
+  /// The process of a thread that was named (F_OWNER_TID) by itself or by another of its process; 0: unknown.
+  int32_t owners_process_ = 0;
   int signal_ = 0;
   int fd_ = -1;
   bool async_ = false;

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "io/syscalls.h"
+#include "shim/async_owner.h"
 #include "shim/driver.h"
 #include "shim/real.h"
 
@@ -141,6 +142,7 @@ void call(uintptr_t handler, int number, siginfo_t* info, void* context) {
 
 void trampoline(int number, siginfo_t* info, void* context) {
   ThreadState& thread = this_thread();
+  AsyncOwner::reveal(*info);
   if (thread.depth != 0 && ((kFaults & bit(number)) == 0 || info->si_code <= 0) &&
       put_off(thread, number, info, static_cast<ucontext_t*>(context)))
     return;

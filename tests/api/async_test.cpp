@@ -41,6 +41,11 @@ class Counted {
     }
     return came != 0;
   }
+  /// The same asleep.
+  static bool sleep() {
+    for (int i = 0; i < 500 && came == 0; ++i) usleep(10000);
+    return came != 0;
+  }
 
  private:
   int number_;
@@ -180,12 +185,50 @@ TEST(Async, AChildMayBeTheOwner) {
   Fd quiet = connected("sleep 9000");
   Fd fd = connected("sleep 300 say x sleep 3000");
   pid_t child = fork();
-  if (child == 0) {
-    for (int i = 0; i < 500 && came == 0; ++i) usleep(10000);
-    _exit(came != 0 ? 0 : 1);
-  }
+  if (child == 0) _exit(Counted::sleep() ? 0 : 1);
   ASSERT_WORKS(fcntl(fd, F_SETOWN, child));
   ASSERT_WORKS(fcntl(fd, F_SETFL, O_ASYNC));
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(came, 0);
+}
+
+// While nobody is in a call of a socket's.
+TEST(Async, AProgramThatSleepsIsToldTheDescriptor) {
+  Counted signal(SIGRTMIN + 1);
+  Fd fd = connected("sleep 200 say x sleep 3000");
+  ASSERT_WORKS(fcntl(fd, F_SETOWN, getpid()));
+  ASSERT_WORKS(fcntl(fd, F_SETSIG, SIGRTMIN + 1));
+  ASSERT_WORKS(fcntl(fd, F_SETFL, O_ASYNC));
+  EXPECT_TRUE(Counted::sleep());
+  EXPECT_EQ(its_fd, fd);
+  EXPECT_EQ(its_code, POLL_IN);
+}
+
+TEST(Async, AThreadMayBeTheOwner) {
+  Counted signal(SIGRTMIN + 1);
+  Fd fd = connected("sleep 200 say x sleep 3000");
+  const f_owner_ex owner{F_OWNER_TID, static_cast<pid_t>(syscall(SYS_gettid))};
+  ASSERT_WORKS(fcntl(fd, F_SETOWN_EX, &owner));
+  ASSERT_WORKS(fcntl(fd, F_SETSIG, SIGRTMIN + 1));
+  ASSERT_WORKS(fcntl(fd, F_SETFL, O_ASYNC));
+  EXPECT_TRUE(Counted::sleep());
+  EXPECT_EQ(its_fd, fd);
+  EXPECT_EQ(its_code, POLL_IN);
+}
+
+TEST(Async, AChildIsToldTheDescriptor) {
+  Counted signal(SIGRTMIN + 1);
+  Fd quiet = connected("sleep 9000");
+  Fd fd = connected("sleep 300 say x sleep 3000");
+  pid_t child = fork();
+  if (child == 0) _exit(Counted::sleep() && its_fd == fd && its_code == POLL_IN ? 0 : 1);
+  ASSERT_WORKS(fcntl(fd, F_SETOWN, child));
+  ASSERT_WORKS(fcntl(fd, F_SETSIG, SIGRTMIN + 1));
+  ASSERT_WORKS(fcntl(fd, F_SETFL, O_ASYNC));
+  pollfd one{quiet, POLLIN, 0};
+  poll(&one, 1, 600);
   int status = -1;
   ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_EQ(status, 0);
