@@ -114,6 +114,19 @@
   X(ssize_t, splice, (int in, off64_t* from, int out, off64_t* to, size_t bytes, unsigned flags), \
     (in, from, out, to, bytes, flags), SYS_splice)
 
+// What shows a descriptor's inode: shim/calls_stat.cpp.
+#define USTACK_STAT_SYMBOLS(X)                                                                       \
+  X(int, fstat, (int fd, struct stat* to), (fd, to), SYS_fstat)                                      \
+  X(int, fstat64, (int fd, struct stat64* to), (fd, to), SYS_fstat)                                  \
+  X(int, __fxstat, (int version, int fd, struct stat* to), (version, fd, to), kNone)                 \
+  X(int, __fxstat64, (int version, int fd, struct stat64* to), (version, fd, to), kNone)             \
+  X(int, fstatat, (int at, const char* path, struct stat* to, int flags), (at, path, to, flags),     \
+    SYS_newfstatat)                                                                                  \
+  X(int, fstatat64, (int at, const char* path, struct stat64* to, int flags), (at, path, to, flags), \
+    SYS_newfstatat)                                                                                  \
+  X(int, statx, (int at, const char* path, int flags, unsigned mask, struct statx* to),              \
+    (at, path, flags, mask, to), SYS_statx)
+
 // Entries that make a descriptor which is not ours. Their hooks only make sure that nothing is left of
 // whatever had the number before and was closed where the library could not see it: shim/descriptors.cpp,
 // generated.
@@ -229,6 +242,7 @@
   USTACK_FRESH_SYMBOLS(X)      \
   USTACK_FRESH_PAIR_SYMBOLS(X) \
   USTACK_LIBC_IO_SYMBOLS(X)    \
+  USTACK_STAT_SYMBOLS(X)       \
   USTACK_INTERFACE_SYMBOLS(X)  \
   USTACK_PROCESS_SYMBOLS(X)    \
   USTACK_SPAWN_SYMBOLS(X)      \

@@ -293,6 +293,36 @@ TEST(Control, TypeOfADescriptor) {
   EXPECT_EQ(std::string(target).substr(0, 8), "socket:[");
 }
 
+// By which programs tell whether two descriptors are the same.
+TEST(Control, EachHasAnInode) {
+  Fd fd = tcp(), other = tcp();
+  Fd copy(dup(fd));
+  ASSERT_WORKS(fcntl(copy, F_SETFD, FD_CLOEXEC));
+  struct stat its {
+  }, others{}, copys{}, again{};
+  ASSERT_WORKS(fstat(fd, &its));
+  ASSERT_WORKS(fstatat(other, "", &others, AT_EMPTY_PATH));
+  struct statx extended {};
+  ASSERT_WORKS(statx(copy, "", AT_EMPTY_PATH, STATX_INO, &extended));
+  ASSERT_WORKS(fstat(copy, &copys));
+  ASSERT_WORKS(fstat(fd, &again));
+  EXPECT_TRUE(S_ISSOCK(its.st_mode));
+  EXPECT_NE(its.st_ino, others.st_ino);
+  EXPECT_EQ(its.st_ino, copys.st_ino);
+  EXPECT_EQ(its.st_ino, extended.stx_ino);
+  EXPECT_EQ(its.st_ino, again.st_ino);
+  EXPECT_EQ(fcntl(copy, F_GETFD), FD_CLOEXEC);
+  EXPECT_EQ(fcntl(fd, F_GETFD), 0);
+  char target[64] = {};
+  ASSERT_GT(readlink(("/proc/self/fd/" + std::to_string(int{copy})).c_str(), target, sizeof target - 1), 0);
+  EXPECT_EQ(std::string(target), "socket:[" + std::to_string(its.st_ino) + "]");
+  pid_t child = fork();
+  if (child == 0) _exit(fstat(fd, &again) == 0 && again.st_ino == its.st_ino ? 0 : 1);
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
 TEST(Control, UnknownRequests) {
   Fd fd = tcp();
   EXPECT_FAILS(ENOTTY, ioctl(fd, TCGETS, nullptr));
