@@ -36,9 +36,7 @@ void give_own_inode(OpenFile& file, int fd) {
   if (!made) return;
   std::lock_guard held(FdTable::lock());
   FdTable::current()->each([&](int number, OpenFile* other) {
-    if (other != &file) return;
-    const long flags = sys::fcntl(number, F_GETFD);
-    sys::call(SYS_dup3, made.get(), number, (flags & FD_CLOEXEC) != 0 ? O_CLOEXEC : 0);
+    if (other == &file) FdTable::put_below(number, made.get());
   });
 }
 

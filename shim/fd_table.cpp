@@ -140,6 +140,11 @@ Result<int> FdTable::duplicate(int fd, bool cloexec, int lowest) {
   return static_cast<int>(made);
 }
 
+void FdTable::put_below(int fd, int kernel) {
+  long flags = io::sys::fcntl(fd, F_GETFD);
+  io::sys::call(SYS_dup3, kernel, fd, (flags & FD_CLOEXEC) != 0 ? O_CLOEXEC : 0);
+}
+
 int FdTable::next(int fd) const {
   for (auto number = static_cast<unsigned>(fd); number < static_cast<unsigned>(kLimit);) {
     const Chunk* chunk = chunks_[number / kChunk].load(std::memory_order_relaxed);

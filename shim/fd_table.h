@@ -85,6 +85,9 @@ class FdTable {
   /// either both or none: the child inherits both tables. Of the process; taken under the host's lock, and
   /// the host's lock is never taken under it.
   static ProcessLock& lock() { return lock_; }
+  /// Puts the kernel's `kernel` on the number in one step, so that it is never free in between; close-on-exec
+  /// as before. The entry stays as it is. lock() held.
+  static void put_below(int fd, int kernel);
 
  private:
   static constexpr unsigned kChunk = 1024;

@@ -43,10 +43,8 @@ Status set_up(int kernel, SocketFile& file) {
 
 void put_on(int kernel, int fd) {
   std::lock_guard held(FdTable::lock());
-  long flags = io::sys::fcntl(fd, F_GETFD);
   FdTable::current()->clear(fd);
-  // One step: the number is never free in between.
-  io::sys::call(SYS_dup3, kernel, fd, (flags & FD_CLOEXEC) != 0 ? O_CLOEXEC : 0);
+  FdTable::put_below(fd, kernel);
 }
 
 void move_registrations(SocketFile& file) {

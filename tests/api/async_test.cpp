@@ -194,11 +194,11 @@ TEST(Async, AChildMayBeTheOwner) {
   EXPECT_EQ(came, 0);
 }
 
-// While nobody is in a call of a socket's.
-TEST(Async, AProgramThatSleepsIsToldTheDescriptor) {
+/// While nobody is in a call of a socket's.
+void expect_told_asleep(const f_owner_ex& owner) {
   Counted signal(SIGRTMIN + 1);
   Fd fd = connected("sleep 200 say x sleep 3000");
-  ASSERT_WORKS(fcntl(fd, F_SETOWN, getpid()));
+  ASSERT_WORKS(fcntl(fd, F_SETOWN_EX, &owner));
   ASSERT_WORKS(fcntl(fd, F_SETSIG, SIGRTMIN + 1));
   ASSERT_WORKS(fcntl(fd, F_SETFL, O_ASYNC));
   EXPECT_TRUE(Counted::sleep());
@@ -206,16 +206,10 @@ TEST(Async, AProgramThatSleepsIsToldTheDescriptor) {
   EXPECT_EQ(its_code, POLL_IN);
 }
 
+TEST(Async, AProgramThatSleepsIsToldTheDescriptor) { expect_told_asleep({F_OWNER_PID, getpid()}); }
+
 TEST(Async, AThreadMayBeTheOwner) {
-  Counted signal(SIGRTMIN + 1);
-  Fd fd = connected("sleep 200 say x sleep 3000");
-  const f_owner_ex owner{F_OWNER_TID, static_cast<pid_t>(syscall(SYS_gettid))};
-  ASSERT_WORKS(fcntl(fd, F_SETOWN_EX, &owner));
-  ASSERT_WORKS(fcntl(fd, F_SETSIG, SIGRTMIN + 1));
-  ASSERT_WORKS(fcntl(fd, F_SETFL, O_ASYNC));
-  EXPECT_TRUE(Counted::sleep());
-  EXPECT_EQ(its_fd, fd);
-  EXPECT_EQ(its_code, POLL_IN);
+  expect_told_asleep({F_OWNER_TID, static_cast<pid_t>(syscall(SYS_gettid))});
 }
 
 TEST(Async, AChildIsToldTheDescriptor) {
