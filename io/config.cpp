@@ -15,7 +15,9 @@ namespace ustack::io {
 
 namespace {
 
-constexpr std::string_view kPrefix = "USTACK_";
+// Beside the code of a program's start (shim/library.ld).
+[[gnu::section(".rodata.inert")]] constexpr char kPrefixText[] = "USTACK_";
+constexpr std::string_view kPrefix = kPrefixText;
 /// More than any sensible file; a device such as /dev/zero must not fill memory.
 constexpr size_t kLargestFile = 1 << 20;
 
@@ -200,19 +202,15 @@ std::array<int32_t, 3> tcp_memory_limits() {
   return {first, sixteenth, 2 * first};
 }
 
-std::optional<std::string> Config::parse(const char* const* environment, Config* out) {
-  *out = Config{};
-  // Nearly every program that is started has none, and is not to notice us.
-  bool any = false;
+namespace {
+
+/// What Config::parse() does where there is something to be parsed.
+[[gnu::noinline]] std::optional<std::string> parse_variables(const char* const* environment, Config* out) {
   std::string_view file;
-  for (const char* const* entry = environment; entry != nullptr && *entry != nullptr; ++entry) {
-    if (std::strncmp(*entry, kPrefix.data(), kPrefix.size()) != 0) continue;
-    any = true;
+  for (const char* const* entry = environment; *entry != nullptr; ++entry) {
     std::string_view text = *entry;
     if (file.empty() && text.starts_with("USTACK_CONFIG=")) file = trim(text.substr(text.find('=') + 1));
   }
-  if (!any) return std::nullopt;
-
   Complaints complaints;
   if (!file.empty()) apply_file(std::string(file), *out, complaints);
   for (const char* const* entry = environment; *entry != nullptr; ++entry) {
@@ -225,6 +223,16 @@ std::optional<std::string> Config::parse(const char* const* environment, Config*
   }
   check_together(*out, complaints);
   return complaints.take();
+}
+
+}  // namespace
+
+std::optional<std::string> Config::parse(const char* const* environment, Config* out) {
+  *out = Config{};
+  // Nearly every program that is started has none, and is not to notice us.
+  for (const char* const* entry = environment; entry != nullptr && *entry != nullptr; ++entry)
+    if (std::strncmp(*entry, kPrefix.data(), kPrefix.size()) == 0) return parse_variables(environment, out);
+  return std::nullopt;
 }
 
 }  // namespace ustack::io

@@ -190,11 +190,10 @@ Result<int> control_owner(HostLock& lock, SocketFile& file, int command, unsigne
 }
 
 template <typename Real>
-int control_descriptor(int fd, int command, unsigned long argument, Real&& go_real) {
+[[gnu::noinline]] int control_ours(int fd, int command, unsigned long argument, Real go_real) {
   switch (command) {
     case F_DUPFD:
     case F_DUPFD_CLOEXEC: {
-      if (!concerns_us(fd)) return FdTable::forget_stale(go_real());
       Scope scope;
       HostLock lock;
       Result<int> number =
@@ -202,11 +201,9 @@ int control_descriptor(int fd, int command, unsigned long argument, Real&& go_re
       return number.ok() ? *number : scope.fail(number.code());
     }
     case F_GETFL:
-      if (!concerns_us(fd)) break;
       return on_socket(
           fd, [](HostLock&, SocketFile& file) -> Result<int> { return O_RDWR | file.status_flags; }, go_real);
     case F_SETFL:
-      if (!concerns_us(fd)) break;
       return on_socket(
           fd,
           [argument, fd](HostLock&, SocketFile& file) {
@@ -219,7 +216,6 @@ int control_descriptor(int fd, int command, unsigned long argument, Real&& go_re
     case F_SETOWN_EX:
     case F_GETOWN_EX:
     case F_SETSIG:
-      if (!concerns_us(fd)) break;
       return on_socket(
           fd,
           [command, argument](HostLock& lock, SocketFile& file) {
@@ -230,6 +226,13 @@ int control_descriptor(int fd, int command, unsigned long argument, Real&& go_re
       break;  // F_GETFD, F_SETFD: the kernel's descriptor has them. Others: what a socket says to them
   }
   return go_real();
+}
+
+template <typename Real>
+int control_descriptor(int fd, int command, unsigned long argument, Real go_real) {
+  if (concerns_us(fd)) return control_ours(fd, command, argument, go_real);
+  const int result = go_real();
+  return command == F_DUPFD || command == F_DUPFD_CLOEXEC ? FdTable::forget_stale(result) : result;
 }
 
 constexpr unsigned long kSocketRequests = 0x8900, kSocketRequestMask = 0xff00;

@@ -13,6 +13,7 @@
 #include "shim/escape_server.h"
 #include "shim/shared_host.h"
 #include "shim/socket_file.h"
+#include "stack/base/immortal.h"
 
 namespace ustack::shim::escape {
 
@@ -99,20 +100,20 @@ class ControlListener final : public Served {
   }
 };
 
-ControlListener listener;
+constinit Immortal<ControlListener> listener;
 
 }  // namespace
 
 void start_control(const UnixAddress& address) {
   long fd = sys::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return;
-  listener.socket = io::Descriptor(static_cast<int>(fd));
+  listener->socket = io::Descriptor(static_cast<int>(fd));
   constexpr int kBacklog = 64;
-  if (sys::call(SYS_bind, listener.socket.get(), sys::arg(&address.bytes),
+  if (sys::call(SYS_bind, listener->socket.get(), sys::arg(&address.bytes),
                 static_cast<long>(address.length)) != 0 ||
-      sys::call(SYS_listen, listener.socket.get(), kBacklog) != 0 ||
-      !watch(listener, listener.socket.get(), EPOLLIN).ok())
-    listener.socket.reset();
+      sys::call(SYS_listen, listener->socket.get(), kBacklog) != 0 ||
+      !watch(*listener, listener->socket.get(), EPOLLIN).ok())
+    listener->socket.reset();
 }
 
 }  // namespace ustack::shim::escape

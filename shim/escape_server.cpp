@@ -20,6 +20,7 @@
 #include "shim/escaped_stream.h"
 #include "shim/shared_host.h"
 #include "shim/socket_file.h"
+#include "stack/base/immortal.h"
 
 namespace ustack::shim::escape {
 
@@ -43,7 +44,7 @@ struct Server {
   uint64_t keeper = 0;
   uint64_t last_number = 0;
 };
-constinit Server server;
+constinit Immortal<Server> server;
 
 /// Waits for the end of a process's exec: the request's socket, which the process has CLOEXEC, is closed
 /// then.
@@ -74,18 +75,18 @@ void Departing::on_kernel(HostLock&) {
 
 /// What an earlier keeper has served is lost with its descriptors.
 void forget_orphans() {
-  if (std::exchange(server.cleared, true)) return;
+  if (std::exchange(server->cleared, true)) return;
   while (EscapedEnd* end = shared_host->escaped.front()) end->abandon();
 }
 
 Status start() {
-  if (server.started) return {};
+  if (server->started) return {};
   forget_orphans();
-  if (!server.timer) return Error{EMFILE};
-  sys::getrandom(&server.keeper, sizeof server.keeper, 0);
-  server.keeper &= 0xffff'ffff'ffff;
-  server.started = true;
-  start_control(format_keeper_name(server.keeper));
+  if (!server->timer) return Error{EMFILE};
+  sys::getrandom(&server->keeper, sizeof server->keeper, 0);
+  server->keeper &= 0xffff'ffff'ffff;
+  server->started = true;
+  start_control(format_keeper_name(server->keeper));
   return {};
 }
 
@@ -183,19 +184,20 @@ void set_timer(Instant at) {
   // A time of 0 stops it; one in the past ends it at once.
   Duration since_boot = at == kNever ? Duration(0) : std::max(at.time_since_epoch(), Duration(1));
   const __kernel_timespec times[2] = {{}, {since_boot / 1s, (since_boot % 1s).count()}};
-  sys::call(SYS_timerfd_settime, server.timer.get(), TFD_TIMER_ABSTIME, sys::arg(times), 0);
+  sys::call(SYS_timerfd_settime, server->timer.get(), TFD_TIMER_ABSTIME, sys::arg(times), 0);
 }
 
 void take_events(HostLock& lock) {
   // One at a time: an object may free others.
   epoll_event event;
-  while (sys::call(SYS_epoll_pwait, server.set.get(), sys::arg(&event), 1, 0, 0, sys::kSignalSetBytes) == 1) {
+  while (sys::call(SYS_epoll_pwait, server->set.get(), sys::arg(&event), 1, 0, 0, sys::kSignalSetBytes) ==
+         1) {
     if (event.data.ptr != nullptr) {
       static_cast<Served*>(event.data.ptr)->on_kernel(lock);
       continue;
     }
     uint64_t expirations;
-    sys::read(server.timer.get(), &expirations, sizeof expirations);
+    sys::read(server->timer.get(), &expirations, sizeof expirations);
   }
 }
 
@@ -225,14 +227,14 @@ bool serve_due(HostLock& lock) {
 }  // namespace
 
 UnixAddress next_name(const SocketAddress& local, const SocketAddress& remote) {
-  return format_escaped_name({server.keeper, ++server.last_number, local, remote});
+  return format_escaped_name({server->keeper, ++server->last_number, local, remote});
 }
 
 Status watch(Served& served, int fd, uint32_t events) {
   epoll_event event{};
   event.events = events | EPOLLET;
   event.data.ptr = &served;
-  long result = sys::call(SYS_epoll_ctl, server.set.get(), EPOLL_CTL_ADD, fd, sys::arg(&event));
+  long result = sys::call(SYS_epoll_ctl, server->set.get(), EPOLL_CTL_ADD, fd, sys::arg(&event));
   return result < 0 ? Status(Error{static_cast<int>(-result)}) : Status();
 }
 
@@ -259,22 +261,22 @@ void adopt(OpenFile& file, io::Descriptor socket) {
 }
 
 int kernel_fd() {
-  if (server.set) return server.set.get();
-  server.set = io::Descriptor(static_cast<int>(sys::call(SYS_epoll_create1, EPOLL_CLOEXEC)));
+  if (server->set) return server->set.get();
+  server->set = io::Descriptor(static_cast<int>(sys::call(SYS_epoll_create1, EPOLL_CLOEXEC)));
   io::Descriptor timer(
       static_cast<int>(sys::call(SYS_timerfd_create, CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)));
-  (void)io::move_high(server.set);
+  (void)io::move_high(server->set);
   (void)io::move_high(timer);
   epoll_event event{};
   event.events = EPOLLIN;
-  if (sys::call(SYS_epoll_ctl, server.set.get(), EPOLL_CTL_ADD, timer.get(), sys::arg(&event)) == 0)
-    server.timer = std::move(timer);
-  return server.set.get();
+  if (sys::call(SYS_epoll_ctl, server->set.get(), EPOLL_CTL_ADD, timer.get(), sys::arg(&event)) == 0)
+    server->timer = std::move(timer);
+  return server->set.get();
 }
 
 void run(HostLock& lock) {
   forget_orphans();
-  if (!server.started) return;
+  if (!server->started) return;
   bool left_over = true;
   for (int turn = 0; turn < kTurns && left_over; ++turn) {
     take_events(lock);

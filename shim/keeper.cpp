@@ -19,6 +19,7 @@
 #include "shim/scope.h"
 #include "shim/shared_host.h"
 #include "shim/thread.h"
+#include "stack/base/immortal.h"
 #include "stack/base/sanitizers.h"
 
 namespace ustack::shim::keeper {
@@ -31,7 +32,7 @@ namespace sys = io::sys;
 constexpr Duration kBeginsWithin = 5s;
 constexpr Duration kTryAgainAfter = 1s;
 
-Control own_control;
+constinit Immortal<Control> own_control;
 bool this_is_keeper = false;
 /// This process's child, the keeper; 0: none.
 std::atomic<int32_t> child{0};
@@ -175,13 +176,13 @@ Status make_control() {
   long result =
       sys::call(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, sys::arg(ends));
   if (result < 0) return Error{static_cast<int>(-result)};
-  own_control.to_keeper = io::Descriptor(ends[0]);
-  own_control.in_keeper = io::Descriptor(ends[1]);
-  if (Status s = io::move_high(own_control.to_keeper); !s.ok()) return s;
-  return io::move_high(own_control.in_keeper);
+  own_control->to_keeper = io::Descriptor(ends[0]);
+  own_control->in_keeper = io::Descriptor(ends[1]);
+  if (Status s = io::move_high(own_control->to_keeper); !s.ok()) return s;
+  return io::move_high(own_control->in_keeper);
 }
 
-Control& control() { return own_control; }
+Control& control() { return *own_control; }
 
 bool is_keeper() { return this_is_keeper; }
 
@@ -238,7 +239,7 @@ Status send_message(Message& message, const int* fds, int count) {
   first->cmsg_type = SCM_RIGHTS;
   first->cmsg_len = CMSG_LEN(static_cast<size_t>(count) * sizeof(int));
   std::memcpy(CMSG_DATA(first), fds, static_cast<size_t>(count) * sizeof(int));
-  long result = sys::sendmsg(own_control.to_keeper.get(), &header, MSG_DONTWAIT | MSG_NOSIGNAL);
+  long result = sys::sendmsg(own_control->to_keeper.get(), &header, MSG_DONTWAIT | MSG_NOSIGNAL);
   if (result < 0) return Error{static_cast<int>(-result)};
   return {};
 }

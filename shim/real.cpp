@@ -50,15 +50,27 @@ Result bare(long number, Arguments... arguments) {
     return static_cast<Result>(result);
 }
 
-/// False: this libc lacks the entry, or this thread is looking already; its stand-in stays.
-template <typename F>
-bool find(F*& entry, const char* name) {
-  if (searching) return false;
+/// Beside the code that reads them (library.ld).
+#define USTACK_NAME(result, name, parameters, arguments, number) \
+  [[gnu::section(".rodata.inert")]] constexpr char name_of_##name[] = #name;
+USTACK_SYMBOLS(USTACK_NAME)
+#undef USTACK_NAME
+
+/// Null: this libc lacks the entry, or this thread is looking already.
+[[gnu::noinline]] void* find_address(const char* name) {
+  if (searching) return nullptr;
   int error = errno;
   searching = true;
   void* found = dlsym(RTLD_NEXT, name);
   searching = false;
   errno = error;
+  return found;
+}
+
+/// False: the stand-in stays.
+template <typename F>
+bool find(F*& entry, const char* name) {
+  void* found = find_address(name);
   // Threads that look at once find the same.
   if (found != nullptr) __atomic_store_n(&entry, reinterpret_cast<F*>(found), __ATOMIC_RELAXED);
   return found != nullptr;
@@ -74,10 +86,10 @@ namespace {
 
 // bare<int>(number, fd, to): the comma between number and arguments is there only if there are arguments.
 #define USTACK_UNPACK(...) __VA_OPT__(, ) __VA_ARGS__
-#define USTACK_EARLY(result, name, parameters, arguments, number) \
-  result early_##name parameters {                                \
-    if (find(real::name, #name)) return real::name arguments;     \
-    return bare<result>(number USTACK_UNPACK arguments);          \
+#define USTACK_EARLY(result, name, parameters, arguments, number)      \
+  result early_##name parameters {                                     \
+    if (find(real::name, name_of_##name)) return real::name arguments; \
+    return bare<result>(number USTACK_UNPACK arguments);               \
   }
 USTACK_SYMBOLS(USTACK_EARLY)
 #undef USTACK_EARLY
@@ -87,7 +99,7 @@ USTACK_SYMBOLS(USTACK_EARLY)
 void resolve() {
   if (all_found.exchange(true, std::memory_order_acq_rel)) return;
 #define USTACK_FIND(result, name, parameters, arguments, number) \
-  if (name == early_##name) find(name, #name);
+  if (name == early_##name) find(name, name_of_##name);
   USTACK_SYMBOLS(USTACK_FIND)
 #undef USTACK_FIND
 }

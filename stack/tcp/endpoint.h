@@ -132,6 +132,7 @@ class Endpoint final : public Socket,
   friend class Protocol;
   friend struct Listener;
   friend struct OptionTable;
+  friend struct OptionRows;
   /// Where connect(2) stands.
   enum class Connecting : uint8_t { idle, under_way, established, connected, failed };
   enum WakerId { kNotification, kNewSegment, kResend, kAck, kPersist, kKeepalive, kFinWait };

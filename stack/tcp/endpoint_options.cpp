@@ -506,323 +506,340 @@ struct OptionTable {
   static Result<size_t> get_timeout(Endpoint& ep, MutableBytes out) {
     return write_timeout(ep.options_.*Field, out);
   }
-
-  static const Row* find(int level, int name);
-  static const Row kRows[];
 };
 
-const OptionTable::Row OptionTable::kRows[] = {
-    // --- socket(7) ---
-    // What others may bind later depends on it too.
-    {.level = SOL_SOCKET,
-     .name = SO_REUSEADDR,
-     .set_int =
-         [](Endpoint& ep, int value) {
-           ep.options_.reuse_address = ep.port_.reuse_address = value != 0;
-           return Status();
-         },
-     .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.reuse_address ? 1 : 0; }},
-    {.level = SOL_SOCKET,
-     .name = SO_REUSEPORT,
-     .set_int =
-         [](Endpoint& ep, int value) {
-           ep.options_.reuse_port = ep.port_.reuse_port = value != 0;
-           return Status();
-         },
-     .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.reuse_port ? 1 : 0; }},
-    flag<&SocketOptions::out_of_band_inline>(SOL_SOCKET, SO_OOBINLINE),
-    flag<&SocketOptions::dont_route>(SOL_SOCKET, SO_DONTROUTE),
-    // Has no meaning for TCP in Linux either; it is remembered.
-    flag<&SocketOptions::broadcast>(SOL_SOCKET, SO_BROADCAST),
-    {.level = SOL_SOCKET,
-     .name = SO_KEEPALIVE,
-     .set_int =
-         [](Endpoint& ep, int value) {
-           ep.options_.keepalive = value != 0;
-           ep.keepalive_probes_ = 0;
-           ep.start_keepalive();
-           return Status();
-         },
-     .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.keepalive ? 1 : 0; }},
-    {.level = SOL_SOCKET,
-     .name = SO_MAX_PACING_RATE,
-     .set = &set_max_pacing_rate,
-     .get = &get_max_pacing_rate},
-    {.level = SOL_SOCKET, .name = SO_LINGER, .set = &set_linger, .get = &get_linger},
-    {.level = SOL_SOCKET,
-     .name = SO_SNDBUF,
-     .set_int = [](Endpoint& ep,
-                   int value) { return set_send_buffer(ep, value, ep.protocol_.settings().wmem_max); },
-     .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.options_.send_limit); }},
-    {.level = SOL_SOCKET,
-     .name = SO_RCVBUF,
-     .set_int = [](Endpoint& ep,
-                   int value) { return set_receive_buffer(ep, value, ep.protocol_.settings().rmem_max); },
-     .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.tcb_.rcv.limit); }},
-    // The host is the program's own, so the program is its administrator.
-    {.level = SOL_SOCKET,
-     .name = SO_SNDBUFFORCE,
-     .set_int = [](Endpoint& ep, int value) { return set_send_buffer(ep, std::max(value, 0), INT_MAX / 2); }},
-    {.level = SOL_SOCKET,
-     .name = SO_RCVBUFFORCE,
-     .set_int = [](Endpoint& ep,
-                   int value) { return set_receive_buffer(ep, std::max(value, 0), INT_MAX / 2); }},
-    {.level = SOL_SOCKET,
-     .name = SO_RCVLOWAT,
-     .set_int = &set_low_water,
-     .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.tcb_.rcv.low_water); }},
-    {.level = SOL_SOCKET, .name = SO_SNDLOWAT, .get_int = [](Endpoint&) -> Result<int> { return 1; }},
-    {.level = SOL_SOCKET,
-     .name = SO_RCVTIMEO,
-     .set = &set_timeout<&SocketOptions::receive_timeout>,
-     .get = &get_timeout<&SocketOptions::receive_timeout>},
-    {.level = SOL_SOCKET,
-     .name = SO_SNDTIMEO,
-     .set = &set_timeout<&SocketOptions::send_timeout>,
-     .get = &get_timeout<&SocketOptions::send_timeout>},
-    {.level = SOL_SOCKET,
-     .name = SO_ERROR,
-     .get_int = [](Endpoint& ep) -> Result<int> {
-       int error = ep.take_error();
-       return error != 0 ? error : std::exchange(ep.soft_error_, 0);
-     }},
-    {.level = SOL_SOCKET,
-     .name = SO_TYPE,
-     .get_int = [](Endpoint&) -> Result<int> { return int{SOCK_STREAM}; }},
-    {.level = SOL_SOCKET,
-     .name = SO_PROTOCOL,
-     .get_int = [](Endpoint&) -> Result<int> { return int{IPPROTO_TCP}; }},
-    {.level = SOL_SOCKET,
-     .name = SO_DOMAIN,
-     .get_int = [](Endpoint& ep) -> Result<int> { return ep.family() == Family::ipv6 ? AF_INET6 : AF_INET; }},
-    {.level = SOL_SOCKET,
-     .name = SO_ACCEPTCONN,
-     .get_int = [](Endpoint& ep) -> Result<int> { return ep.listener_ != nullptr ? 1 : 0; }},
-    {.level = SOL_SOCKET,
-     .name = SO_RCVTIMEO_NEW,
-     .set = &set_timeout<&SocketOptions::receive_timeout>,
-     .get = &get_timeout<&SocketOptions::receive_timeout>},
-    {.level = SOL_SOCKET,
-     .name = SO_SNDTIMEO_NEW,
-     .set = &set_timeout<&SocketOptions::send_timeout>,
-     .get = &get_timeout<&SocketOptions::send_timeout>},
-    time_stamps<false, false>(SO_TIMESTAMP),
-    time_stamps<false, true>(SO_TIMESTAMPNS),
-    time_stamps<true, false>(SO_TIMESTAMP_NEW),
-    time_stamps<true, true>(SO_TIMESTAMPNS_NEW),
-    {.level = SOL_SOCKET,
-     .name = SO_TIMESTAMPING,
-     .set = &set_time_stamping<false>,
-     .get = &get_time_stamping<false>},
-    {.level = SOL_SOCKET,
-     .name = SO_TIMESTAMPING_NEW,
-     .set = &set_time_stamping<true>,
-     .get = &get_time_stamping<true>},
-    {.level = SOL_SOCKET,
-     .name = SO_ZEROCOPY,
-     .set_int = [](Endpoint& ep, int value) -> Status {
-       if (value < 0 || value > 1) return Error{EINVAL};
-       ep.options_.zero_copy = value != 0;
-       ep.update_telling();
-       return {};
-     },
-     .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.zero_copy ? 1 : 0; }},
-    {.level = SOL_SOCKET, .name = SO_PEERNAME, .get = &get_peer_name},
-    {.level = SOL_SOCKET, .name = SO_PEERCRED, .get = &get_peer_credentials},
-    {.level = SOL_SOCKET, .name = SO_COOKIE, .get = &get_cookie},
-    {.level = SOL_SOCKET, .name = SO_MEMINFO, .get = &get_memory},
-    {.level = SOL_SOCKET, .name = SO_TXTIME, .set_int = &refuse<EINVAL>, .get = &get_two_zeros},
-    {.level = SOL_SOCKET,
-     .name = kBufferLock,
-     .set_int = &set_buffer_lock,
-     .get_int = [](Endpoint& ep) -> Result<int> {
-       return (ep.options_.send_limit_locked ? 1 : 0) | (ep.tcb_.rcv.limit_locked ? 2 : 0);
-     }},
-    {.level = SOL_SOCKET, .name = SO_BINDTODEVICE, .set = &set_device, .get = &get_device},
-    // Filters: there is nothing that would run one.
-    {.level = SOL_SOCKET,
-     .name = SO_ATTACH_FILTER,
-     .set = &refuse_structure<16, ENOPROTOOPT>,
-     .get = &nothing},
-    {.level = SOL_SOCKET, .name = SO_ATTACH_REUSEPORT_CBPF, .set = &refuse_structure<16, ENOPROTOOPT>},
+/// The table is read at compile time only: as data its pointers would have to be relocated, a page written
+/// before each program starts, whether it opens a socket or not.
+struct OptionRows : OptionTable {
+  static constexpr Row kRows[] = {
+      // --- socket(7) ---
+      // What others may bind later depends on it too.
+      {.level = SOL_SOCKET,
+       .name = SO_REUSEADDR,
+       .set_int =
+           [](Endpoint& ep, int value) {
+             ep.options_.reuse_address = ep.port_.reuse_address = value != 0;
+             return Status();
+           },
+       .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.reuse_address ? 1 : 0; }},
+      {.level = SOL_SOCKET,
+       .name = SO_REUSEPORT,
+       .set_int =
+           [](Endpoint& ep, int value) {
+             ep.options_.reuse_port = ep.port_.reuse_port = value != 0;
+             return Status();
+           },
+       .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.reuse_port ? 1 : 0; }},
+      flag<&SocketOptions::out_of_band_inline>(SOL_SOCKET, SO_OOBINLINE),
+      flag<&SocketOptions::dont_route>(SOL_SOCKET, SO_DONTROUTE),
+      // Has no meaning for TCP in Linux either; it is remembered.
+      flag<&SocketOptions::broadcast>(SOL_SOCKET, SO_BROADCAST),
+      {.level = SOL_SOCKET,
+       .name = SO_KEEPALIVE,
+       .set_int =
+           [](Endpoint& ep, int value) {
+             ep.options_.keepalive = value != 0;
+             ep.keepalive_probes_ = 0;
+             ep.start_keepalive();
+             return Status();
+           },
+       .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.keepalive ? 1 : 0; }},
+      {.level = SOL_SOCKET,
+       .name = SO_MAX_PACING_RATE,
+       .set = &set_max_pacing_rate,
+       .get = &get_max_pacing_rate},
+      {.level = SOL_SOCKET, .name = SO_LINGER, .set = &set_linger, .get = &get_linger},
+      {.level = SOL_SOCKET,
+       .name = SO_SNDBUF,
+       .set_int = [](Endpoint& ep,
+                     int value) { return set_send_buffer(ep, value, ep.protocol_.settings().wmem_max); },
+       .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.options_.send_limit); }},
+      {.level = SOL_SOCKET,
+       .name = SO_RCVBUF,
+       .set_int = [](Endpoint& ep,
+                     int value) { return set_receive_buffer(ep, value, ep.protocol_.settings().rmem_max); },
+       .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.tcb_.rcv.limit); }},
+      // The host is the program's own, so the program is its administrator.
+      {.level = SOL_SOCKET,
+       .name = SO_SNDBUFFORCE,
+       .set_int = [](Endpoint& ep,
+                     int value) { return set_send_buffer(ep, std::max(value, 0), INT_MAX / 2); }},
+      {.level = SOL_SOCKET,
+       .name = SO_RCVBUFFORCE,
+       .set_int = [](Endpoint& ep,
+                     int value) { return set_receive_buffer(ep, std::max(value, 0), INT_MAX / 2); }},
+      {.level = SOL_SOCKET,
+       .name = SO_RCVLOWAT,
+       .set_int = &set_low_water,
+       .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.tcb_.rcv.low_water); }},
+      {.level = SOL_SOCKET, .name = SO_SNDLOWAT, .get_int = [](Endpoint&) -> Result<int> { return 1; }},
+      {.level = SOL_SOCKET,
+       .name = SO_RCVTIMEO,
+       .set = &set_timeout<&SocketOptions::receive_timeout>,
+       .get = &get_timeout<&SocketOptions::receive_timeout>},
+      {.level = SOL_SOCKET,
+       .name = SO_SNDTIMEO,
+       .set = &set_timeout<&SocketOptions::send_timeout>,
+       .get = &get_timeout<&SocketOptions::send_timeout>},
+      {.level = SOL_SOCKET,
+       .name = SO_ERROR,
+       .get_int = [](Endpoint& ep) -> Result<int> {
+         int error = ep.take_error();
+         return error != 0 ? error : std::exchange(ep.soft_error_, 0);
+       }},
+      {.level = SOL_SOCKET,
+       .name = SO_TYPE,
+       .get_int = [](Endpoint&) -> Result<int> { return int{SOCK_STREAM}; }},
+      {.level = SOL_SOCKET,
+       .name = SO_PROTOCOL,
+       .get_int = [](Endpoint&) -> Result<int> { return int{IPPROTO_TCP}; }},
+      {.level = SOL_SOCKET,
+       .name = SO_DOMAIN,
+       .get_int = [](Endpoint& ep) -> Result<int> {
+         return ep.family() == Family::ipv6 ? AF_INET6 : AF_INET;
+       }},
+      {.level = SOL_SOCKET,
+       .name = SO_ACCEPTCONN,
+       .get_int = [](Endpoint& ep) -> Result<int> { return ep.listener_ != nullptr ? 1 : 0; }},
+      {.level = SOL_SOCKET,
+       .name = SO_RCVTIMEO_NEW,
+       .set = &set_timeout<&SocketOptions::receive_timeout>,
+       .get = &get_timeout<&SocketOptions::receive_timeout>},
+      {.level = SOL_SOCKET,
+       .name = SO_SNDTIMEO_NEW,
+       .set = &set_timeout<&SocketOptions::send_timeout>,
+       .get = &get_timeout<&SocketOptions::send_timeout>},
+      time_stamps<false, false>(SO_TIMESTAMP),
+      time_stamps<false, true>(SO_TIMESTAMPNS),
+      time_stamps<true, false>(SO_TIMESTAMP_NEW),
+      time_stamps<true, true>(SO_TIMESTAMPNS_NEW),
+      {.level = SOL_SOCKET,
+       .name = SO_TIMESTAMPING,
+       .set = &set_time_stamping<false>,
+       .get = &get_time_stamping<false>},
+      {.level = SOL_SOCKET,
+       .name = SO_TIMESTAMPING_NEW,
+       .set = &set_time_stamping<true>,
+       .get = &get_time_stamping<true>},
+      {.level = SOL_SOCKET,
+       .name = SO_ZEROCOPY,
+       .set_int = [](Endpoint& ep, int value) -> Status {
+         if (value < 0 || value > 1) return Error{EINVAL};
+         ep.options_.zero_copy = value != 0;
+         ep.update_telling();
+         return {};
+       },
+       .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.zero_copy ? 1 : 0; }},
+      {.level = SOL_SOCKET, .name = SO_PEERNAME, .get = &get_peer_name},
+      {.level = SOL_SOCKET, .name = SO_PEERCRED, .get = &get_peer_credentials},
+      {.level = SOL_SOCKET, .name = SO_COOKIE, .get = &get_cookie},
+      {.level = SOL_SOCKET, .name = SO_MEMINFO, .get = &get_memory},
+      {.level = SOL_SOCKET, .name = SO_TXTIME, .set_int = &refuse<EINVAL>, .get = &get_two_zeros},
+      {.level = SOL_SOCKET,
+       .name = kBufferLock,
+       .set_int = &set_buffer_lock,
+       .get_int = [](Endpoint& ep) -> Result<int> {
+         return (ep.options_.send_limit_locked ? 1 : 0) | (ep.tcb_.rcv.limit_locked ? 2 : 0);
+       }},
+      {.level = SOL_SOCKET, .name = SO_BINDTODEVICE, .set = &set_device, .get = &get_device},
+      // Filters: there is nothing that would run one.
+      {.level = SOL_SOCKET,
+       .name = SO_ATTACH_FILTER,
+       .set = &refuse_structure<16, ENOPROTOOPT>,
+       .get = &nothing},
+      {.level = SOL_SOCKET, .name = SO_ATTACH_REUSEPORT_CBPF, .set = &refuse_structure<16, ENOPROTOOPT>},
 
-    // --- tcp(7) ---
-    {.level = IPPROTO_TCP,
-     .name = TCP_NODELAY,
-     .set_int = &set_nodelay,
-     .get_int = [](Endpoint& ep) -> Result<int> { return ep.tcb_.snd.nodelay ? 1 : 0; }},
-    {.level = IPPROTO_TCP,
-     .name = TCP_CORK,
-     .set_int = &set_cork,
-     .get_int = [](Endpoint& ep) -> Result<int> { return ep.tcb_.snd.cork ? 1 : 0; }},
-    {.level = IPPROTO_TCP, .name = TCP_MAXSEG, .set_int = &set_max_segment, .get_int = &get_max_segment},
-    {.level = IPPROTO_TCP,
-     .name = TCP_KEEPIDLE,
-     .set_int = &set_keepalive_time<&SocketOptions::keepalive_idle, 32767>,
-     .get_int = [](Endpoint& ep) -> Result<int> { return seconds(ep.keepalive_idle()); }},
-    {.level = IPPROTO_TCP,
-     .name = TCP_KEEPINTVL,
-     .set_int = &set_keepalive_time<&SocketOptions::keepalive_interval, 32767>,
-     .get_int = [](Endpoint& ep) -> Result<int> { return seconds(ep.keepalive_interval()); }},
-    {.level = IPPROTO_TCP,
-     .name = TCP_KEEPCNT,
-     .set_int = [](Endpoint& ep, int value) -> Status {
-       if (value < 1 || value > 127) return Error{EINVAL};
-       ep.options_.keepalive_count = static_cast<uint32_t>(value);
-       return {};
-     },
-     .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.keepalive_count()); }},
-    {.level = IPPROTO_TCP,
-     .name = TCP_SYNCNT,
-     .set_int = [](Endpoint& ep, int value) -> Status {
-       if (value < 1 || value > 127) return Error{EINVAL};
-       ep.options_.syn_retries = static_cast<uint8_t>(value);
-       return {};
-     },
-     .get_int = [](Endpoint& ep) -> Result<int> {
-       return ep.options_.syn_retries != 0 ? int{ep.options_.syn_retries}
-                                           : ep.protocol_.settings().tcp_syn_retries;
-     }},
-    {.level = IPPROTO_TCP, .name = TCP_LINGER2, .set_int = &set_fin_wait_2, .get_int = &get_fin_wait_2},
-    {.level = IPPROTO_TCP,
-     .name = TCP_DEFER_ACCEPT,
-     .set_int =
-         [](Endpoint& ep, int value) {
-           ep.options_.defer_accept = seconds_to_timeouts(value);
-           return Status();
-         },
-     .get_int = [](Endpoint& ep) -> Result<int> { return timeouts_to_seconds(ep.options_.defer_accept); }},
-    {.level = IPPROTO_TCP,
-     .name = TCP_WINDOW_CLAMP,
-     .set_int = &set_window_clamp,
-     .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.options_.window_clamp); }},
-    {.level = IPPROTO_TCP,
-     .name = TCP_QUICKACK,
-     .set_int = &set_quick_ack,
-     .get_int = [](Endpoint& ep) -> Result<int> { return ep.tcb_.rcv.interactive() ? 0 : 1; }},
-    {.level = IPPROTO_TCP, .name = TCP_CONGESTION, .set = &set_congestion, .get = &get_congestion},
-    {.level = IPPROTO_TCP,
-     .name = TCP_USER_TIMEOUT,
-     .set_int = [](Endpoint& ep, int value) -> Status {
-       if (value < 0) return Error{EINVAL};
-       ep.options_.user_timeout = std::chrono::milliseconds(value);
-       return {};
-     },
-     .get_int = [](Endpoint& ep) -> Result<int> {
-       return static_cast<int>(to_ms(ep.options_.user_timeout));
-     }},
-    {.level = IPPROTO_TCP,
-     .name = TCP_NOTSENT_LOWAT,
-     .set_int =
-         [](Endpoint& ep, int value) {
-           ep.tcb_.snd.notsent_lowat = static_cast<uint32_t>(value);
-           if (may_send(ep.tcb_.state) && ep.can_write()) ep.wake(ready::kOut | ready::kWrNorm);
-           return Status();
-         },
-     .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.tcb_.snd.notsent_lowat); }},
-    {.level = IPPROTO_TCP,
-     .name = TCP_FASTOPEN,
-     .set_int = &set_fast_open,
-     .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.options_.fast_open_queue); }},
-    {.level = IPPROTO_TCP,
-     .name = TCP_FASTOPEN_CONNECT,
-     .set_int = &set_fast_open_connect,
-     .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.fast_open_connect ? 1 : 0; }},
-    {.level = IPPROTO_TCP,
-     .name = TCP_FASTOPEN_NO_COOKIE,
-     .set_int = &set_fast_open_no_cookie,
-     .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.fast_open_no_cookie ? 1 : 0; }},
-    {.level = IPPROTO_TCP,
-     .name = TCP_SAVE_SYN,
-     .set_int = &set_save_syn,
-     .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.save_syn ? 1 : 0; }},
-    {.level = IPPROTO_TCP, .name = TCP_SAVED_SYN, .get = &get_saved_syn},
-    {.level = IPPROTO_TCP,
-     .name = kRtoMaxMs,
-     .set_int = &set_rto_max,
-     .get_int = [](Endpoint& ep) -> Result<int> {
-       return static_cast<int>(to_ms(ep.tcb_.snd.rtt.bounds.most));
-     }},
-    {.level = IPPROTO_TCP,
-     .name = kRtoMinUs,
-     .set_int = &set_rto_min,
-     .get_int = [](Endpoint& ep) -> Result<int> {
-       return static_cast<int>(to_us(ep.tcb_.snd.rtt.bounds.least));
-     }},
-    {.level = IPPROTO_TCP,
-     .name = kAckDelayMaxUs,
-     .set_int = &set_ack_delay_max,
-     .get_int = [](Endpoint& ep) -> Result<int> {
-       return static_cast<int>(to_us(ep.tcb_.rcv.max_ack_delay));
-     }},
-    {.level = IPPROTO_TCP, .name = TCP_TIMESTAMP, .set_int = &refuse<EPERM>, .get_int = &get_timestamp},
-    // Linux has given up what it once did; 0 or 1 are taken as ever.
-    {.level = IPPROTO_TCP,
-     .name = TCP_THIN_DUPACK,
-     .set_int = [](Endpoint&,
-                   int value) { return value < 0 || value > 1 ? Status(Error{EINVAL}) : Status(); },
-     .get_int = &always<0>},
-    {.level = IPPROTO_TCP, .name = TCP_ULP, .set = &set_upper_layer, .get = &nothing},
-    {.level = IPPROTO_TCP, .name = TCP_CC_INFO, .get = &get_congestion_info},
-    {.level = IPPROTO_TCP, .name = TCP_ZEROCOPY_RECEIVE, .get_int = &refuse_to_tell<EINVAL>},
-    {.level = IPPROTO_TCP, .name = TCP_REPAIR, .set_int = &refuse<EPERM>, .get_int = &always<0>},
-    {.level = IPPROTO_TCP,
-     .name = TCP_REPAIR_QUEUE,
-     .set_int = &refuse<EPERM>,
-     .get_int = &refuse_to_tell<EINVAL>},
-    {.level = IPPROTO_TCP,
-     .name = TCP_QUEUE_SEQ,
-     .set_int = [](Endpoint& ep,
-                   int) { return Status(Error{ep.tcb_.state == State::closed ? EINVAL : EPERM}); },
-     .get_int = &refuse_to_tell<EINVAL>},
-    {.level = IPPROTO_TCP, .name = TCP_REPAIR_OPTIONS, .set_int = &refuse<EINVAL>},
-    {.level = IPPROTO_TCP, .name = TCP_REPAIR_WINDOW, .set_int = &refuse<EPERM>, .get = &get_repair_window},
-    {.level = IPPROTO_TCP,
-     .name = kThinLinearTimeouts,
-     .set_int = &set_thin_linear,
-     .get_int = [](Endpoint& ep) -> Result<int> { return ep.tcb_.snd.thin_linear ? 1 : 0; }},
-    {.level = IPPROTO_TCP, .name = TCP_MD5SIG, .set = &refuse_structure<216, ENOPROTOOPT>},
-    {.level = IPPROTO_TCP, .name = TCP_MD5SIG_EXT, .set = &refuse_structure<216, ENOPROTOOPT>},
-    {.level = IPPROTO_TCP, .name = kIsMptcp, .get_int = &always<0>},
-    {.level = IPPROTO_TCP, .name = TCP_FASTOPEN_KEY, .set = &set_fast_open_keys, .get = &get_fast_open_keys},
-    {.level = IPPROTO_TCP,
-     .name = TCP_INFO,
-     .get = [](Endpoint& ep,
-               MutableBytes out) -> Result<size_t> { return fill_tcp_info(ep, out, ep.protocol_.now()); }},
+      // --- tcp(7) ---
+      {.level = IPPROTO_TCP,
+       .name = TCP_NODELAY,
+       .set_int = &set_nodelay,
+       .get_int = [](Endpoint& ep) -> Result<int> { return ep.tcb_.snd.nodelay ? 1 : 0; }},
+      {.level = IPPROTO_TCP,
+       .name = TCP_CORK,
+       .set_int = &set_cork,
+       .get_int = [](Endpoint& ep) -> Result<int> { return ep.tcb_.snd.cork ? 1 : 0; }},
+      {.level = IPPROTO_TCP, .name = TCP_MAXSEG, .set_int = &set_max_segment, .get_int = &get_max_segment},
+      {.level = IPPROTO_TCP,
+       .name = TCP_KEEPIDLE,
+       .set_int = &set_keepalive_time<&SocketOptions::keepalive_idle, 32767>,
+       .get_int = [](Endpoint& ep) -> Result<int> { return seconds(ep.keepalive_idle()); }},
+      {.level = IPPROTO_TCP,
+       .name = TCP_KEEPINTVL,
+       .set_int = &set_keepalive_time<&SocketOptions::keepalive_interval, 32767>,
+       .get_int = [](Endpoint& ep) -> Result<int> { return seconds(ep.keepalive_interval()); }},
+      {.level = IPPROTO_TCP,
+       .name = TCP_KEEPCNT,
+       .set_int = [](Endpoint& ep, int value) -> Status {
+         if (value < 1 || value > 127) return Error{EINVAL};
+         ep.options_.keepalive_count = static_cast<uint32_t>(value);
+         return {};
+       },
+       .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.keepalive_count()); }},
+      {.level = IPPROTO_TCP,
+       .name = TCP_SYNCNT,
+       .set_int = [](Endpoint& ep, int value) -> Status {
+         if (value < 1 || value > 127) return Error{EINVAL};
+         ep.options_.syn_retries = static_cast<uint8_t>(value);
+         return {};
+       },
+       .get_int = [](Endpoint& ep) -> Result<int> {
+         return ep.options_.syn_retries != 0 ? int{ep.options_.syn_retries}
+                                             : ep.protocol_.settings().tcp_syn_retries;
+       }},
+      {.level = IPPROTO_TCP, .name = TCP_LINGER2, .set_int = &set_fin_wait_2, .get_int = &get_fin_wait_2},
+      {.level = IPPROTO_TCP,
+       .name = TCP_DEFER_ACCEPT,
+       .set_int =
+           [](Endpoint& ep, int value) {
+             ep.options_.defer_accept = seconds_to_timeouts(value);
+             return Status();
+           },
+       .get_int = [](Endpoint& ep) -> Result<int> { return timeouts_to_seconds(ep.options_.defer_accept); }},
+      {.level = IPPROTO_TCP,
+       .name = TCP_WINDOW_CLAMP,
+       .set_int = &set_window_clamp,
+       .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.options_.window_clamp); }},
+      {.level = IPPROTO_TCP,
+       .name = TCP_QUICKACK,
+       .set_int = &set_quick_ack,
+       .get_int = [](Endpoint& ep) -> Result<int> { return ep.tcb_.rcv.interactive() ? 0 : 1; }},
+      {.level = IPPROTO_TCP, .name = TCP_CONGESTION, .set = &set_congestion, .get = &get_congestion},
+      {.level = IPPROTO_TCP,
+       .name = TCP_USER_TIMEOUT,
+       .set_int = [](Endpoint& ep, int value) -> Status {
+         if (value < 0) return Error{EINVAL};
+         ep.options_.user_timeout = std::chrono::milliseconds(value);
+         return {};
+       },
+       .get_int = [](Endpoint& ep) -> Result<int> {
+         return static_cast<int>(to_ms(ep.options_.user_timeout));
+       }},
+      {.level = IPPROTO_TCP,
+       .name = TCP_NOTSENT_LOWAT,
+       .set_int =
+           [](Endpoint& ep, int value) {
+             ep.tcb_.snd.notsent_lowat = static_cast<uint32_t>(value);
+             if (may_send(ep.tcb_.state) && ep.can_write()) ep.wake(ready::kOut | ready::kWrNorm);
+             return Status();
+           },
+       .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.tcb_.snd.notsent_lowat); }},
+      {.level = IPPROTO_TCP,
+       .name = TCP_FASTOPEN,
+       .set_int = &set_fast_open,
+       .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.options_.fast_open_queue); }},
+      {.level = IPPROTO_TCP,
+       .name = TCP_FASTOPEN_CONNECT,
+       .set_int = &set_fast_open_connect,
+       .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.fast_open_connect ? 1 : 0; }},
+      {.level = IPPROTO_TCP,
+       .name = TCP_FASTOPEN_NO_COOKIE,
+       .set_int = &set_fast_open_no_cookie,
+       .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.fast_open_no_cookie ? 1 : 0; }},
+      {.level = IPPROTO_TCP,
+       .name = TCP_SAVE_SYN,
+       .set_int = &set_save_syn,
+       .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.save_syn ? 1 : 0; }},
+      {.level = IPPROTO_TCP, .name = TCP_SAVED_SYN, .get = &get_saved_syn},
+      {.level = IPPROTO_TCP,
+       .name = kRtoMaxMs,
+       .set_int = &set_rto_max,
+       .get_int = [](Endpoint& ep) -> Result<int> {
+         return static_cast<int>(to_ms(ep.tcb_.snd.rtt.bounds.most));
+       }},
+      {.level = IPPROTO_TCP,
+       .name = kRtoMinUs,
+       .set_int = &set_rto_min,
+       .get_int = [](Endpoint& ep) -> Result<int> {
+         return static_cast<int>(to_us(ep.tcb_.snd.rtt.bounds.least));
+       }},
+      {.level = IPPROTO_TCP,
+       .name = kAckDelayMaxUs,
+       .set_int = &set_ack_delay_max,
+       .get_int = [](Endpoint& ep) -> Result<int> {
+         return static_cast<int>(to_us(ep.tcb_.rcv.max_ack_delay));
+       }},
+      {.level = IPPROTO_TCP, .name = TCP_TIMESTAMP, .set_int = &refuse<EPERM>, .get_int = &get_timestamp},
+      // Linux has given up what it once did; 0 or 1 are taken as ever.
+      {.level = IPPROTO_TCP,
+       .name = TCP_THIN_DUPACK,
+       .set_int = [](Endpoint&,
+                     int value) { return value < 0 || value > 1 ? Status(Error{EINVAL}) : Status(); },
+       .get_int = &always<0>},
+      {.level = IPPROTO_TCP, .name = TCP_ULP, .set = &set_upper_layer, .get = &nothing},
+      {.level = IPPROTO_TCP, .name = TCP_CC_INFO, .get = &get_congestion_info},
+      {.level = IPPROTO_TCP, .name = TCP_ZEROCOPY_RECEIVE, .get_int = &refuse_to_tell<EINVAL>},
+      {.level = IPPROTO_TCP, .name = TCP_REPAIR, .set_int = &refuse<EPERM>, .get_int = &always<0>},
+      {.level = IPPROTO_TCP,
+       .name = TCP_REPAIR_QUEUE,
+       .set_int = &refuse<EPERM>,
+       .get_int = &refuse_to_tell<EINVAL>},
+      {.level = IPPROTO_TCP,
+       .name = TCP_QUEUE_SEQ,
+       .set_int = [](Endpoint& ep,
+                     int) { return Status(Error{ep.tcb_.state == State::closed ? EINVAL : EPERM}); },
+       .get_int = &refuse_to_tell<EINVAL>},
+      {.level = IPPROTO_TCP, .name = TCP_REPAIR_OPTIONS, .set_int = &refuse<EINVAL>},
+      {.level = IPPROTO_TCP, .name = TCP_REPAIR_WINDOW, .set_int = &refuse<EPERM>, .get = &get_repair_window},
+      {.level = IPPROTO_TCP,
+       .name = kThinLinearTimeouts,
+       .set_int = &set_thin_linear,
+       .get_int = [](Endpoint& ep) -> Result<int> { return ep.tcb_.snd.thin_linear ? 1 : 0; }},
+      {.level = IPPROTO_TCP, .name = TCP_MD5SIG, .set = &refuse_structure<216, ENOPROTOOPT>},
+      {.level = IPPROTO_TCP, .name = TCP_MD5SIG_EXT, .set = &refuse_structure<216, ENOPROTOOPT>},
+      {.level = IPPROTO_TCP, .name = kIsMptcp, .get_int = &always<0>},
+      {.level = IPPROTO_TCP,
+       .name = TCP_FASTOPEN_KEY,
+       .set = &set_fast_open_keys,
+       .get = &get_fast_open_keys},
+      {.level = IPPROTO_TCP,
+       .name = TCP_INFO,
+       .get = [](Endpoint& ep,
+                 MutableBytes out) -> Result<size_t> { return fill_tcp_info(ep, out, ep.protocol_.now()); }},
 
-    // --- ip(7) ---
-    {.level = IPPROTO_IP,
-     .name = IP_TOS,
-     .set_int = &set_tos,
-     .get_int = [](Endpoint& ep) -> Result<int> { return int{ep.options_.tos}; }},
-    {.level = IPPROTO_IP,
-     .name = IP_TTL,
-     .set_int = &set_ttl,
-     .get_int = [](Endpoint& ep) -> Result<int> { return int{ep.ip_options().ttl}; }},
-    {.level = IPPROTO_IP, .name = IP_OPTIONS, .set = &set_ip_options, .get = &nothing},
-    {.level = IPPROTO_IP, .name = IP_PKTOPTIONS, .get = &nothing},
-    // ip_getsockopt: inet_num, which is the port.
-    {.level = IPPROTO_IP,
-     .name = kIpProtocol,
-     .get_int = [](Endpoint& ep) -> Result<int> { return int{ep.local_.port}; }},
-    {.level = IPPROTO_IP, .name = IP_MTU, .get_int = &get_mtu},
-    {.level = IPPROTO_IP,
-     .name = IP_MTU_DISCOVER,
-     .set_int = &set_mtu_discover,
-     .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.options_.pmtu_discovery); }},
-    flag<&SocketOptions::bind_address_no_port>(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT),
-    flag<&SocketOptions::receive_errors>(IPPROTO_IP, IP_RECVERR),
+      // --- ip(7) ---
+      {.level = IPPROTO_IP,
+       .name = IP_TOS,
+       .set_int = &set_tos,
+       .get_int = [](Endpoint& ep) -> Result<int> { return int{ep.options_.tos}; }},
+      {.level = IPPROTO_IP,
+       .name = IP_TTL,
+       .set_int = &set_ttl,
+       .get_int = [](Endpoint& ep) -> Result<int> { return int{ep.ip_options().ttl}; }},
+      {.level = IPPROTO_IP, .name = IP_OPTIONS, .set = &set_ip_options, .get = &nothing},
+      {.level = IPPROTO_IP, .name = IP_PKTOPTIONS, .get = &nothing},
+      // ip_getsockopt: inet_num, which is the port.
+      {.level = IPPROTO_IP,
+       .name = kIpProtocol,
+       .get_int = [](Endpoint& ep) -> Result<int> { return int{ep.local_.port}; }},
+      {.level = IPPROTO_IP, .name = IP_MTU, .get_int = &get_mtu},
+      {.level = IPPROTO_IP,
+       .name = IP_MTU_DISCOVER,
+       .set_int = &set_mtu_discover,
+       .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.options_.pmtu_discovery); }},
+      flag<&SocketOptions::bind_address_no_port>(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT),
+      flag<&SocketOptions::receive_errors>(IPPROTO_IP, IP_RECVERR),
+  };
+
+  /// Calls f with the row, wrapped so that it can use it as a constant; false: there is none.
+  template <typename F>
+  static bool with(int level, int name, F&& f) {
+    return [&]<size_t... I>(std::index_sequence<I...>) {
+      return ((kRows[I].level == level && kRows[I].name == name && (f(Constant<I>()), true)) || ...);
+    }
+    (std::make_index_sequence<std::size(kRows)>());
+  }
+
+ private:
+  template <size_t I>
+  struct Constant {
+    static constexpr Row value = kRows[I];
+  };
 };
 
-const OptionTable::Row* OptionTable::find(int level, int name) {
-  for (const Row& row : kRows)
-    if (row.level == level && row.name == name) return &row;
-  return nullptr;
-}
+namespace {
 
-Status Endpoint::set_option(int level, int name, Bytes value) {
-  const OptionTable::Row* row = OptionTable::find(level, name);
-  if (row != nullptr && row->set != nullptr) return row->set(*this, value);
+/// What an option's value is as a number. EINVAL.
+Result<int> number_in(int level, Bytes value) {
   int number = 0;
   if (value.size() >= sizeof number)
     std::memcpy(&number, value.data(), sizeof number);
@@ -830,17 +847,42 @@ Status Endpoint::set_option(int level, int name, Bytes value) {
     return Error{EINVAL};
   else if (!value.empty())
     number = std::to_integer<int>(value[0]);  // ip(7) options may be a byte, or nothing for 0
-  if (row == nullptr) return options_.plain.set(level, name, number, value.size());
-  return row->set_int != nullptr ? row->set_int(*this, number) : Status(Error{ENOPROTOOPT});
+  return number;
+}
+
+}  // namespace
+
+Status Endpoint::set_option(int level, int name, Bytes value) {
+  const Result<int> number = number_in(level, value);
+  Status result = number.status();
+  const bool found = OptionRows::with(level, name, [&](auto constant) {
+    constexpr OptionTable::Row row = constant.value;
+    if constexpr (row.set != nullptr)
+      result = row.set(*this, value);
+    else if (number.ok())
+      result = row.set_int != nullptr ? row.set_int(*this, *number) : Status(Error{ENOPROTOOPT});
+  });
+  if (found || !number.ok()) return result;
+  return options_.plain.set(level, name, *number, value.size());
 }
 
 Result<size_t> Endpoint::get_option(int level, int name, MutableBytes out) {
-  const OptionTable::Row* row = OptionTable::find(level, name);
   // As Linux, which looks for an unknown level in IP last (do_ip_getsockopt).
   if (level != SOL_SOCKET && level != IPPROTO_TCP && level != IPPROTO_IP) return Error{EOPNOTSUPP};
-  if (row != nullptr && row->get != nullptr) return row->get(*this, out);
-  if (row != nullptr && row->get_int == nullptr) return Error{ENOPROTOOPT};
-  Result<int> number = row != nullptr ? row->get_int(*this) : options_.plain.get(level, name);
+  Result<size_t> structure = size_t{0};
+  Result<int> number = Error{ENOPROTOOPT};
+  bool is_structure = false;
+  const bool found = OptionRows::with(level, name, [&](auto constant) {
+    constexpr OptionTable::Row row = constant.value;
+    if constexpr (row.get != nullptr) {
+      structure = row.get(*this, out);
+      is_structure = true;
+    } else if constexpr (row.get_int != nullptr) {
+      number = row.get_int(*this);
+    }
+  });
+  if (is_structure) return structure;
+  if (!found) number = options_.plain.get(level, name);
   if (!number.ok()) return number.error();
   if (level == IPPROTO_IP && !out.empty() && out.size() < sizeof(int) && *number >= 0 && *number <= 255) {
     out[0] = static_cast<std::byte>(*number);
