@@ -4,6 +4,8 @@
 
 #include <atomic>
 #include <cerrno>
+#include <cstddef>
+#include <cstring>
 #include <type_traits>
 
 #include "io/syscalls.h"
@@ -50,46 +52,48 @@ Result bare(long number, Arguments... arguments) {
     return static_cast<Result>(result);
 }
 
-/// Beside the code that reads them (library.ld).
-#define USTACK_NAME(result, name, parameters, arguments, number) \
-  [[gnu::section(".rodata.inert")]] constexpr char name_of_##name[] = #name;
-USTACK_SYMBOLS(USTACK_NAME)
+/// Texts one after the other, in the entries' order, beside the code that reads them (library.ld).
+struct Names {
+#define USTACK_NAME(result, name, parameters, arguments, number) char name[sizeof #name];
+  USTACK_SYMBOLS(USTACK_NAME)
+#undef USTACK_NAME
+};
+#define USTACK_NAME(result, name, parameters, arguments, number) #name,
+[[gnu::section(".rodata.inert")]] constexpr Names kNames{USTACK_SYMBOLS(USTACK_NAME)};
 #undef USTACK_NAME
 
-/// Null: this libc lacks the entry, or this thread is looking already.
-[[gnu::noinline]] void* find_address(const char* name) {
-  if (searching) return nullptr;
+constexpr size_t kEntries = sizeof(detail::Entries) / sizeof(void*);
+std::atomic<bool> is_found[kEntries];
+
+/// False: this libc lacks the entry, or this thread is looking already; the stand-in stays.
+[[gnu::noinline]] bool find(size_t index, const char* name) {
+  if (searching) return false;
   int error = errno;
   searching = true;
-  void* found = dlsym(RTLD_NEXT, name);
+  void* address = dlsym(RTLD_NEXT, name);
   searching = false;
   errno = error;
-  return found;
-}
-
-/// False: the stand-in stays.
-template <typename F>
-bool find(F*& entry, const char* name) {
-  void* found = find_address(name);
+  if (address == nullptr) return false;
   // Threads that look at once find the same.
-  if (found != nullptr) __atomic_store_n(&entry, reinterpret_cast<F*>(found), __ATOMIC_RELAXED);
-  return found != nullptr;
+  __atomic_store_n(reinterpret_cast<void**>(&detail::entries) + index, address, __ATOMIC_RELAXED);
+  is_found[index].store(true, std::memory_order_relaxed);
+  return true;
 }
 
 }  // namespace
 
-#define USTACK_REAL(result, name, parameters, arguments, number) result(*name) parameters = early_##name;
-USTACK_SYMBOLS(USTACK_REAL)
+#define USTACK_REAL(result, name, parameters, arguments, number) early_##name,
+constinit detail::Entries detail::entries{USTACK_SYMBOLS(USTACK_REAL)};
 #undef USTACK_REAL
 
 namespace {
 
 // bare<int>(number, fd, to): the comma between number and arguments is there only if there are arguments.
 #define USTACK_UNPACK(...) __VA_OPT__(, ) __VA_ARGS__
-#define USTACK_EARLY(result, name, parameters, arguments, number)      \
-  result early_##name parameters {                                     \
-    if (find(real::name, name_of_##name)) return real::name arguments; \
-    return bare<result>(number USTACK_UNPACK arguments);               \
+#define USTACK_EARLY(result, name, parameters, arguments, number)                                        \
+  result early_##name parameters {                                                                       \
+    if (find(offsetof(detail::Entries, name) / sizeof(void*), kNames.name)) return real::name arguments; \
+    return bare<result>(number USTACK_UNPACK arguments);                                                 \
   }
 USTACK_SYMBOLS(USTACK_EARLY)
 #undef USTACK_EARLY
@@ -98,10 +102,9 @@ USTACK_SYMBOLS(USTACK_EARLY)
 
 void resolve() {
   if (all_found.exchange(true, std::memory_order_acq_rel)) return;
-#define USTACK_FIND(result, name, parameters, arguments, number) \
-  if (name == early_##name) find(name, name_of_##name);
-  USTACK_SYMBOLS(USTACK_FIND)
-#undef USTACK_FIND
+  auto* name = reinterpret_cast<const char*>(&kNames);
+  for (size_t index = 0; index < kEntries; ++index, name += std::strlen(name) + 1)
+    if (!is_found[index].load(std::memory_order_relaxed)) find(index, name);
 }
 
 }  // namespace ustack::shim::real

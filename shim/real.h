@@ -31,7 +31,17 @@ namespace ustack::shim::real {
 
 // While a look-up is under way (it may allocate, and a preloaded allocator may read and map files), these
 // stand for libc's functions with bare system calls; entries that are no system call fail with ENOSYS then.
-#define USTACK_REAL(result, name, parameters, arguments, number) extern result(*name) parameters;
+namespace detail {
+struct Entries {
+#define USTACK_REAL(result, name, parameters, arguments, number) result(*name) parameters;
+  USTACK_SYMBOLS(USTACK_REAL)
+#undef USTACK_REAL
+};
+extern Entries entries;
+}  // namespace detail
+
+#define USTACK_REAL(result, name, parameters, arguments, number) \
+  inline constexpr auto& name = detail::entries.name;
 USTACK_SYMBOLS(USTACK_REAL)
 #undef USTACK_REAL
 

@@ -113,4 +113,4 @@ def start_cost(context: Context):
                      f"{more_look_ups} look-ups more than the empty one")
         # bash installs signal handlers, before which everything is looked up.
         check(more_look_ups <= {"ls": 100, "bash": 260}[name], f"{name}: {more_look_ups} symbols looked up")
-        check(more_faults <= 6, f"{name}: {more_faults} page faults more than an empty library")
+        check(more_faults <= 2, f"{name}: {more_faults} page faults more than an empty library")
