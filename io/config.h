@@ -47,6 +47,8 @@ struct Config {
   Duration spin{0};
   /// USTACK_EFAULT=check.
   bool check_pointers = false;
+  /// USTACK_TRUST=credentials: who gives up root leaves the host's memory to the others (shim/parting.h).
+  bool parts_by_credentials = false;
   LogLevel log_level = LogLevel::off;
   /// Empty: stderr.
   std::string log_file;

@@ -223,6 +223,12 @@ Problem parse_efault(std::string_view value, Config& config) {
   return std::nullopt;
 }
 
+Problem parse_trust(std::string_view value, Config& config) {
+  if (value != "relatives" && value != "credentials") return "must be \"relatives\" or \"credentials\"";
+  config.parts_by_credentials = value == "credentials";
+  return std::nullopt;
+}
+
 Problem parse_log(std::string_view value, Config& config) {
   size_t colon = value.find(':');
   std::string_view level = value.substr(0, colon);
@@ -293,6 +299,11 @@ constexpr std::array kVariables{
         "every bad pointer gives EFAULT, at the price of a system call per copy; default: only what can "
         "be told for nothing",
         parse_efault},
+    ConfigVariable{
+        "USTACK_TRUST", "relatives | credentials",
+        "who shares the host's memory after fork; relatives (default): all; credentials: who has not "
+        "given up root, the others go through the keeper",
+        parse_trust},
     ConfigVariable{"USTACK_LOG", "off | error | warning | info | debug | trace [:FILE]",
                    "how much is told, and where; default: off, stderr", parse_log},
     ConfigVariable{"USTACK_CAPTURE", "FILE", "a pcapng file of what crosses the link; default: none",

@@ -95,6 +95,15 @@ void forget_own() {
   for (int event = kShared; event < kMost; ++event) descriptors[event].store(0, std::memory_order_relaxed);
 }
 
+void close_all() {
+  for (auto& place : descriptors)
+    if (int fd = place.exchange(0) - 1; fd >= 0) {
+      io::remove_own_descriptor(fd);
+      io::sys::close(fd);
+    }
+  for (uint64_t& word : own_in_use) word = 0;
+}
+
 void adopt(int event, io::Descriptor fd) {
   if (event < kFirstShared || event >= kShared || descriptor(event) >= 0 || !io::move_high(fd).ok()) return;
   descriptors[event].store(fd.release() + 1, std::memory_order_release);

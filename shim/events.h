@@ -32,6 +32,8 @@ void give_back(int event);
 void after_fork_in_child();
 /// In the keeper: the events from kShared on are the program's, and closed.
 void forget_own();
+/// All of them are closed: the process has left its host.
+void close_all();
 /// In the keeper: a shared event that was made after it was started. Takes over the descriptor.
 void adopt(int event, io::Descriptor fd);
 /// This process's descriptor for it; -1: it has none.

@@ -170,6 +170,7 @@ Status Process::ensure_host() {
     return FdTable::current() != nullptr ? Status() : Error{ENETDOWN};
   start();
   ProcessState& state = process_state();
+  if (state.parted) return Error{EACCES};
   std::lock_guard held(state.start_lock);
   if (shared_host != nullptr) return {};
   std::optional<io::OpenError> error = make_host(state);

@@ -40,6 +40,8 @@ struct ProcessState {
   /// this_pid_namespace() when it could last be asked: not after a chroot.
   uint64_t pid_namespace = 0;
   std::atomic<bool> lingered{false};
+  /// It had a host and has left it for good (parting.h).
+  bool parted = false;
 };
 
 /// Valid from Process::start() on.

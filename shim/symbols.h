@@ -189,6 +189,9 @@
     (option, a, b, c, d), SYS_prctl)                                                                        \
   X(long, syscall, (long number, long a, long b, long c, long d, long e, long f),                           \
     (number, a, b, c, d, e, f), kItself)                                                                    \
+  X(int, setuid, (uid_t user), (user), SYS_setuid)                                                          \
+  X(int, setreuid, (uid_t user, uid_t effective), (user, effective), SYS_setreuid)                          \
+  X(int, setresuid, (uid_t user, uid_t effective, uid_t saved), (user, effective, saved), SYS_setresuid)    \
   X(int, setrlimit, (int resource, const rlimit* limit), (resource, limit), kNone)                          \
   X(int, prlimit, (pid_t pid, int resource, const rlimit* limit, rlimit* old), (pid, resource, limit, old), \
     SYS_prlimit64)                                                                                          \

@@ -63,6 +63,7 @@ TEST(Config, WithoutVariablesEverythingHasItsDefault) {
   EXPECT_EQ(config.io, EngineKind::automatic);
   EXPECT_EQ(config.spin, Duration(0));
   EXPECT_FALSE(config.check_pointers);
+  EXPECT_FALSE(config.parts_by_credentials);
   EXPECT_EQ(config.log_level, LogLevel::off);
   EXPECT_EQ(config.settings.tcp_sack, 1);
 }
@@ -73,8 +74,8 @@ TEST(Config, ReadsEveryVariable) {
               "USTACK_MAC=02:aB:00:00:00:01", "USTACK_MTU=9000", "USTACK_LOOPBACK=stack",
               "USTACK_KERNEL=203.0.113.0/24",
               "USTACK_SYSCTL=net.ipv4.tcp_sack=0; net.ipv4.tcp_rmem = 4096 65536 131072;", "USTACK_IO=plain",
-              "USTACK_SPIN=50", "USTACK_EFAULT=check", "USTACK_LOG=debug:/tmp/x:y",
-              "USTACK_CAPTURE=/tmp/a.pcapng", "USTACK_COUNTERS=/tmp/c"});
+              "USTACK_SPIN=50", "USTACK_EFAULT=check", "USTACK_TRUST=credentials",
+              "USTACK_LOG=debug:/tmp/x:y", "USTACK_CAPTURE=/tmp/a.pcapng", "USTACK_COUNTERS=/tmp/c"});
   EXPECT_EQ(config.link.scheme, LinkSpec::Scheme::tap);
   EXPECT_EQ(config.link.name, "tap7");
   ASSERT_EQ(config.addresses.size(), 2u);
@@ -91,6 +92,7 @@ TEST(Config, ReadsEveryVariable) {
   EXPECT_EQ(config.spin, 50us);
   EXPECT_TRUE(config.loopback_in_stack);
   EXPECT_TRUE(config.check_pointers);
+  EXPECT_TRUE(config.parts_by_credentials);
   EXPECT_EQ(config.log_level, LogLevel::debug);
   EXPECT_EQ(config.log_file, "/tmp/x:y");
   EXPECT_EQ(config.capture_file, "/tmp/a.pcapng");
@@ -169,6 +171,7 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{{"USTACK_SYSCTL=net.ipv4.tcp_rmem=1 2"}, {"tcp_rmem"}},
         Bad{{"USTACK_IO=epoll"}, {"uring", "plain"}}, Bad{{"USTACK_SPIN=-1"}, {"microseconds"}},
         Bad{{"USTACK_SPIN=2000000"}, {"1000000"}}, Bad{{"USTACK_EFAULT=1"}, {"check"}},
+        Bad{{"USTACK_TRUST=me"}, {"relatives", "credentials"}},
         Bad{{"USTACK_LOG=loud"}, {"\"loud\"", "trace"}}, Bad{{"USTACK_LOG=info:"}, {"file"}},
         Bad{{"USTACK_CONFIG=/nonexistent/ustack.conf"}, {"No such file"}}));
 

@@ -25,6 +25,7 @@ _MALFORMED = {
     "USTACK_IO": ["epoll", "URING"],
     "USTACK_SPIN": ["-1", "x", "1.5", "99999999999"],
     "USTACK_EFAULT": ["yes"],
+    "USTACK_TRUST": ["nobody"],
     "USTACK_LOG": ["loud", "debug:", "3"],
 }
 
