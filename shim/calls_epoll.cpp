@@ -5,6 +5,7 @@
 #include "shim/epoll_wait.h"
 #include "shim/fd_table.h"
 #include "shim/hooks.h"
+#include "shim/opening.h"
 #include "shim/scope.h"
 #include "shim/time_limit.h"
 #include "shim/user_copy.h"
@@ -61,7 +62,8 @@ int epoll_create1(int flags) { return made(real::epoll_create1(flags)); }
 
 int epoll_ctl(int set, int operation, int fd, epoll_event* event) {
   if (!has_host() || Scope::inside() || (FdTable::look(set) == nullptr && FdTable::look(fd) == nullptr))
-    return real::epoll_ctl(set, operation, fd, event);
+    return opening::is_used() ? opening::epoll_ctl(set, operation, fd, event)
+                              : real::epoll_ctl(set, operation, fd, event);
   Scope scope;
   epoll_event copy{};
   if (operation != EPOLL_CTL_DEL)

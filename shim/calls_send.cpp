@@ -11,6 +11,7 @@
 #include "shim/call.h"
 #include "shim/hooks.h"
 #include "shim/kernel_socket.h"
+#include "shim/opening.h"
 #include "shim/rights.h"
 #include "shim/user_copy.h"
 
@@ -185,7 +186,10 @@ ssize_t send(int fd, const void* from, size_t bytes, int flags) {
 }
 
 ssize_t sendto(int fd, const void* from, size_t bytes, int flags, const sockaddr* address, socklen_t length) {
-  auto go_real = [&] { return real::sendto(fd, from, bytes, flags, address, length); };
+  auto go_real = [&]() -> ssize_t {
+    if (opening::refuses_to_send(flags)) return fail(EOPNOTSUPP);
+    return real::sendto(fd, from, bytes, flags, address, length);
+  };
   if (!concerns_us(fd)) return go_real();
   Result<RawAddress> to = address != nullptr ? read_address(address, length) : RawAddress{};
   if (!to.ok()) return fail(to.code());

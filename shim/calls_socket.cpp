@@ -8,6 +8,7 @@
 #include "shim/hooks.h"
 #include "shim/kernel_socket.h"
 #include "shim/loopback_twin.h"
+#include "shim/opening.h"
 #include "shim/process.h"
 
 namespace ustack::shim {
@@ -111,6 +112,7 @@ int socket(int domain, int type, int protocol) {
   if (!stack_has(domain, type, protocol) || Scope::inside()) {
     return FdTable::forget_stale(real::socket(domain, type, protocol));
   }
+  if (opening::is_used()) return opening::socket(domain, type, protocol);
   Scope scope;
   if (Status s = Process::ensure_host(); !s.ok()) return scope.fail(s.code());
   HostLock lock;
@@ -119,7 +121,9 @@ int socket(int domain, int type, int protocol) {
 }
 
 int bind(int fd, const sockaddr* address, socklen_t length) {
-  auto go_real = [&] { return real::bind(fd, address, length); };
+  auto go_real = [&] {
+    return opening::is_used() ? opening::bind(fd, address, length) : real::bind(fd, address, length);
+  };
   if (!concerns_us(fd)) return go_real();
   return on_socket(
       fd, [&](HostLock& lock, SocketFile& file) { return bind_socket(lock, file, fd, address, length); },
@@ -127,7 +131,9 @@ int bind(int fd, const sockaddr* address, socklen_t length) {
 }
 
 int listen(int fd, int backlog) {
-  auto go_real = [&] { return real::listen(fd, backlog); };
+  auto go_real = [&] {
+    return opening::is_used() ? opening::listen(fd, backlog) : real::listen(fd, backlog);
+  };
   if (!concerns_us(fd)) return go_real();
   return on_socket(
       fd, [&](HostLock&, SocketFile& file) { return file.listen(backlog); }, go_real);
@@ -144,7 +150,9 @@ int accept4(int fd, sockaddr* address, socklen_t* length, int flags) {
 }
 
 int connect(int fd, const sockaddr* address, socklen_t length) {
-  auto go_real = [&] { return real::connect(fd, address, length); };
+  auto go_real = [&] {
+    return opening::is_used() ? opening::connect(fd, address, length) : real::connect(fd, address, length);
+  };
   if (!concerns_us(fd)) return go_real();
   return on_socket_cancellable(
       fd, [&](HostLock& lock, SocketFile& file) { return connect_socket(lock, file, fd, address, length); },

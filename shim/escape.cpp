@@ -31,7 +31,7 @@ constexpr __kernel_timespec kDeliveryPause{0, 2'000'000};
 /// Puts `request` before the keeper. Our end of its socket.
 Result<io::Descriptor> put_before_keeper(HostLock& lock, OpenFile& file, const Request& request) {
   lock.unlock();
-  bool there = keeper::will_take_over();
+  bool there = keeper::serves();
   lock.lock();
   if (!there) return Error{ESRCH};
   for (int delivery = 0;; ++delivery) {
@@ -110,6 +110,15 @@ Result<io::Descriptor> watch_departure(HostLock& lock, OpenFile& file, Attachmen
   }
   if (!socket.ok()) attachment.departure = 0;
   return socket;
+}
+
+Result<io::Descriptor> open_channel(HostLock& lock, OpenFile& file) {
+  Request request{.kind = Request::Kind::channel, .pid = Process::id()};
+  Result<io::Descriptor> socket = put_before_keeper(lock, file, request);
+  if (!socket.ok()) return socket.error();
+  Result<io::Descriptor> channel = unlocked(lock, [&] { return answer_of(*socket); });
+  if (channel.ok() && (!*channel || !io::move_high(*channel).ok())) return Error{EMFILE};
+  return channel;
 }
 
 }  // namespace ustack::shim::escape

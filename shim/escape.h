@@ -43,6 +43,9 @@ void in_place(int fd);
 /// any.
 Result<io::Descriptor> watch_departure(HostLock& lock, OpenFile& file, Attachment& attachment);
 
+/// What a process that is about to leave its host will open sockets through (opening.h). ESRCH, ... as above.
+Result<io::Descriptor> open_channel(HostLock& lock, OpenFile& file);
+
 // The keeper's side (escape_server.cpp). Lock: the host's.
 
 /// What keeper::hand_over() has brought: a reference to `file` and the other end of a request's socket.

@@ -18,6 +18,7 @@
 #include "shim/escape_control.h"
 #include "shim/escaped_listener.h"
 #include "shim/escaped_stream.h"
+#include "shim/opening.h"
 #include "shim/shared_host.h"
 #include "shim/socket_file.h"
 #include "stack/base/immortal.h"
@@ -79,17 +80,6 @@ void forget_orphans() {
   while (EscapedEnd* end = shared_host->escaped.front()) end->abandon();
 }
 
-Status start() {
-  if (server->started) return {};
-  forget_orphans();
-  if (!server->timer) return Error{EMFILE};
-  sys::getrandom(&server->keeper, sizeof server->keeper, 0);
-  server->keeper &= 0xffff'ffff'ffff;
-  server->started = true;
-  start_control(format_keeper_name(server->keeper));
-  return {};
-}
-
 Result<io::Descriptor> open_listener(SocketFile& file, UnixAddress& name) {
   Result<SocketAddress> local = file.socket().local_address();
   if (!local.ok()) return local.error();
@@ -124,7 +114,7 @@ Result<EscapedEnd*> make_listener(SocketFile& file) {
   return outer.ok() ? Error{ENOMEM} : outer.error();
 }
 
-Result<EscapedEnd*> make_stream(SocketFile& file) {
+Result<EscapedStream*> new_stream(SocketFile& file) {
   int ends[2];
   long result = sys::call(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sys::arg(ends));
   EscapedStream* end = nullptr;
@@ -138,8 +128,14 @@ Result<EscapedEnd*> make_stream(SocketFile& file) {
     file.release();
     return result < 0 ? Error{static_cast<int>(-result)} : Error{ENOMEM};
   }
-  Status s = end->begin();
-  return s.ok() ? Result<EscapedEnd*>(end) : s.error();
+  return end;
+}
+
+Result<EscapedEnd*> make_stream(SocketFile& file) {
+  Result<EscapedStream*> end = new_stream(file);
+  if (!end.ok()) return end.error();
+  Status s = (*end)->begin();
+  return s.ok() ? Result<EscapedEnd*>(*end) : s.error();
 }
 
 bool listens(SocketFile& file) {
@@ -147,21 +143,6 @@ bool listens(SocketFile& file) {
   Result<size_t> n =
       file.socket().get_option(SOL_SOCKET, SO_ACCEPTCONN, std::as_writable_bytes(std::span(&listening, 1)));
   return n.ok() && listening != 0;
-}
-
-/// Another descriptor of the end that the file has already, or of a new one. Takes over the reference.
-Result<io::Descriptor> provide(SocketFile& file, int32_t pid) {
-  for (EscapedEnd& end : file.ends()) {
-    Result<io::Descriptor> another = end.another();
-    if (!another.ok()) continue;
-    end.set_holder(pid);
-    file.release();
-    return another;
-  }
-  Result<EscapedEnd*> end = listens(file) ? make_listener(file) : make_stream(file);
-  if (!end.ok()) return end.error();
-  (*end)->set_holder(pid);
-  return (*end)->another();
 }
 
 void wait_for_departure(const Request& request, io::Descriptor socket) {
@@ -226,6 +207,38 @@ bool serve_due(HostLock& lock) {
 
 }  // namespace
 
+Status start() {
+  if (server->started) return {};
+  forget_orphans();
+  if (!server->timer) return Error{EMFILE};
+  sys::getrandom(&server->keeper, sizeof server->keeper, 0);
+  server->keeper &= 0xffff'ffff'ffff;
+  server->started = true;
+  start_control(format_keeper_name(server->keeper));
+  return {};
+}
+
+Result<io::Descriptor> provide(SocketFile& file, int32_t pid) {
+  for (EscapedEnd& end : file.ends()) {
+    Result<io::Descriptor> another = end.another();
+    if (!another.ok()) continue;
+    end.set_holder(pid);
+    file.release();
+    return another;
+  }
+  Result<EscapedEnd*> end = listens(file) ? make_listener(file) : make_stream(file);
+  if (!end.ok()) return end.error();
+  (*end)->set_holder(pid);
+  return (*end)->another();
+}
+
+Status connect_outside(SocketFile& file, const SocketAddress& remote, bool at_once,
+                       io::Descriptor&& request) {
+  Result<EscapedStream*> end = new_stream(file);
+  if (!end.ok()) return end.status();
+  return (*end)->begin_connecting(remote, at_once, std::move(request));
+}
+
 UnixAddress next_name(const SocketAddress& local, const SocketAddress& remote) {
   return format_escaped_name({server->keeper, ++server->last_number, local, remote});
 }
@@ -246,9 +259,15 @@ void adopt(OpenFile& file, io::Descriptor socket) {
   Request request;
   bool understood = sys::call(SYS_recvfrom, socket.get(), sys::arg(&request), sizeof request, MSG_DONTWAIT) ==
                         sizeof request &&
-                    (request.kind == Request::Kind::departure || file.kind() == OpenFile::Kind::socket);
+                    (request.kind != Request::Kind::end || file.kind() == OpenFile::Kind::socket);
   Status s = understood ? start() : Status(Error{EINVAL});
-  if (!s.ok() || request.kind == Request::Kind::departure) {
+  if (s.ok() && request.kind == Request::Kind::channel) {
+    file.release();
+    Result<io::Descriptor> channel = opening::make_channel();
+    answer(socket.get(), channel.code(), channel.ok() ? channel->get() : -1);
+    return;
+  }
+  if (!s.ok() || request.kind != Request::Kind::end) {
     file.release();
     if (s.ok())
       wait_for_departure(request, std::move(socket));
@@ -285,6 +304,6 @@ void run(HostLock& lock) {
   set_timer(left_over ? io::now() : next_retry());
 }
 
-bool idle() { return shared_host->escaped.empty(); }
+bool idle() { return shared_host->escaped.empty() && opening::channels() == 0; }
 
 }  // namespace ustack::shim::escape

@@ -17,7 +17,7 @@ namespace escape {
 /// What a process asks of the keeper through the socket that hand_over() brings; answered by an int32_t, 0
 /// with a descriptor or an errno.
 struct Request {
-  enum class Kind : uint32_t { end, departure };
+  enum class Kind : uint32_t { end, departure, channel };
   Kind kind = Kind::end;
   /// Who asks.
   int32_t pid = 0;
@@ -26,12 +26,20 @@ struct Request {
   uint64_t serial = 0, departure = 0;
 };
 
+/// The keeper can be asked from now on. EMFILE.
+Status start();
 /// `served` hears of `fd`, once for each change (epoll(7), EPOLLET), until it is closed. ENOMEM, ENOSPC.
 Status watch(Served& served, int fd, uint32_t events);
 /// A name for an end, never given before.
 UnixAddress next_name(const SocketAddress& local, const SocketAddress& remote);
 /// Sends an int32_t and, unless -1, a descriptor over a request's socket.
 void answer(int socket, int32_t status, int fd);
+/// Another descriptor of the end that the file has already, or of a new one. Takes over the reference.
+Result<io::Descriptor> provide(SocketFile& file, int32_t pid);
+/// An end for a socket that connects to `remote`, given out over `request` (as answer() does): at once if the
+/// program doesn't wait, and full until the connection is there or has failed; else when it is there. Takes
+/// over the reference; `request` only if it succeeds.
+Status connect_outside(SocketFile& file, const SocketAddress& remote, bool at_once, io::Descriptor&& request);
 
 }  // namespace escape
 }  // namespace ustack::shim

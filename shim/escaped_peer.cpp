@@ -70,6 +70,14 @@ bool of_the_connection(int name) {
          name == SO_REUSEPORT;
 }
 
+/// A connection that could not be made tells why (opening.h); the descriptor itself has no error then.
+bool is_error_of_connection(int level, int name, const void* value, socklen_t length, int result) {
+  int error = 0;
+  if (level != SOL_SOCKET || name != SO_ERROR || result != 0 || length < sizeof error) return false;
+  std::memcpy(&error, value, sizeof error);
+  return error == 0;
+}
+
 }  // namespace
 
 void fix_local_address(int fd, sockaddr* address, socklen_t room, socklen_t* length) {
@@ -89,7 +97,8 @@ int get_option(int fd, int level, int name, void* value, socklen_t room, socklen
   const bool connection = level == SOL_SOCKET && of_the_connection(name) && result == 0;
   const bool tcp = (level == IPPROTO_TCP || level == IPPROTO_IP) && result != 0 &&
                    (error == EOPNOTSUPP || error == ENOPROTOOPT);
-  if (!domain && !connection && !tcp) return result;
+  const bool failure = is_error_of_connection(level, name, value, room, result);
+  if (!domain && !connection && !tcp && !failure) return result;
   std::optional<EscapedName> end = name_of(fd);
   errno = error;
   if (!end) return result;
@@ -104,7 +113,10 @@ int get_option(int fd, int level, int name, void* value, socklen_t room, socklen
   request.name = name;
   request.length = std::min<socklen_t>(room, escape::ControlRequest::kMostBytes);
   escape::ControlAnswer answer;
-  if (!ask(*end, fd, request, answer)) return connection ? result : fail(ENOPROTOOPT);
+  const bool asked = ask(*end, fd, request, answer);
+  errno = error;
+  if ((!asked && connection) || ((!asked || answer.error != 0) && failure)) return result;
+  if (!asked) return fail(ENOPROTOOPT);
   if (answer.error != 0) return fail(answer.error);
   *length = std::min<socklen_t>({answer.length, room, escape::ControlRequest::kMostBytes});
   std::memcpy(value, answer.value.data(), *length);

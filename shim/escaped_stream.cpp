@@ -1,5 +1,6 @@
 #include "shim/escaped_stream.h"
 
+#include <fcntl.h>
 #include <linux/sockios.h>
 #include <poll.h>
 #include <sys/ioctl.h>
@@ -50,8 +51,69 @@ Status EscapedStream::begin() {
   return s;
 }
 
+Status EscapedStream::begin_connecting(const SocketAddress& remote, bool at_once, io::Descriptor&& request) {
+  Result<SocketAddress> local = file_.socket().local_address();
+  name_ = escape::next_name(local.ok() ? *local : SocketAddress{remote.address, 0}, remote);
+  io::sys::call(SYS_bind, inner_.get(), io::sys::arg(&name_.bytes), static_cast<long>(name_.length));
+  connect_ = Connect::under_way;
+  if (at_once) {
+    fill();
+    Result<io::Descriptor> another = this->another();
+    escape::answer(request.get(), another.code(), another.ok() ? another->get() : -1);
+    outer_.reset();
+    request.reset();
+  }
+  Status s = begin();
+  if (s.ok()) request_ = std::move(request);
+  return s;
+}
+
+/// poll(2) says that the outer side is writable when its buffer has room (unix_poll), so it has none.
+void EscapedStream::fill() {
+  io::sys::fcntl(outer_.get(), F_SETFL, O_RDWR | O_NONBLOCK);
+  static constexpr std::byte kFilling[4096]{};
+  for (;;) {
+    long n = io::sys::call(SYS_sendto, outer_.get(), io::sys::arg(kFilling), sizeof kFilling,
+                           MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n <= 0) return;
+    filling_ += static_cast<size_t>(n);
+  }
+}
+
+void EscapedStream::drain() {
+  char waste[4096];
+  while (filling_ > 0) {
+    long n = io::sys::call(SYS_recvfrom, inner_.get(), io::sys::arg(waste),
+                           static_cast<long>(std::min(sizeof waste, filling_)), MSG_DONTWAIT);
+    if (n <= 0) return;
+    filling_ -= static_cast<size_t>(n);
+  }
+}
+
+bool EscapedStream::look_at_connect() {
+  if (connect_ == Connect::done) return false;
+  if (connect_ == Connect::failed) return true;
+  constexpr uint32_t kDecided = ready::kOut | ready::kErr | ready::kHup;
+  if ((file_.socket().readiness() & kDecided) == 0) return true;
+  if (request_) {
+    const Status result = file_.socket().connect_result();
+    connect_ = result.ok() ? Connect::done : Connect::failed;
+    Result<io::Descriptor> another = result.ok() ? this->another() : result.error();
+    escape::answer(request_.get(), another.code(), another.ok() ? another->get() : -1);
+    request_.reset();
+    outer_.reset();
+    return connect_ == Connect::failed;
+  }
+  // The error stays for SO_ERROR.
+  connect_ = file_.socket().failed() ? Connect::failed : Connect::done;
+  drain();
+  if (connect_ == Connect::failed) io::sys::call(SYS_shutdown, inner_.get(), SHUT_WR);
+  return connect_ == Connect::failed;
+}
+
 void EscapedStream::abandon() {
   SocketFile& file = file_;
+  request_.release();
   inner_.release();
   outer_.release();
   shared_host->arena->destroy(this);
@@ -75,6 +137,11 @@ void EscapedStream::take_name() {
 }
 
 bool EscapedStream::work(HostLock& lock) {
+  if (look_at_connect()) {
+    if (!hung_up()) return true;
+    end(lock, false);
+    return false;
+  }
   take_name();
   After out = to_network(lock);
   if (out == After::gone) return false;

@@ -15,6 +15,8 @@ class EscapedStream final : public EscapedEnd {
   EscapedStream(SocketFile& file, io::Descriptor inner, io::Descriptor outer, const UnixAddress& name = {});
   /// Must follow at once. On failure (ENOMEM, ENOSPC) the end is gone, with its reference.
   Status begin();
+  /// In place of begin(), for a socket that connects (escape::connect_outside).
+  Status begin_connecting(const SocketAddress& remote, bool at_once, io::Descriptor&& request);
 
   void abandon() override;
 
@@ -39,6 +41,17 @@ class EscapedStream final : public EscapedEnd {
   bool hung_up() const;
 
   io::Descriptor inner_;
+  /// True: it is still connecting, or has failed to, and the program has been told or will be.
+  bool look_at_connect();
+  void fill();
+  void drain();
+
+  enum class Connect : uint8_t { done, under_way, failed };
+  Connect connect_ = Connect::done;
+  /// Who waits for the connection.
+  io::Descriptor request_;
+  /// Bytes that keep the outer side from being writable.
+  size_t filling_ = 0;
   bool writing_ended_ = false;
   bool reading_ended_ = false;
 };

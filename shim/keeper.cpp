@@ -214,8 +214,8 @@ bool ensure() {
   return alive(shared);
 }
 
-bool will_take_over() {
-  if (Process::id() == 1 || !ensure()) return false;
+bool serves() {
+  if (!ensure()) return false;
   std::atomic<uint32_t>& state = shared_host->keeper.state;
   while (state.load() == Record::starting && alive(*shared_host)) {
     __kernel_timespec time{0, 100'000'000};
@@ -223,6 +223,8 @@ bool will_take_over() {
   }
   return state.load() == Record::running && alive(*shared_host);
 }
+
+bool will_take_over() { return Process::id() != 1 && serves(); }
 
 namespace {
 

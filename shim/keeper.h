@@ -77,9 +77,11 @@ Control& control();
 bool ensure();
 /// There is one, or one is about to begin. Any thread; costs some 10 ns.
 bool alive(SharedHost& shared);
-/// ensure(), and it has begun: what is left to do may be left to it. Waits for its beginning for a bounded
-/// time. False in the first process of a PID namespace, with which everything else there ends. Host lock not
+/// ensure(), and it has begun: it can be asked. Waits for its beginning for a bounded time. Host lock not
 /// held.
+bool serves();
+/// The same, and what is left to do may be left to it: not in the first process of a PID namespace, with
+/// which everything else there ends.
 bool will_take_over();
 /// This process is the keeper.
 bool is_keeper();

@@ -1,8 +1,12 @@
 #include "shim/parting.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
+#include <algorithm>
+#include <string_view>
 #include <utility>
 
 #include "io/capture.h"
@@ -53,6 +57,26 @@ bool only_thread() {
   return true;
 }
 
+/// Room for ends in a process that has forbidden itself more descriptors (vsftpd: RLIMIT_NOFILE of 0), whose
+/// hard limit calls_limits.cpp has put off. At its end the limits are what the program wants.
+class RoomForDescriptors {
+ public:
+  RoomForDescriptors() {
+    sys::call(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, sys::arg(&limits_));
+    const rlimit roomy{std::min(std::max<rlim_t>(limits_.rlim_cur, kRoom), limits_.rlim_max),
+                       limits_.rlim_max};
+    sys::call(SYS_prlimit64, 0, RLIMIT_NOFILE, sys::arg(&roomy), 0);
+  }
+  ~RoomForDescriptors() { sys::call(SYS_prlimit64, 0, RLIMIT_NOFILE, sys::arg(&limits_), 0); }
+  RoomForDescriptors(const RoomForDescriptors&) = delete;
+  RoomForDescriptors& operator=(const RoomForDescriptors&) = delete;
+  void set_hard_limit(rlim_t limit) { limits_.rlim_max = std::min(limits_.rlim_max, limit); }
+
+ private:
+  static constexpr rlim_t kRoom = 4096;
+  rlimit limits_{};
+};
+
 /// How many of this process's numbers mean `file`.
 uint32_t numbers_of(FdTable& table, const OpenFile& file) {
   uint32_t count = 0;
@@ -90,6 +114,19 @@ Status leave_sockets_to_keeper(HostLock& lock, FdTable& table) {
   return {};
 }
 
+/// EAGAIN.
+Status open_channel(HostLock& lock, io::Descriptor& channel) {
+  // Any file will do to ask with; it may have none.
+  Result<Socket*> socket = lock.host().open_socket(AF_INET, SOCK_STREAM, IPPROTO_TCP);
+  SocketFile* file = socket.ok() ? SocketFile::create(**socket) : nullptr;
+  if (file == nullptr) return Error{EAGAIN};
+  Result<io::Descriptor> made = escape::open_channel(lock, *file);
+  file->release();
+  if (!made.ok()) return Error{EAGAIN};
+  channel = std::move(*made);
+  return {};
+}
+
 /// Lock held.
 void detach(ProcessState& state) {
   FdTable::set_current(nullptr);
@@ -119,30 +156,36 @@ void forget_host(ProcessState& state) {
   state.parted = true;
 }
 
+/// EAGAIN, with what stands in the way in the log.
+Status refuse(HostLock& lock, std::string_view why) {
+  lock.host().log()(LogLevel::error, [&](LogLine& line) {
+    line << "process " << Process::id() << " can't give up root under USTACK_TRUST=credentials: " << why;
+  });
+  return Error{EAGAIN};
+}
+
 }  // namespace
 
 Status before_root_is_given_up() {
   ProcessState& state = process_state();
   if (shared_host == nullptr || Scope::inside() || !state.config.parts_by_credentials) return {};
   Scope scope;
+  RoomForDescriptors room;
   const bool alone = only_thread();
   {
     HostLock lock;
     FdTable* table = FdTable::current();
-    if (table == nullptr || state.attachment == nullptr) return Error{EAGAIN};
-    if (!alone) {
-      lock.host().log()(LogLevel::error, [](LogLine& line) {
-        line << "a process with several threads can't give up root under USTACK_TRUST=credentials";
-      });
-      return Error{EAGAIN};
-    }
-    if (Status s = leave_sockets_to_keeper(lock, *table); !s.ok()) return s;
+    if (table == nullptr || state.attachment == nullptr) return refuse(lock, "it has left the host already");
+    if (!alone) return refuse(lock, "it has several threads");
+    if (!open_channel(lock, state.channel).ok()) return refuse(lock, "the keeper doesn't answer");
+    if (!leave_sockets_to_keeper(lock, *table).ok()) return refuse(lock, "the keeper can't serve a socket");
     lock.host().log()(LogLevel::info, [](LogLine& line) {
       line << "process " << Process::id() << " gives up root; what it has open is served by the keeper";
     });
     detach(state);
   }
   forget_host(state);
+  room.set_hard_limit(state.hard_limit_of_files);
   return {};
 }
 

@@ -170,7 +170,6 @@ Status Process::ensure_host() {
     return FdTable::current() != nullptr ? Status() : Error{ENETDOWN};
   start();
   ProcessState& state = process_state();
-  if (state.parted) return Error{EACCES};
   std::lock_guard held(state.start_lock);
   if (shared_host != nullptr) return {};
   std::optional<io::OpenError> error = make_host(state);
@@ -203,6 +202,7 @@ bool Process::move_own(int fd) {
                                      &state.log_sink.descriptor(),
                                      state.capture != nullptr ? &state.capture->descriptor() : nullptr,
                                      &state.counters_file,
+                                     &state.channel,
                                      &keeper::control().to_keeper,
                                      &keeper::control().in_keeper};
   // The calling thread's engine makes its descriptors anew when it next drives.

@@ -2,6 +2,8 @@
 // process.cpp, fork.cpp, linger.cpp and the keeper.
 #pragma once
 
+#include <sys/resource.h>
+
 #include <atomic>
 #include <cstdint>
 
@@ -42,6 +44,10 @@ struct ProcessState {
   std::atomic<bool> lingered{false};
   /// It had a host and has left it for good (parting.h).
   bool parted = false;
+  /// RLIMIT_NOFILE's hard limit as the program has set it while it couldn't be lowered yet.
+  rlim_t hard_limit_of_files = RLIM_INFINITY;
+  /// What it asks the keeper through then (opening.h).
+  io::Descriptor channel;
 };
 
 /// Valid from Process::start() on.

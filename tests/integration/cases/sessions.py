@@ -145,7 +145,7 @@ one_process_model={one_process}
 """
 
 
-def exercise_vsftpd(context: Context, one_process: str) -> None:
+def exercise_vsftpd(context: Context, one_process: str, env: dict[str, str] | None = None) -> None:
     need_root()
     program = need_program("vsftpd")
     lab: Lab = context.lab()
@@ -158,7 +158,7 @@ def exercise_vsftpd(context: Context, one_process: str) -> None:
     configuration = context.directory / "vsftpd.conf"
     configuration.write_text(_VSFTPD.format(address=lab.host_address(), root=root, empty=empty,
                                               one_process=one_process))
-    server = lab.host(program, configuration, label="vsftpd")
+    server = lab.host(program, configuration, label="vsftpd", env=env)
     lab.wait_until_listening(21)
     url = f"ftp://{lab.host_address()}"
     for mode in ([], ["--ftp-port", "-"]):

@@ -161,7 +161,7 @@ class Sshd:
     #: A /run of its own: sshd wants /run/sshd.
     _RUN = ["unshare", "-m", "sh", "-c", "mount -t tmpfs none /run && mkdir -m 755 /run/sshd && exec \"$@\"", "sh"]
 
-    def __init__(self, lab: Lab, *, on_host: bool = True, options=()):
+    def __init__(self, lab: Lab, *, on_host: bool = True, options=(), env: dict[str, str] | None = None):
         need_root()
         program = need_program("sshd")
         directory = self.directory = lab.context.directory / f"sshd-{lab.name}"
@@ -173,7 +173,7 @@ class Sshd:
         configuration.write_text(_SSHD.format(directory=directory, address=self.address))
         argv = [program, "-D", "-e", "-f", configuration, *options]
         if on_host:
-            self.process = lab.host(*argv, before=self._RUN, label="sshd")
+            self.process = lab.host(*argv, before=self._RUN, label="sshd", env=env)
             lab.wait_until_listening(22)
         else:
             self.process = lab.peer(*self._RUN, *argv, label="sshd")

@@ -8,7 +8,7 @@ import shutil
 from .lab import Lab
 
 _CONFIGURATION = """
-user root root;
+user {user};
 {processes}
 pid {directory}/nginx.pid;
 error_log stderr warn;
@@ -39,7 +39,7 @@ class Nginx:
     and so many workers."""
 
     def __init__(self, lab: Lab, *, on_host: bool = False, port: int = 80, workers: int = 0,
-                 daemon: bool = False):
+                 daemon: bool = False, user: str = "root root", env: dict[str, str] | None = None):
         context = lab.context
         self.directory: pathlib.Path = context.directory / f"nginx-{lab.name}"
         self.www = self.directory / "www"
@@ -55,11 +55,12 @@ class Nginx:
         else:
             processes += " daemon off;"
         configuration.write_text(_CONFIGURATION.format(directory=self.directory, address=self.address, port=port,
-                                                       processes=processes))
+                                                       processes=processes, user=user))
         start = lab.host if on_host else lab.peer
         # The whole path: a master that is replaced executes what it was called by.
         program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin") or "nginx"
-        self.process = start(program, "-e", "stderr", "-p", self.directory, "-c", configuration, label="nginx")
+        self.process = start(program, "-e", "stderr", "-p", self.directory, "-c", configuration, label="nginx",
+                             **({"env": env} if env else {}))
         if on_host:
             lab.wait_until_listening(port, self.address)
         else:

@@ -16,7 +16,7 @@ import sys
 import traceback
 
 PEER, HOST = sys.argv[1:3]
-ECHO, GOODBYE = 7001, 7007
+ECHO, NEVER = 7001, 7099
 NOBODY = 65534
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -167,6 +167,110 @@ def several_threads() -> None:
         os.setuid(NOBODY)
         assert asks(given, b"on") == b"on"
     Child(body).ok()
+
+
+def new_connections() -> None:
+    """Sockets opened afterwards: blocking and not, refused, with options, by a child of the child too."""
+    def body():
+        give_up_root()
+        with connect(ECHO) as made:
+            assert made.getsockname()[0] == HOST and made.getpeername() == (PEER, ECHO)
+            for size in (1, 300000):
+                text = os.urandom(size)
+                sent = Child(lambda: made.sendall(text))
+                assert made.recv(size, socket.MSG_WAITALL) == text
+                sent.ok()
+            made.shutdown(socket.SHUT_WR)
+            assert made.recv(1) == b""
+        with socket.socket() as refused:
+            try:
+                refused.connect((PEER, 9))
+                raise AssertionError("connected")
+            except ConnectionRefusedError:
+                pass
+            refused.connect((PEER, ECHO))  # the same socket again
+            assert asks(refused, b"again") == b"again"
+        with socket.socket() as optioned:
+            optioned.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            optioned.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            optioned.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 77)
+            optioned.bind((HOST, 7777))
+            assert optioned.getsockname() == (HOST, 7777)
+            optioned.connect((PEER, ECHO))
+            assert optioned.getsockname() == (HOST, 7777)
+            assert optioned.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+            assert optioned.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert optioned.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 77
+            assert asks(optioned, b"options") == b"options"
+        Child(lambda: asks(connect(ECHO), b"grandchild") == b"grandchild" or os._exit(2)).ok()
+        with socket.create_server(("127.0.0.1", 0)) as local, socket.create_connection(local.getsockname()) as one:
+            with local.accept()[0] as other:
+                one.sendall(b"machine")
+                assert other.recv(10) == b"machine"
+    with connect(ECHO):
+        Child(body).ok()
+
+
+def new_connections_without_waiting() -> None:
+    """EINPROGRESS, then writable with the outcome in SO_ERROR; sets that knew the socket before it connected."""
+    def body():
+        give_up_root()
+        for port, outcome in ((ECHO, 0), (9, errno.ECONNREFUSED)):
+            for early in (False, True):
+                with socket.socket() as made, select.epoll() as poller:
+                    made.setblocking(False)
+                    if early:
+                        poller.register(made, select.EPOLLOUT)
+                    assert made.connect_ex((PEER, port)) == errno.EINPROGRESS
+                    if not early:
+                        poller.register(made, select.EPOLLOUT)
+                    (fd, events), = poller.poll(10)
+                    assert fd == made.fileno() and events & select.EPOLLOUT, events
+                    assert made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == outcome
+                    assert made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+                    if outcome == 0:
+                        made.setblocking(True)
+                        assert asks(made, b"without waiting") == b"without waiting"
+        with socket.socket() as slow, select.epoll() as poller:
+            slow.setblocking(False)
+            assert slow.connect_ex((PEER, NEVER)) == errno.EINPROGRESS
+            poller.register(slow, select.EPOLLOUT)
+            assert poller.poll(0.3) == [], "writable before it is connected"
+    with connect(ECHO):
+        Child(body).ok()
+
+
+def new_listeners() -> None:
+    """A listener opened afterwards, whose port the others see as taken; connections come in, epoll reports them."""
+    ready, there = os.pipe()
+
+    def body():
+        give_up_root()
+        with socket.create_server((HOST, 7101)) as listener, select.epoll() as poller:
+            assert listener.getsockname() == (HOST, 7101)
+            poller.register(listener, select.EPOLLIN)
+            os.write(there, b"x")
+            for _ in range(3):
+                assert poller.poll(10) == [(listener.fileno(), select.EPOLLIN)]
+                accepted, peer = listener.accept()
+                with accepted:
+                    assert peer[0] == HOST and accepted.getpeername() == peer
+                    assert accepted.getsockname() == (HOST, 7101)
+                    accepted.sendall(accepted.recv(100))
+    with connect(ECHO):
+        child = Child(body)
+        os.read(ready, 1)
+        with socket.socket() as second:
+            try:
+                second.bind((HOST, 7101))
+                raise AssertionError("bound")
+            except OSError as error:
+                assert error.errno == errno.EADDRINUSE
+        for number in range(3):
+            with socket.create_connection((HOST, 7101), timeout=10) as connection:
+                connection.settimeout(None)
+                assert asks(connection, b"to the child %d" % number) == b"to the child %d" % number
+        child.ok()
 
 
 def main() -> None:

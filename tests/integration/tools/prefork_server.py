@@ -2,10 +2,12 @@
 """A prefork HTTP server that answers /pattern/SIZE: one listener, N processes that accept from it.
 
   prefork_server.py ADDRESS PORT [--workers N] [--how accept|poll|epoll|exclusive] [--per-connection]
+                    [--user UID]
 
 `how`: each worker blocks in accept(), or looks at the non-blocking listener by poll(), epoll, or epoll with
 EPOLLEXCLUSIVE. --per-connection: one process accepts and forks a child for each connection, closing its own
-descriptor of it. Workers that die are replaced. SIGTERM ends all. Each answer says which process it is from
+descriptor of it. Workers that die are replaced. --user: each worker
+gives up root and serves as this one. SIGTERM ends all. Each answer says which process it is from
 (X-Process). Each worker counts how often it was woken and how often there was nothing to accept (X-Wakes, X-Empty).
 """
 
@@ -94,6 +96,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--how", choices=["accept", "poll", "epoll", "exclusive"], default="accept")
     parser.add_argument("--per-connection", action="store_true")
+    parser.add_argument("--user", type=int)
     arguments = parser.parse_args()
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -118,6 +121,8 @@ def main() -> None:
         if pid == 0:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+            if arguments.user is not None:
+                os.setresuid(arguments.user, arguments.user, arguments.user)
             worker(arguments.how, listener)
         workers.add(pid)
 

@@ -1,0 +1,251 @@
+// The process's side of opening.h.
+#include "shim/opening.h"
+
+#include <fcntl.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <sys/time.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <mutex>
+#include <vector>
+
+#include "io/descriptor_message.h"
+#include "io/syscalls.h"
+#include "shim/address.h"
+#include "shim/fd_table.h"
+#include "shim/loopback_twin.h"
+#include "shim/process.h"
+#include "shim/process_lock.h"
+#include "shim/process_state.h"
+#include "shim/real.h"
+#include "stack/base/immortal.h"
+
+namespace ustack::shim::opening {
+
+namespace {
+
+namespace sys = io::sys;
+
+constexpr int kClosed = 7;  // TCP_CLOSE, as TCP_INFO tells it
+
+/// What a program may have set before: it is handed on if it isn't what a new socket has.
+struct Named {
+  int level, name;
+};
+constexpr Named kHandedOn[] = {
+    {SOL_SOCKET, SO_REUSEADDR},
+    {SOL_SOCKET, SO_REUSEPORT},
+    {SOL_SOCKET, SO_KEEPALIVE},
+    {SOL_SOCKET, SO_LINGER},
+    {SOL_SOCKET, SO_OOBINLINE},
+    {SOL_SOCKET, SO_SNDBUF},
+    {SOL_SOCKET, SO_RCVBUF},
+    {SOL_SOCKET, SO_RCVLOWAT},
+    {SOL_SOCKET, SO_RCVTIMEO},
+    {SOL_SOCKET, SO_SNDTIMEO},
+    {IPPROTO_TCP, TCP_NODELAY},
+    {IPPROTO_TCP, TCP_MAXSEG},
+    {IPPROTO_TCP, TCP_CORK},
+    {IPPROTO_TCP, TCP_KEEPIDLE},
+    {IPPROTO_TCP, TCP_KEEPINTVL},
+    {IPPROTO_TCP, TCP_KEEPCNT},
+    {IPPROTO_TCP, TCP_SYNCNT},
+    {IPPROTO_TCP, TCP_LINGER2},
+    {IPPROTO_TCP, TCP_DEFER_ACCEPT},
+    {IPPROTO_TCP, TCP_WINDOW_CLAMP},
+    {IPPROTO_TCP, TCP_USER_TIMEOUT},
+    {IPPROTO_TCP, TCP_CONGESTION},
+    {IPPROTO_TCP, TCP_FASTOPEN},
+    {IPPROTO_TCP, TCP_NOTSENT_LOWAT},
+    {IPPROTO_IP, IP_TOS},
+    {IPPROTO_IP, IP_TTL},
+    {IPPROTO_IP, IP_RECVERR},
+    {IPPROTO_IP, IP_MTU_DISCOVER},
+};
+static_assert(std::size(kHandedOn) <= OpenRequest::kMostOptions);
+
+struct Registration {
+  int set, fd;
+  epoll_event event;
+};
+ProcessLock registrations_lock;
+constinit Immortal<std::vector<Registration>> registrations;
+
+int fail(int error) {
+  errno = error;
+  return -1;
+}
+
+bool read_option(int fd, Named option, OpenRequest::Option& to) {
+  socklen_t length = sizeof to.value;
+  to.level = option.level;
+  to.name = option.name;
+  long result =
+      sys::call(SYS_getsockopt, fd, option.level, option.name, sys::arg(to.value.data()), sys::arg(&length));
+  to.length = length;
+  return result == 0;
+}
+
+int number_option(int fd, int name) {
+  OpenRequest::Option option;
+  int number = -1;
+  if (read_option(fd, {SOL_SOCKET, name}, option)) std::memcpy(&number, option.value.data(), sizeof number);
+  return number;
+}
+
+/// A TCP socket of the kernel's that is neither connected nor listening.
+bool is_unused(int fd) {
+  if (number_option(fd, SO_DOMAIN) != AF_INET || number_option(fd, SO_TYPE) != SOCK_STREAM ||
+      number_option(fd, SO_PROTOCOL) != IPPROTO_TCP)
+    return false;
+  OpenRequest::Option info;
+  return read_option(fd, {IPPROTO_TCP, TCP_INFO}, info) && std::to_integer<int>(info.value[0]) == kClosed;
+}
+
+void hand_on_options(int fd, OpenRequest& request) {
+  io::Descriptor fresh(static_cast<int>(sys::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP)));
+  for (Named named : kHandedOn) {
+    OpenRequest::Option option, untouched;
+    if (!read_option(fd, named, option) || !read_option(fresh.get(), named, untouched) ||
+        (option.length == untouched.length && option.value == untouched.value))
+      continue;
+    if (named.level == SOL_SOCKET && (named.name == SO_SNDBUF || named.name == SO_RCVBUF)) {
+      // It is told doubled (socket(7)).
+      int bytes;
+      std::memcpy(&bytes, option.value.data(), sizeof bytes);
+      bytes /= 2;
+      std::memcpy(option.value.data(), &bytes, sizeof bytes);
+    }
+    request.options[request.option_count++] = option;
+  }
+}
+
+SocketAddress name_of(int fd) {
+  RawAddress raw;
+  raw.length = sizeof raw.bytes;
+  if (sys::call(SYS_getsockname, fd, sys::arg(&raw.bytes), sys::arg(&raw.length)) != 0) return {};
+  Result<SocketAddress> local = address_to_bind(raw);
+  if (!local.ok() || (local->port == 0 && local->address.is_unspecified())) return {};
+  return *local;
+}
+
+/// Puts the request before the keeper. Our end of its socket.
+Result<io::Descriptor> send_request(const OpenRequest& request) {
+  int ends[2];
+  long result = sys::call(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sys::arg(ends));
+  if (result < 0) return Error{static_cast<int>(-result)};
+  io::Descriptor ours(ends[0]), keepers(ends[1]);
+  sys::call(SYS_sendto, ours.get(), sys::arg(&request), sizeof request, MSG_NOSIGNAL);
+  const char byte = 0;
+  // The channel's other end is gone with a keeper that was killed.
+  if (io::send_with_descriptor(process_state().channel.get(), &byte, sizeof byte, keepers.get()) < 0)
+    return Error{ENETDOWN};
+  return ours;
+}
+
+/// The keeper's answer. EINTR, EINPROGRESS (`limit` is over), an errno of the call's.
+Result<io::Descriptor> wait_for_answer(const io::Descriptor& socket, const OpenRequest::Option* limit) {
+  if (limit != nullptr)
+    sys::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, limit->value.data(), limit->length);
+  int32_t status = 0;
+  io::Descriptor end;
+  // Restarted by the kernel after a handler, or not, as connect(2) is.
+  long n = io::receive_with_descriptor(socket.get(), &status, sizeof status, end);
+  if (n == -EAGAIN) return Error{EINPROGRESS};
+  if (n < 0) return Error{static_cast<int>(-n)};
+  if (n != sizeof status) return Error{ENETDOWN};
+  if (status != 0) return Error{status};
+  if (!end) return Error{EMFILE};
+  return end;
+}
+
+/// `fd` is from now on the end.
+void put_on(int fd, const io::Descriptor& end) {
+  FdTable::put_below(fd, end.get());
+  std::lock_guard held(registrations_lock);
+  std::erase_if(*registrations, [&](Registration& each) {
+    if (each.fd != fd) return false;
+    sys::call(SYS_epoll_ctl, each.set, EPOLL_CTL_ADD, fd, sys::arg(&each.event));
+    return true;
+  });
+}
+
+OpenRequest request_for(int fd, OpenRequest::Kind kind) {
+  OpenRequest request;
+  request.kind = kind;
+  request.pid = Process::id();
+  request.nonblocking = (sys::fcntl(fd, F_GETFL) & O_NONBLOCK) != 0 ? 1 : 0;
+  request.local = name_of(fd);
+  hand_on_options(fd, request);
+  return request;
+}
+
+}  // namespace
+
+bool is_used() { return process_state().parted; }
+
+int socket(int domain, int type, int protocol) {
+  int fd = real::socket(domain, type, protocol);
+  if (fd < 0) return fd;
+  std::lock_guard held(registrations_lock);
+  std::erase_if(*registrations, [&](const Registration& each) { return each.fd == fd; });
+  return fd;
+}
+
+int bind(int fd, const sockaddr* address, socklen_t length) {
+  Result<RawAddress> raw = read_address(address, length);
+  Result<SocketAddress> local = raw.ok() ? address_to_bind(*raw) : raw.error();
+  if (local.ok() && !local->address.is_unspecified() && !local_address_of_kernel(*local) && is_unused(fd)) {
+    // The host's addresses are not the machine's; the keeper will judge them.
+    const int on = 1;
+    sys::setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof on);
+  }
+  return real::bind(fd, address, length);
+}
+
+int listen(int fd, int backlog) {
+  if (!is_unused(fd) || local_address_of_kernel(name_of(fd))) return real::listen(fd, backlog);
+  OpenRequest request = request_for(fd, OpenRequest::Kind::listen);
+  request.backlog = backlog;
+  Result<io::Descriptor> socket = send_request(request);
+  Result<io::Descriptor> end = socket.ok() ? wait_for_answer(*socket, nullptr) : socket.error();
+  if (!end.ok()) return fail(end.code());
+  put_on(fd, *end);
+  return 0;
+}
+
+int connect(int fd, const sockaddr* address, socklen_t length) {
+  Result<RawAddress> raw = read_address(address, length);
+  Result<SocketAddress> remote =
+      raw.ok() && !is_disconnect(*raw) ? address_to_connect(*raw) : Result<SocketAddress>(Error{EINVAL});
+  if (!remote.ok() || destination_of_kernel(*remote) || !is_unused(fd))
+    return real::connect(fd, address, length);
+  OpenRequest request = request_for(fd, OpenRequest::Kind::connect);
+  request.remote = *remote;
+  Result<io::Descriptor> socket = send_request(request);
+  if (!socket.ok()) return fail(socket.code());
+  OpenRequest::Option limit;
+  const bool limited = request.nonblocking == 0 && read_option(fd, {SOL_SOCKET, SO_SNDTIMEO}, limit) &&
+                       std::ranges::any_of(limit.value, [](std::byte byte) { return byte != std::byte{0}; });
+  Result<io::Descriptor> end = wait_for_answer(*socket, limited ? &limit : nullptr);
+  if (!end.ok()) return fail(end.code());
+  put_on(fd, *end);
+  return request.nonblocking != 0 ? fail(EINPROGRESS) : 0;
+}
+
+bool refuses_to_send(int flags) { return (flags & MSG_FASTOPEN) != 0 && is_used(); }
+
+int epoll_ctl(int set, int operation, int fd, epoll_event* event) {
+  int result = real::epoll_ctl(set, operation, fd, event);
+  if (result != 0) return result;
+  const bool waits = operation != EPOLL_CTL_DEL && is_unused(fd);
+  std::lock_guard held(registrations_lock);
+  std::erase_if(*registrations, [&](const Registration& each) { return each.set == set && each.fd == fd; });
+  if (waits) registrations->push_back({set, fd, *event});
+  return result;
+}
+
+}  // namespace ustack::shim::opening
