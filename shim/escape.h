@@ -57,6 +57,9 @@ int kernel_fd();
 void run(HostLock& lock);
 /// Nothing of this host's is outside.
 bool idle();
+/// In the stand-in of a keeper that was killed, perhaps `inside_the_lock`: what that served goes on, but for
+/// the one connection of which it was just moving bytes, since nobody knows how many.
+void go_on_after_death(bool inside_the_lock);
 
 }  // namespace escape
 }  // namespace ustack::shim

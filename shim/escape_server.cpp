@@ -44,6 +44,8 @@ struct Server {
   io::Descriptor timer;
   uint64_t keeper = 0;
   uint64_t last_number = 0;
+  /// The end that is being served.
+  EscapedEnd* serving = nullptr;
 };
 constinit Immortal<Server> server;
 
@@ -197,7 +199,9 @@ bool serve_due(HostLock& lock) {
     // Ends are made and freed by this thread only, an end that is served frees none but itself, and new ones
     // go to the list's back.
     EscapedEnd* before = shared.escaped.previous(*end);
+    server->serving = end;
     bool there = end->serve(lock);
+    server->serving = nullptr;
     next = there               ? shared.escaped.next(*end)
            : before != nullptr ? shared.escaped.next(*before)
                                : shared.escaped.front();
@@ -302,6 +306,18 @@ void run(HostLock& lock) {
     left_over = serve_due(lock);
   }
   set_timer(left_over ? io::now() : next_retry());
+}
+
+void go_on_after_death(bool inside_the_lock) {
+  EscapedEnd* half_done = std::exchange(server->serving, nullptr);
+  EscapedEnd* next;
+  for (EscapedEnd* end = shared_host->escaped.front(); end != nullptr; end = next) {
+    next = shared_host->escaped.next(*end);
+    if (end == half_done && (inside_the_lock || end->file().keeper_moves()))
+      end->give_up();
+    else
+      end->touch();
+  }
 }
 
 bool idle() { return shared_host->escaped.empty() && opening::channels() == 0; }

@@ -191,6 +191,15 @@ void EscapedListener::abandon() {
   file.release();
 }
 
+void EscapedListener::give_up() {
+  // Nothing but an offer can be half done; the listener itself is known by its name.
+  if (offered_ != nullptr) file_.put_back(std::exchange(offered_, nullptr));
+  offered_to_.inner.reset();
+  lent_ = 0;
+  outer_.reset();
+  touch();
+}
+
 void EscapedListener::end(HostLock& lock, bool) {
   SocketFile& file = file_;
   lock.host().arena().destroy(this);

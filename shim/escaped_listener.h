@@ -16,6 +16,7 @@ class EscapedListener final : public EscapedEnd {
   EscapedListener(SocketFile& file, io::Descriptor outer, const UnixAddress& name);
 
   void abandon() override;
+  void give_up() override;
 
  protected:
   bool work(HostLock& lock) override;

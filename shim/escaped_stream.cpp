@@ -29,6 +29,13 @@ constexpr Duration kPatience = 100ms;
 /// How often it is asked whether who has the outer end is still alive.
 constexpr Duration kHolderCheck = 500ms;
 
+/// With this reference the connection is reset, if it is the last.
+void reset_if_last(SocketFile& file) {
+  if (file.references() != 1) return;
+  const linger now{.l_onoff = 1, .l_linger = 0};
+  (void)file.socket().set_option(SOL_SOCKET, SO_LINGER, std::as_bytes(std::span(&now, 1)));
+}
+
 bool nothing_there(int error) { return error == EAGAIN || error == ENOTCONN; }
 
 }  // namespace
@@ -113,11 +120,24 @@ bool EscapedStream::look_at_connect() {
 
 void EscapedStream::abandon() {
   SocketFile& file = file_;
+  file.end_keepers_turns();
   request_.release();
   inner_.release();
   outer_.release();
   shared_host->arena->destroy(this);
   file.lent_is_settled();
+  file.release();
+}
+
+void EscapedStream::give_up() {
+  SocketFile& file = file_;
+  file.end_keepers_turns();
+  inner_.reset();
+  outer_.reset();
+  request_.reset();
+  shared_host->arena->destroy(this);
+  file.lent_is_settled();
+  reset_if_last(file);
   file.release();
 }
 
@@ -323,10 +343,7 @@ void EscapedStream::end(HostLock& lock, bool reset) {
   inner_.reset();
   lock.host().arena().destroy(this);
   file.lent_is_settled();
-  if (reset && file.references() == 1) {
-    const linger now{.l_onoff = 1, .l_linger = 0};
-    (void)file.socket().set_option(SOL_SOCKET, SO_LINGER, std::as_bytes(std::span(&now, 1)));
-  }
+  if (reset) reset_if_last(file);
   file.release();
 }
 

@@ -19,6 +19,7 @@ class EscapedStream final : public EscapedEnd {
   Status begin_connecting(const SocketAddress& remote, bool at_once, io::Descriptor&& request);
 
   void abandon() override;
+  void give_up() override;
 
  protected:
   bool work(HostLock& lock) override;

@@ -51,50 +51,6 @@ class AllBlocked {
   uint64_t before_ = 0;
 };
 
-/// clone(2) of this process; the child runs process_main() on the stack that ends with `start`.
-long clone_process(Start* start, int32_t* thread_id) {
-  // No signal at its end, so that wait() doesn't see it; no tracer of the program's follows it.
-  constexpr long kFlags = CLONE_UNTRACED | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
-#if defined(__x86_64__)
-  long result;
-  register long child_id asm("r10") = sys::arg(thread_id);
-  register long tls asm("r8") = 0;
-  asm volatile(
-      "syscall\n\t"
-      "testq %%rax, %%rax\n\t"
-      "jnz 1f\n\t"
-      "xorl %%ebp, %%ebp\n\t"
-      "movq %[start], %%rdi\n\t"
-      "call *%[body]\n\t"
-      "ud2\n"
-      "1:"
-      : "=a"(result)
-      : "a"(SYS_clone), "D"(kFlags), "S"(start), "d"(0), "r"(child_id),
-        "r"(tls), [start] "r"(start), [body] "r"(&process_main)
-      : "rcx", "r11", "memory");
-  return result;
-#elif defined(__aarch64__)
-  register long x8 asm("x8") = SYS_clone;
-  register long x0 asm("x0") = kFlags;
-  register long x1 asm("x1") = sys::arg(start);
-  register long x2 asm("x2") = 0;
-  register long x3 asm("x3") = 0;
-  register long x4 asm("x4") = sys::arg(thread_id);
-  asm volatile(
-      "svc 0\n\t"
-      "cbnz x0, 1f\n\t"
-      "mov x29, xzr\n\t"
-      "mov x0, %[start]\n\t"
-      "blr %[body]\n\t"
-      "brk 0\n"
-      "1:"
-      : "+r"(x0)
-      : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), [start] "r"(start), [body] "r"(&process_main)
-      : "memory", "x30");
-  return x0;
-#endif
-}
-
 uint64_t inode_of(const char* path) {
   struct stat status {};
   long result = sys::call(SYS_newfstatat, AT_FDCWD, sys::arg(path), sys::arg(&status), 0);
@@ -111,17 +67,6 @@ bool allowed() {
   // The first child after unshare(CLONE_NEWPID) becomes the new namespace's init, which must be the
   // program's.
   return !sandboxed() && inode_of("/proc/self/ns/pid_for_children") == inode_of("/proc/self/ns/pid");
-}
-
-/// Room for the stack, with the Start at its end. Lock held.
-Start* make_stack(SharedHost& shared) {
-  void* stack = shared.arena->allocate(kStackBytes, 4096);
-  if (stack == nullptr) return nullptr;
-  constexpr size_t kRoom = (sizeof(Start) + 63) / 64 * 64;
-  auto* start = new (static_cast<std::byte*>(stack) + kStackBytes - kRoom) Start;
-  start->stack = stack;
-  sys::call(SYS_get_robust_list, 0, sys::arg(&start->robust_list), sys::arg(&start->robust_list_bytes));
-  return start;
 }
 
 /// The right to start one, with its stack; nullptr: somebody else does, or it must wait. Takes the lock.
@@ -155,7 +100,7 @@ void start_process(SharedHost& shared, Start* start) {
   long pid;
   {
     AllBlocked blocked;
-    pid = clone_process(start, thread_id_address());
+    pid = clone_process(start, CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID, thread_id_address(), process_main);
   }
   if (pid < 0)
     give_up(shared, start, pid);
@@ -170,6 +115,59 @@ void reap_child() {
 }
 
 }  // namespace
+
+Start* make_stack(SharedHost& shared) {
+  void* stack = shared.arena->allocate(kStackBytes, 4096);
+  if (stack == nullptr) return nullptr;
+  constexpr size_t kRoom = (sizeof(Start) + 63) / 64 * 64;
+  auto* start = new (static_cast<std::byte*>(stack) + kStackBytes - kRoom) Start;
+  start->stack = stack;
+  sys::call(SYS_get_robust_list, 0, sys::arg(&start->robust_list), sys::arg(&start->robust_list_bytes));
+  return start;
+}
+
+long clone_process(Start* start, long more_flags, int32_t* thread_id, void (*body)(void*)) {
+  // No signal at its end, so that wait() doesn't see it; no tracer of the program's follows it.
+  const long flags = CLONE_UNTRACED | more_flags;
+#if defined(__x86_64__)
+  long result;
+  register long child_id asm("r10") = sys::arg(thread_id);
+  register long tls asm("r8") = 0;
+  asm volatile(
+      "syscall\n\t"
+      "testq %%rax, %%rax\n\t"
+      "jnz 1f\n\t"
+      "xorl %%ebp, %%ebp\n\t"
+      "movq %[start], %%rdi\n\t"
+      "call *%[body]\n\t"
+      "ud2\n"
+      "1:"
+      : "=a"(result)
+      : "a"(SYS_clone), "D"(flags), "S"(start), "d"(0), "r"(child_id),
+        "r"(tls), [start] "r"(start), [body] "r"(body)
+      : "rcx", "r11", "memory");
+  return result;
+#elif defined(__aarch64__)
+  register long x8 asm("x8") = SYS_clone;
+  register long x0 asm("x0") = flags;
+  register long x1 asm("x1") = sys::arg(start);
+  register long x2 asm("x2") = 0;
+  register long x3 asm("x3") = 0;
+  register long x4 asm("x4") = sys::arg(thread_id);
+  asm volatile(
+      "svc 0\n\t"
+      "cbnz x0, 1f\n\t"
+      "mov x29, xzr\n\t"
+      "mov x0, %[start]\n\t"
+      "blr %[body]\n\t"
+      "brk 0\n"
+      "1:"
+      : "+r"(x0)
+      : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), [start] "r"(start), [body] "r"(body)
+      : "memory", "x30");
+  return x0;
+#endif
+}
 
 Status make_control() {
   int ends[2];
@@ -195,9 +193,12 @@ bool alive(SharedHost& shared) {
       int result = pthread_mutex_trylock(&record.life);
       if (result == EBUSY) return true;
       if (result == EOWNERDEAD) pthread_mutex_consistent(&record.life);
-      record.state.store(Record::none);
+      // Its stand-in is about to take over (keeper_process.cpp).
+      const bool replaced = record.has_stand_in.exchange(false);
+      if (replaced) record.tried_at = io::now();
+      record.state.store(replaced ? Record::starting : Record::none);
       if (result == 0 || result == EOWNERDEAD) pthread_mutex_unlock(&record.life);
-      return false;
+      return replaced;
     }
     default:
       return false;

@@ -9,7 +9,9 @@
 //
 // It is made with the host by a raw clone(2): a child that wait() doesn't report, without a signal at its
 // end, without the program's descriptors and memory, in a session of its own. Killing it loses nothing of the
-// host, which lives in the arena: the next call that needs a keeper starts another.
+// host, which lives in the arena: the next call that needs a keeper starts another. What lives in the keeper
+// only, descriptors that serve programs outside, has a stand-in: a second process with the same memory and
+// descriptors (clone(2), CLONE_VM and CLONE_FILES), which waits for the keeper's death and goes on.
 //
 //   program                                       keeper (keeper_process.cpp)
 //   ensure() --clone--------------------------->  become a keeper, attach, loop:
@@ -45,6 +47,8 @@ struct Record {
   /// Also a futex word: `starting` ends by a wake-up.
   std::atomic<uint32_t> state{none};
   std::atomic<int32_t> pid{0};
+  /// A process waits for its death to go on in its place.
+  std::atomic<bool> has_stand_in{false};
   /// When one was last started; when the next may be, after one that could not be.
   Instant tried_at{}, not_before{};
   /// Where it sleeps; what it refers to; what it runs on. Freed by the next one.
@@ -132,6 +136,11 @@ struct Start {
   void* robust_list;
   size_t robust_list_bytes;
 };
+/// Room for the stack, with the Start at its end; nullptr: no memory. Lock held.
+Start* make_stack(SharedHost& shared);
+/// clone(2) of this process, with `more_flags`; the child runs body(start) on the stack that ends with
+/// `start`.
+long clone_process(Start* start, long more_flags, int32_t* thread_id, void (*body)(void*));
 
 }  // namespace keeper
 }  // namespace ustack::shim

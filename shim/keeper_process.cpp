@@ -8,6 +8,8 @@
 #include <linux/capability.h>
 #include <linux/futex.h>
 #include <linux/prctl.h>
+#include <poll.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/un.h>
@@ -36,6 +38,7 @@
 #include "shim/scope.h"
 #include "shim/shared_host.h"
 #include "shim/thread.h"
+#include "stack/base/immortal.h"
 #include "stack/tcp/protocol.h"
 
 namespace ustack::shim::keeper {
@@ -147,7 +150,8 @@ void begin_anew() {
 
 class Keeper {
  public:
-  explicit Keeper(void* stack) : shared_(*shared_host), record_(shared_.keeper), stack_(stack) {}
+  /// `predecessor`: the keeper whose stand-in this process was.
+  explicit Keeper(Start* start, Keeper* predecessor = nullptr);
   [[noreturn]] void run();
 
  private:
@@ -173,6 +177,9 @@ class Keeper {
   bool process_ended(int fd);
   void bury(Attachment& process);
 
+  void have_stand_in(Instant now);
+  bool stand_in_ended(int fd);
+
   bool may_leave(Instant now);
   bool told_to_end() const { return yielding_ || terminated_; }
   bool out_of_patience(Instant now);
@@ -180,7 +187,8 @@ class Keeper {
 
   SharedHost& shared_;
   Record& record_;
-  void* stack_;
+  Start* start_;
+  Keeper* predecessor_;
   io::Engine* engine_ = nullptr;
   /// All that ends its sleep beside the link, the timers and wake-ups.
   io::Descriptor set_, signals_, yield_;
@@ -193,6 +201,11 @@ class Keeper {
   /// Some process has no descriptor here to be watched by.
   bool blind_ = false;
   bool link_lost_ = false;
+  /// Of the stand-in: a pidfd, its stack, when the next may be started.
+  io::Descriptor stand_in_;
+  int32_t stand_in_pid_ = 0;
+  void* stand_in_stack_ = nullptr;
+  Instant next_stand_in_{};
 
   bool yielding_ = false, terminated_ = false;
   /// Since when nobody is attached and it was told to end; since when no segment came.
@@ -200,7 +213,34 @@ class Keeper {
   uint64_t segments_seen_ = 0;
 };
 
+/// What a keeper and its stand-in, which share memory and descriptors, know of each other.
+struct Pair {
+  /// The keeper ends by itself: so does the stand-in.
+  std::atomic<bool> leaving{false};
+  Keeper* keeper = nullptr;
+  /// By which the stand-in hears of the keeper's death.
+  io::Descriptor pidfd;
+  /// The word in which libc has the thread's number.
+  int32_t* thread_id = nullptr;
+  /// SharedHost::repairs as the keeper has last seen it.
+  uint64_t repairs = 0;
+};
+constinit Immortal<Pair> pair;
+
+Keeper::Keeper(Start* start, Keeper* predecessor)
+    : shared_(*shared_host), record_(shared_.keeper), start_(start), predecessor_(predecessor) {
+  pair->keeper = this;
+  if (predecessor == nullptr) return;
+  predecessor->set_.reset();
+  predecessor->signals_.reset();
+  predecessor->yield_.reset();
+  predecessor->stand_in_.reset();
+  io::Engine::abandon(std::exchange(predecessor->engine_, nullptr));
+}
+
 bool Keeper::attach(HostLock& lock) {
+  if (predecessor_ != nullptr)
+    for (Attachment& process : shared_.attached) io::Descriptor(process.keepers_descriptor).reset();
   // What the one before has left.
   if (record_.waiter != nullptr) destroy_waiter(record_.waiter);
   FdTable::destroy(record_.table);
@@ -209,7 +249,7 @@ bool Keeper::attach(HostLock& lock) {
   record_.watching_until = Instant::min();
   for (Attachment& process : shared_.attached) process.keepers_descriptor = -1;
 
-  record_.stack = stack_;
+  record_.stack = start_->stack;
   record_.table = FdTable::create(*shared_.arena);
   record_.waiter = this_thread().waiter = make_waiter();
   FdTable::set_current(record_.table);
@@ -217,7 +257,12 @@ bool Keeper::attach(HostLock& lock) {
   if (record_.table == nullptr || record_.waiter == nullptr) return false;
   engine_ = io::Engine::create(io::EngineKind::plain, Process::link(), *shared_.host);
   if (engine_ == nullptr) return false;
-  lock.host().log()(LogLevel::debug, [&](LogLine& line) { line << "keeper process " << Process::id(); });
+  lock.host().log()(LogLevel::debug, [&](LogLine& line) {
+    line << "keeper process " << Process::id()
+         << (predecessor_ != nullptr ? ", in place of one that was killed" : "");
+  });
+  if (std::exchange(predecessor_, nullptr) != nullptr)
+    escape::go_on_after_death(shared_.repairs != pair->repairs);
   record_.state.store(Record::running);
   sys::call(SYS_futex, sys::arg(&record_.state), FUTEX_WAKE, ~0u >> 1);
   return true;
@@ -268,16 +313,19 @@ void Keeper::run() {
     record_.state.store(Record::none);
     record_.not_before = io::now() + 1s;
     lock.unlock();
+    pair->leaving.store(true);
     sys::call(SYS_exit_group, 1);
   }
   for (;;) turn(lock);
 }
 
 void Keeper::turn(HostLock& lock) {
+  pair->repairs = shared_.repairs;
   if (processes_seen_ != record_.processes) watch_processes();
   escape::run(lock);
   Instant now = io::now();
   if (may_leave(now)) leave();
+  have_stand_in(now);
   Duration others = leave_to_others(now);
   if (others == Duration(0)) {
     Instant until = told_to_end() && shared_.attached_count == 0 ? now + 100ms : kNever;
@@ -368,7 +416,7 @@ void Keeper::serve(HostLock&) {
       receive_messages();
     } else if (fd == yield_.get()) {
       answer_yield();
-    } else if (fd != escape::kernel_fd() && !process_ended(fd)) {
+    } else if (fd != escape::kernel_fd() && !stand_in_ended(fd) && !process_ended(fd)) {
       io::Descriptor(fd).reset();  // of one that a relative has buried
     }
   }
@@ -466,6 +514,82 @@ void Keeper::bury(Attachment& process) {
     rouse(shared_, *shared_.sleepers.front());
 }
 
+// --- the stand-in ---
+
+/// Goes on as the keeper, which has died.
+[[noreturn]] void take_over(Start* start) {
+  struct RobustList {
+    RobustList* next;
+    long offset;
+    void* pending;
+  };
+  // The kernel has marked the keeper's locks as those of a dead owner; this task has none.
+  auto* list = static_cast<RobustList*>(start->robust_list);
+  list->next = list;
+  list->pending = nullptr;
+  sys::call(SYS_set_robust_list, sys::arg(list), static_cast<long>(start->robust_list_bytes));
+  *pair->thread_id = static_cast<int32_t>(sys::call(SYS_set_tid_address, sys::arg(pair->thread_id)));
+  begin_anew();
+  int result = pthread_mutex_trylock(&shared_host->keeper.life);
+  if (result == EOWNERDEAD)
+    pthread_mutex_consistent(&shared_host->keeper.life);
+  else if (result != 0)
+    sys::call(SYS_exit_group, 1);  // another keeper was quicker
+  sys::call(SYS_prctl, PR_SET_NAME, sys::arg("ustack-keeper"));
+  sys::call(SYS_setsid);
+  pair->pidfd.reset();
+  Keeper(start, pair->keeper).run();
+}
+
+/// On its own stack beside the keeper's, with nothing else of its own: libc is not called.
+void stand_in_main(void* start) {
+  sys::call(SYS_prctl, PR_SET_NAME, sys::arg("ustack-standin"));
+  pollfd item{pair->pidfd.get(), POLLIN, 0};
+  while (sys::ppoll(&item, 1, nullptr, nullptr) <= 0) {
+  }
+  if (pair->leaving.load()) sys::call(SYS_exit_group, 0);
+  take_over(static_cast<Start*>(start));
+}
+
+/// Only where something would be lost with the keeper.
+void Keeper::have_stand_in(Instant now) {
+  constexpr Duration kTryAgainAfter = 50ms;
+  if (stand_in_ || escape::idle() || now < next_stand_in_) return;
+  next_stand_in_ = now + kTryAgainAfter;
+  if (!pair->pidfd) {
+    pair->pidfd = io::Descriptor(static_cast<int>(sys::call(SYS_pidfd_open, Process::id(), 0)));
+    (void)io::move_high(pair->pidfd);
+  }
+  pair->thread_id = thread_id_address();
+  if (!pair->pidfd || pair->thread_id == nullptr) return;
+  Start* start = make_stack(shared_);
+  if (start == nullptr) return;
+  long pid = clone_process(start, CLONE_VM | CLONE_FILES, nullptr, stand_in_main);
+  stand_in_ = io::Descriptor(pid < 0 ? -1 : static_cast<int>(sys::call(SYS_pidfd_open, pid, 0)));
+  (void)io::move_high(stand_in_);
+  if (pid < 0 || !watch(stand_in_.get())) {
+    if (pid > 0) {
+      sys::call(SYS_kill, pid, SIGKILL);
+      sys::call(SYS_wait4, pid, 0, __WCLONE, 0);
+    }
+    stand_in_.reset();
+    shared_.arena->release(start->stack, kStackBytes);
+    return;
+  }
+  stand_in_pid_ = static_cast<int32_t>(pid);
+  stand_in_stack_ = start->stack;
+  record_.has_stand_in.store(true);
+}
+
+bool Keeper::stand_in_ended(int fd) {
+  if (!stand_in_ || fd != stand_in_.get()) return false;
+  record_.has_stand_in.store(false);
+  stand_in_.reset();
+  sys::call(SYS_wait4, stand_in_pid_, 0, __WCLONE, 0);
+  shared_.arena->release(std::exchange(stand_in_stack_, nullptr), kStackBytes);
+  return true;
+}
+
 // --- the end ---
 
 bool Keeper::out_of_patience(Instant now) {
@@ -495,6 +619,8 @@ bool Keeper::may_leave(Instant now) {
 }
 
 void Keeper::leave() {
+  pair->leaving.store(true);
+  record_.has_stand_in.store(false);
   record_.state.store(Record::none);
   if (io::Capture* capture = process_state().capture) capture->flush();
   write_counters(process_state().counters_file, shared_.host->counters());
@@ -520,7 +646,7 @@ void process_main(void* argument) {
   sys::call(SYS_chdir, sys::arg("/"));
   close_the_programs_descriptors();
   unmap_program();
-  Keeper(start->stack).run();
+  Keeper(start).run();
 }
 
 }  // namespace ustack::shim::keeper

@@ -47,7 +47,7 @@ SocketFile::Moved SocketFile::send_from_kernel(HostLock& lock, int from) {
   }
   iovec parts[Extents::kMax];
   uint32_t count = to_iovec(*room, want, parts);
-  sending_.taken = true;
+  sending_.taken = sending_.keepers = true;
   lock.unlock();
   long n = io::sys::call(SYS_readv, from, io::sys::arg(parts), static_cast<long>(count));
   lock.lock();
@@ -69,7 +69,7 @@ SocketFile::Moved SocketFile::receive_to_kernel(HostLock& lock, int to, size_t o
   msghdr message{};
   message.msg_iov = parts;
   message.msg_iovlen = to_iovec(*view, kPiece, parts);
-  receiving_.taken = true;
+  receiving_.taken = receiving_.keepers = true;
   lock.unlock();
   long n = io::sys::sendmsg(to, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
   lock.lock();
@@ -77,6 +77,17 @@ SocketFile::Moved SocketFile::receive_to_kernel(HostLock& lock, int to, size_t o
   end_turn(receiving_);
   if (n > 0) return {.bytes = static_cast<size_t>(n)};
   return {.kernel_error = n < 0 && n != -EAGAIN ? static_cast<int>(-n) : 0};
+}
+
+void SocketFile::end_keepers_turns() {
+  if (sending_.taken && sending_.keepers) {
+    socket_->commit_send(0, {});
+    end_turn(sending_);
+  }
+  if (receiving_.taken && receiving_.keepers) {
+    socket_->consume(0);
+    end_turn(receiving_);
+  }
 }
 
 void SocketFile::take(size_t bytes) { socket_->consume(bytes); }

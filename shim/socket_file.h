@@ -116,6 +116,11 @@ class SocketFile final : public OpenFile {
   Moved receive_to_kernel(HostLock& lock, int to, size_t offset, bool take);
   /// Takes bytes off the stream that were moved without.
   void take(size_t bytes);
+  /// The keeper is between taking bytes and having passed them on.
+  bool keeper_moves() const { return sending_.keepers || receiving_.keepers; }
+  /// The keeper has died while it moved something: what it had reserved stays empty, what it looked at is
+  /// unread.
+  void end_keepers_turns();
   /// A thread is copying out of the receive buffer.
   bool receiving() const { return receiving_.taken; }
   /// EAGAIN, ENOBUFS, ECONNABORTED, ...
@@ -166,6 +171,8 @@ class SocketFile final : public OpenFile {
     bool taken = false;
     /// Of the thread that has it.
     const Claims* by = nullptr;
+    /// The keeper, while it moves something.
+    bool keepers = false;
     WaitQueue queue;
   };
   static Status take_turn(Blocker& blocker, Turn& turn);

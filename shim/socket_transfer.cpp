@@ -24,7 +24,7 @@ Status SocketFile::take_turn(Blocker& blocker, Turn& turn) {
 }
 
 void SocketFile::end_turn(Turn& turn) {
-  turn.taken = false;
+  turn.taken = turn.keepers = false;
   turn.queue.notify(ready::kIn);
 }
 

@@ -4,18 +4,18 @@ import os
 import signal
 import time
 
-from harness import Context, case, check, equal
+from harness import Context, Lab, case, check, equal
 
 PYTHON = "/usr/bin/python3"
-SOURCE, REPORTER, LAST_REPORT, GREETING_REPORTER = 7003, 7008, 7009, 7013
+ECHO, SOURCE, REPORTER, LAST_REPORT, GREETING_REPORTER = 7001, 7003, 7008, 7009, 7013
 SNDBUFFORCE = 32
 
 
 class Peer:
     """The kernel's side with its services, and what is seen of the keepers from there."""
 
-    def __init__(self, context: Context, **more):
-        self.lab = context.lab(**more)
+    def __init__(self, context: Context, lab: Lab | None = None, **more):
+        self.lab = lab or context.lab(**more)
         process = self.lab.peer(PYTHON, context.tool("peer_services.py"), self.lab.peer_address, label="peer")
         process.wait_for_output("ready")
 
@@ -29,10 +29,10 @@ class Peer:
                              f"c = socket.create_connection(({self.lab.peer_address!r}, {LAST_REPORT}))\n"
                              "print(c.recv(1000).decode(), end='')\n", label="asking").ok().stdout
 
-    def keepers(self) -> list[int]:
+    def keepers(self, name: str = "ustack-keeper") -> list[int]:
         """Those of this laboratory: they are in its network namespace."""
         script = ('mine=$(readlink /proc/self/ns/net); for p in /proc/[0-9]*; do '
-                  '[ "$(cat "$p/comm" 2>/dev/null)" = ustack-keeper ] && [ "$(readlink "$p/ns/net")" = "$mine" ] '
+                  f'[ "$(cat "$p/comm" 2>/dev/null)" = {name} ] && [ "$(readlink "$p/ns/net")" = "$mine" ] '
                   '&& echo "${p#/proc/}"; done; true')
         listing = self.lab.peer("bash", "-c", script + " 2>/dev/null", label="keepers").ok().stdout
         return [int(line) for line in listing.split()]
@@ -41,10 +41,10 @@ class Peer:
         (pid,) = self.keepers()
         self.lab.peer("kill", f"-{number}", pid, label="kill").ok()
 
-    def wait_for_keepers(self, count: int, timeout: float = 20) -> list[int]:
+    def wait_for_keepers(self, count: int, timeout: float = 20, name: str = "ustack-keeper") -> list[int]:
         deadline = time.monotonic() + timeout
-        while len(found := self.keepers()) != count:
-            check(time.monotonic() < deadline, f"{len(found)} keepers after {timeout:g} s, not {count}")
+        while len(found := self.keepers(name)) != count:
+            check(time.monotonic() < deadline, f"{len(found)} of {name} after {timeout:g} s, not {count}")
             time.sleep(0.02)
         return found
 
@@ -182,6 +182,59 @@ c.sendall(bytes(300000))
     program.stdin.flush()
     program.ok()
     equal(peer.report(), "300000 end", "what was sent last")
+
+
+@case("keeper.stand_in", kernel=False)
+def stand_in(context: Context):
+    """The keeper is killed again and again while a program outside has a connection, and nobody else is awake: nothing is
+    lost. So is its stand-in, which the keeper replaces."""
+    peer = Peer(context)
+    child = """
+import socket, sys
+c = socket.socket(fileno=int(sys.argv[1]))
+while True:
+    for number in range(100):
+        text = b"%06d" % number * 50
+        c.sendall(text)
+        assert c.recv(len(text), socket.MSG_WAITALL) == text, number
+    print("round", flush=True)
+    if sys.stdin.readline().strip() != "again": break
+"""
+    program = peer.program(f"""
+c = connect({ECHO})
+c.set_inheritable(True)
+environment = {{name: value for name, value in os.environ.items() if name != 'LD_PRELOAD'}}
+pid = os.posix_spawn({PYTHON!r}, [{PYTHON!r}, '-c', {child!r}, str(c.fileno())], environment)
+assert os.waitpid(pid, 0)[1] == 0
+print('done')
+c.sendall(b'x')
+assert c.recv(1) == b'x'
+""", stdin=-1)
+    seen: set[int] = set()
+    for number in range(6):
+        program.wait_for_output("round\n" * (number + 1), timeout=30)
+        (keeper,) = peer.wait_for_keepers(1)
+        check(keeper not in seen, "the keeper has not changed")
+        seen.add(keeper)
+        if number % 2 == 0:
+            (waiting,) = peer.wait_for_keepers(1, name="ustack-standin")
+            peer.lab.peer("kill", "-9", waiting, label="kill").ok()
+            deadline = time.monotonic() + 10
+            while peer.keepers("ustack-standin") in ([], [waiting]):
+                check(time.monotonic() < deadline, "no other stand-in")
+                time.sleep(0.02)
+        peer.wait_for_keepers(1, name="ustack-standin")
+        peer.lab.peer("kill", "-9", keeper, label="kill").ok()
+        program.stdin.write(b"again\n")
+        program.stdin.flush()
+    program.wait_for_output("round\n" * 7, timeout=30)
+    program.stdin.write(b"end\n")
+    program.stdin.flush()
+    program.ok(60)
+    check("done" in program.stdout, program.describe())
+    peer.signal_keeper(signal.SIGTERM)  # or it stays for TIME-WAIT
+    peer.wait_for_keepers(0)
+    peer.wait_for_keepers(0, name="ustack-standin")
 
 
 @case("keeper.refused", kernel=False)

@@ -4,6 +4,7 @@ import os
 import pathlib
 import signal
 
+from cases.keeper import Peer
 from cases.multiprocess import NGINX_SIZES, Load, all_right, gone, nginx_with_workers
 from cases.sessions import exercise_vsftpd
 from harness import Context, Lab, Sshd, case, check, children_of, equal, need_root, wait_until
@@ -69,6 +70,33 @@ def prefork(context: Context):
         all_right(Load(lab, "--requests", 100, "--sizes", "3000", clients=8).result(), 100)
         server.signal(signal.SIGTERM)
         server.wait(10)
+
+
+@case("trust.keeper_killed", limit=90)
+def keeper_killed(context: Context):
+    """The keeper of four such workers is killed under load, ten times: only what it was just moving breaks, visibly."""
+    need_root()
+    lab = context.lab()
+    peer = Peer(context, lab)
+    server = lab.host(PYTHON, context.tool("prefork_server.py"), lab.host_address(), 80, "--how", "epoll", "--user",
+                      NOBODY, label="prefork", env=TRUST)
+    server.wait_for_output("listening")
+    load = Load(lab, "--sizes", "3000,200000", clients=8)
+    kills = 0
+    for _ in range(10):
+        if context.kernel_mode:
+            break
+        (keeper,) = peer.wait_for_keepers(1)
+        peer.wait_for_keepers(1, name="ustack-standin")
+        os.kill(keeper, signal.SIGKILL)
+        kills += 1
+        wait_until(lambda: peer.keepers() not in ([], [keeper]), "its stand-in goes on")
+    result = load.result()
+    check(result["wrong"] == 0 and result["hung"] == 0, f"wrong or hung: {result}")
+    check(sum(result["failed"].values()) <= 2 * kills, f"too many have failed: {result}")
+    check(result["right"] > 50, f"too few: {result}")
+    context.note(f"{result['right']} right, {sum(result['failed'].values())} failed")
+    all_right(Load(lab, "--requests", 60, "--sizes", "3000", clients=8).result(), 60)
 
 
 @case("trust.nginx", limit=90)
