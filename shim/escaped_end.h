@@ -62,8 +62,8 @@ class EscapedEnd : public Served, public ListHook<>, public ListHook<SocketFile>
   Result<io::Descriptor> another() const;
   /// Its keeper has died, and its descriptors with it: gives the reference back and frees it.
   virtual void abandon() = 0;
-  /// Its keeper has died in the middle of serve(): what was moved is not known. The same, with a connection
-  /// reset and the descriptors closed.
+  /// Its keeper has died in the middle of serve(), and this is its stand-in. A stream ends, its connection
+  /// reset: what was moved is not known.
   virtual void give_up() = 0;
   /// The process that the end was given to last: once it is dead the end may be unused.
   void set_holder(int32_t pid);

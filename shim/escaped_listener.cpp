@@ -91,6 +91,12 @@ bool EscapedListener::work(HostLock& lock) {
   return pass_on_all(lock);
 }
 
+bool EscapedListener::take_one() {
+  Result<SocketFile*> connection = file_.accept_now();
+  if (connection.ok()) taken_ = *connection;
+  return connection.ok();
+}
+
 bool EscapedListener::pass_on_all(HostLock& lock) {
   retry_in(kOpenCheck);
   if (!outer_listens()) {
@@ -98,14 +104,13 @@ bool EscapedListener::pass_on_all(HostLock& lock) {
     return false;
   }
   for (int passed = 0; passed < kPerTurn; ++passed) {
-    Result<SocketFile*> connection = file_.accept_now();
-    if (!connection.ok()) return true;
-    Result<Connected> connected = connect(**connection);
+    if (!take_one()) return true;
+    Result<Connected> connected = connect(*taken_);
     if (connected.ok()) {
-      start_moving(**connection, std::move(*connected));
+      start_moving(*std::exchange(taken_, nullptr), std::move(*connected));
       continue;
     }
-    file_.put_back(*connection);
+    file_.put_back(std::exchange(taken_, nullptr));
     ignore_own_events();
     retry_in(kFullRetry);
     return true;
@@ -165,15 +170,14 @@ void EscapedListener::offer(HostLock&) {
     retry_in(due - now);
     return;
   }
-  Result<SocketFile*> connection = file_.accept_now();
-  if (!connection.ok()) return;
-  Result<Connected> connected = connect(**connection);
+  if (!take_one()) return;
+  Result<Connected> connected = connect(*taken_);
   if (!connected.ok()) {
-    file_.put_back(*connection);
+    file_.put_back(std::exchange(taken_, nullptr));
     ignore_own_events();
     return;
   }
-  offered_ = *connection;
+  offered_ = std::exchange(taken_, nullptr);
   offered_to_ = std::move(*connected);
   lent_ = 1;
   // Nobody else came for this one; the next need not wait as long.
@@ -192,11 +196,13 @@ void EscapedListener::abandon() {
 }
 
 void EscapedListener::give_up() {
-  // Nothing but an offer can be half done; the listener itself is known by its name.
-  if (offered_ != nullptr) file_.put_back(std::exchange(offered_, nullptr));
-  offered_to_.inner.reset();
-  lent_ = 0;
-  outer_.reset();
+  // Inside the lock it may have died at any instruction: it is believed only what still holds.
+  SocketFile* taken = std::exchange(taken_, nullptr);
+  for (OpenFile& file : shared_host->files) {
+    if (&file != taken) continue;
+    if (file.references() == 1 && taken->socket_if_any() != nullptr) file_.put_back(taken);
+    break;
+  }
   touch();
 }
 

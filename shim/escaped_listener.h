@@ -26,6 +26,8 @@ class EscapedListener final : public EscapedEnd {
   friend class ustack::Arena;
   ~EscapedListener() = default;
   bool pass_on_all(HostLock& lock);
+  /// False: none waits.
+  bool take_one();
   void offer(HostLock& lock);
   void look_after_offer();
   void take_back();
@@ -39,6 +41,8 @@ class EscapedListener final : public EscapedEnd {
   bool outer_listens() const;
   bool offer_waits() const;
 
+  /// Accepted, and on its way to where it belongs.
+  SocketFile* taken_ = nullptr;
   /// Lent: not known to be accepted yet.
   SocketFile* offered_ = nullptr;
   Connected offered_to_;
