@@ -24,21 +24,25 @@ Engine::Engine() : generation_(fork_generation()) {}
 
 bool Engine::stale() const { return generation_ != fork_generation(); }
 
-Engine* Engine::create(EngineKind kind, Link& link, Host& host, Duration spin) {
+Engine* Engine::create(EngineKind kind, Link& link, Host& host, Duration spin, Holdings* holdings) {
   long mapped = sys::mmap(nullptr, kEngineBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
   if (sys::failed(mapped)) return nullptr;
   void* memory = reinterpret_cast<void*>(mapped);
   if (kind != EngineKind::plain) {
     auto* ring = new (memory) UringEngine(link, host, spin, kind == EngineKind::uring);
-    if (kind == EngineKind::automatic || ring->start() >= 0) return ring;
-    Engine* refused = ring;
-    refused->tear_down(true);
+    Engine* engine = ring;
+    engine->holdings_ = holdings;
+    if (kind == EngineKind::automatic || ring->start() >= 0) return engine;
+    engine->tear_down(true);
   }
-  return new (memory) PlainEngine(link, host, spin);
+  Engine* engine = new (memory) PlainEngine(link, host, spin);
+  engine->holdings_ = holdings;
+  return engine;
 }
 
 void Engine::destroy(Engine* engine) {
   if (engine == nullptr) return;
+  if (engine->holdings_ != nullptr) engine->holdings_->clear();
   engine->tear_down(true);
   sys::munmap(engine, kEngineBytes);
 }

@@ -13,6 +13,7 @@
 #include <csignal>
 #include <cstdint>
 
+#include "io/holdings.h"
 #include "io/link.h"
 #include "stack/base/time.h"
 #include "stack/host.h"
@@ -57,8 +58,10 @@ class Engine {
 
   /// `automatic` and `uring` fall back to `plain` where the kernel refuses a ring (EPERM, ENOSYS, ENOMEM);
   /// kind() says what it became. `spin`: how long wait() looks for frames without sleeping. `link` and `host`
-  /// outlive it. nullptr: no memory.
-  static Engine* create(EngineKind kind, Link& link, Host& host, Duration spin = Duration(0));
+  /// outlive it, as does `holdings`, where the engine notes what it has of the host's (nullptr: nowhere).
+  /// nullptr: no memory.
+  static Engine* create(EngineKind kind, Link& link, Host& host, Duration spin = Duration(0),
+                        Holdings* holdings = nullptr);
   /// Lock held: frames and blocks go back to the host. Only in the process that has made it.
   static void destroy(Engine* engine);
   /// In a child after fork: closes what was inherited and frees the memory; blocks and frames belong to the
@@ -85,10 +88,29 @@ class Engine {
  protected:
   Engine();
   ~Engine() = default;
+  /// For as long as it lives, what it has changes.
+  class Changing {
+   public:
+    explicit Changing(Engine& engine) : engine_(engine) {
+      if (engine_.holdings_ != nullptr) engine_.holdings_->clear();
+    }
+    ~Changing() {
+      std::atomic_signal_fence(std::memory_order_seq_cst);
+      if (engine_.holdings_ != nullptr) engine_.note(*engine_.holdings_);
+    }
+    Changing(const Changing&) = delete;
+    Changing& operator=(const Changing&) = delete;
+
+   private:
+    Engine& engine_;
+  };
 
  private:
   virtual void tear_down(bool owner) = 0;
+  /// Notes all that it has.
+  virtual void note(Holdings& holdings) const = 0;
   uint64_t generation_;
+  Holdings* holdings_ = nullptr;
 };
 
 /// "uring", "plain" or "automatic".

@@ -27,6 +27,11 @@ class LinkReader {
   /// Lock held: gives all blocks back.
   void release_all();
 
+  /// Lock held: notes the blocks.
+  void note(Holdings& holdings) const {
+    for (uint32_t i = 0; i < ready_; ++i) holdings.add(slots_[i].block);
+  }
+
   bool lost() const { return lost_; }
 
   /// No lock: waits and reads what came. While frames queue up poll is asked only every few
@@ -72,6 +77,7 @@ class LinkReader {
   WaitSet wait_set_;
   /// One more for the ring's.
   std::array<Slot, Engine::kReadSlots + 1> slots_;
+  static_assert(Engine::kReadSlots + 2 <= Holdings::kMostBlocks);
   uint32_t ready_ = 0;   // slots [0, ready_) have a block
   uint32_t filled_ = 0;  // slots [0, filled_) have a frame
   uint32_t wanted_ = 1;

@@ -5,6 +5,7 @@
 namespace ustack::io {
 
 void PlainEngine::transmit() {
+  Changing changing(*this);
   blocked_ = !io::transmit(host_, link_);
   reader_.prepare();
   if (link_.capture != nullptr) link_.capture->flush();
@@ -12,7 +13,10 @@ void PlainEngine::transmit() {
 
 WaitResult PlainEngine::wait(const WaitRequest& request) { return reader_.wait(blocked_, request, spin_); }
 
-void PlainEngine::deliver(Instant now) { reader_.deliver(now); }
+void PlainEngine::deliver(Instant now) {
+  Changing changing(*this);
+  reader_.deliver(now);
+}
 
 void PlainEngine::forget(int kernel_fd) { reader_.forget(kernel_fd); }
 

@@ -19,6 +19,7 @@ class PlainEngine final : public Engine {
 
  private:
   void tear_down(bool owner) override;
+  void note(Holdings& holdings) const override { reader_.note(holdings); }
 
   Link& link_;
   Host& host_;

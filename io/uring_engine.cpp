@@ -89,7 +89,14 @@ void UringEngine::stage(TxFrame* frame) {
   ++staged_;
 }
 
+void UringEngine::note(Holdings& holdings) const {
+  reader_.note(holdings);
+  holdings.add(read_block_);
+  for (uint32_t i = 0; i < staged_; ++i) holdings.add(transmissions_[i].frame);
+}
+
 void UringEngine::transmit() {
+  Changing changing(*this);
   if (staged_ > 0) {  // a second transmit() without a wait(): what is staged goes first
     io_uring_submit(&ring_);
     reap(now(), early_);
@@ -281,6 +288,7 @@ WaitResult UringEngine::wait(const WaitRequest& request) {
 }
 
 void UringEngine::deliver(Instant now) {
+  Changing changing(*this);
   if (written_ < staged_) reap(now, early_);
   finish_transmissions();
   reader_.deliver(now);

@@ -33,7 +33,7 @@ class UringEngine final : public Engine {
 
  private:
   /// Frames that one wait() sends at most; more are written before it.
-  static constexpr uint32_t kTransmitSlots = 64;
+  static constexpr uint32_t kTransmitSlots = Holdings::kMostFrames;
   /// Fewer than this are written at once: for a lone frame a plain write is quicker (see the README's
   /// figures).
   static constexpr uint32_t kRingFrom = 4;
@@ -54,6 +54,7 @@ class UringEngine final : public Engine {
   enum Tag : uint64_t { kTransmission, kLinkPoll, kLinkRead, kLinkRoom, kWake, kKernel, kCancel };
 
   void tear_down(bool owner) override;
+  void note(Holdings& holdings) const override;
   void stage(TxFrame* frame);
   void finish_transmissions();
   void arm_link();

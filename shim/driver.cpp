@@ -149,7 +149,8 @@ io::Engine* Sleep::engine() {
   }
   if (thread_.engine == nullptr) {
     const io::Config& config = Process::config();
-    thread_.engine = io::Engine::create(config.io, Process::link(), *shared_.host, config.spin);
+    thread_.engine =
+        io::Engine::create(config.io, Process::link(), *shared_.host, config.spin, &waiter_.holdings);
   }
   return thread_.engine;
 }

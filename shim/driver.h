@@ -13,6 +13,7 @@
 #include <csignal>
 #include <cstdint>
 
+#include "io/holdings.h"
 #include "stack/base/intrusive_list.h"
 #include "stack/base/time.h"
 #include "stack/host.h"
@@ -58,6 +59,8 @@ struct Waiter : ListHook<>, ListHook<PendingWake>, ListHook<OfProcess> {
   uint32_t registrations = 0;
   /// Its thread sleeps or has made up its mind to: who sets the word must end the sleep.
   bool asleep = false;
+  /// What its thread's engine has of the host's.
+  io::Holdings holdings;
 };
 
 /// For WaitEntry::Notify functions of code that registers its own entries (an epoll set's, ...) for a thread:

@@ -255,7 +255,8 @@ bool Keeper::attach(HostLock& lock) {
   FdTable::set_current(record_.table);
   record_.pid.store(Process::id());
   if (record_.table == nullptr || record_.waiter == nullptr) return false;
-  engine_ = io::Engine::create(io::EngineKind::plain, Process::link(), *shared_.host);
+  engine_ = io::Engine::create(io::EngineKind::plain, Process::link(), *shared_.host, Duration(0),
+                               &record_.waiter->holdings);
   if (engine_ == nullptr) return false;
   lock.host().log()(LogLevel::debug, [&](LogLine& line) {
     line << "keeper process " << Process::id()

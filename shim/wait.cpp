@@ -106,6 +106,7 @@ void destroy_waiter(Waiter* waiter) {
     shared_host->asleep_until = SharedHost::kAwake;
   }
   end_calls(*waiter);
+  waiter->holdings.give_back(*shared_host->host);
   shared_host->arena->destroy(static_cast<ThreadWaiter*>(waiter));
 }
 

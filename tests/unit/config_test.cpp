@@ -241,7 +241,7 @@ TEST(Config, TheTableIsComplete) {
     EXPECT_FALSE(variable.help.empty()) << variable.name;
     EXPECT_TRUE(names.insert(variable.name).second) << variable.name;
   }
-  EXPECT_EQ(names.size(), 15u);
+  EXPECT_EQ(names.size(), 16u);
 }
 
 TEST(AddressText, RoundTrips) {

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 
-from harness import (Apache, Context, Lab, Nginx, Process, case, check, children_of, equal, need_program, wait_until)
+from harness import (Apache, Context, Failed, Lab, Nginx, Process, case, check, children_of, equal, need_program, wait_until)
 
 PYTHON = "/usr/bin/python3"
 
@@ -139,6 +139,32 @@ def prefork_worker_killed(context: Context):
     check(sum(result["failed"].values()) <= kills, f"more failures than workers killed: {result}")
     check(result["right"] > 50, f"too few: {result}")
     all_right(Load(lab, "--requests", 40, clients=8).result(), 40)
+
+
+@case("prefork.memory", kernel=False)
+def prefork_memory(context: Context):
+    """A process per connection, hundreds of them: what each had of the host's memory comes back when it has ended."""
+    lab = context.lab()
+    server = prefork_server(context, lab, "--per-connection")
+
+    def resident() -> int:
+        """KiB of the host's memory that its keeper, which drives while nobody else does, has touched."""
+        for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+            try:
+                same = os.readlink(f"/proc/{pid}/ns/net") == os.readlink(f"/proc/{server.pid}/ns/net")
+                with open(f"/proc/{pid}/status") as file:
+                    fields = dict(line.split(":", 1) for line in file)
+            except OSError:
+                continue
+            if same and fields["Name"].strip() == "ustack-keeper":
+                return int(fields["RssShmem"].split()[0])
+        raise Failed("there is no keeper")
+    all_right(Load(lab, "--requests", 100, "--sizes", "10", clients=4).result(), 100)
+    before = resident()
+    all_right(Load(lab, "--requests", 300, "--sizes", "10", clients=4).result(), 300)
+    grown = resident() - before
+    context.note(f"{grown} KiB more after 300 processes")
+    check(grown < 300 * 8, f"{grown} KiB have not come back from 300 processes")
 
 
 # ---- nginx ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,44 @@
+// What an engine has of the host's while its thread is outside the lock, noted where whoever buries the
+// process finds it.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+#include "stack/host.h"
+
+namespace ustack::io {
+
+/// In the arena, with the thread's waiter. Written by the engine, under the host's lock: empty while it
+/// changes what it has, so that a process that is killed in the middle loses a few blocks and gives none back
+/// twice.
+class Holdings {
+ public:
+  /// Read slots and the ring's, and what a ring writes at once.
+  static constexpr uint32_t kMostBlocks = 10, kMostFrames = 64;
+
+  void clear() {
+    blocks_ = frames_ = 0;
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+  }
+  void add(const BlockRef& block) {
+    if (block && blocks_ < kMostBlocks) block_[blocks_++] = block.get();
+  }
+  void add(TxFrame* frame) {
+    if (frames_ < kMostFrames) frame_[frames_++] = frame;
+  }
+  /// Its thread is dead: all of it is the host's again. Lock held.
+  void give_back(Host& host) {
+    for (uint32_t i = 0; i < blocks_; ++i) BlockRef::adopt(block_[i]).reset();
+    for (uint32_t i = 0; i < frames_; ++i) host.frames().release(frame_[i]);
+    clear();
+  }
+
+ private:
+  uint32_t blocks_ = 0, frames_ = 0;
+  std::array<Block*, kMostBlocks> block_;
+  std::array<TxFrame*, kMostFrames> frame_;
+};
+
+}  // namespace ustack::io
