@@ -253,9 +253,9 @@ def nginx_upgrade(context: Context):
 # ---- apache ---------------------------------------------------------------------------------------------------
 
 
-def exercise_apache(context: Context, mpm: str) -> None:
+def exercise_apache(context: Context, mpm: str, env: dict[str, str] | None = None) -> None:
     lab = context.lab()
-    apache = Apache(lab, mpm)
+    apache = Apache(lab, mpm, env)
     serve_patterns(apache.www, NGINX_SIZES)
     sizes = ",".join(map(str, NGINX_SIZES))
     all_right(Load(lab, "--requests", 400, "--sizes", sizes, clients=12).result(), 400)

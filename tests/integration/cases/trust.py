@@ -5,7 +5,7 @@ import pathlib
 import signal
 
 from cases.keeper import Peer
-from cases.multiprocess import NGINX_SIZES, Load, all_right, gone, nginx_with_workers
+from cases.multiprocess import NGINX_SIZES, Load, all_right, exercise_apache, gone, nginx_with_workers
 from cases.sessions import exercise_vsftpd
 from harness import Context, Lab, Sshd, case, check, children_of, equal, need_root, wait_until
 
@@ -121,6 +121,18 @@ def nginx(context: Context):
     check_parted(context, children_of(master))
     server.process.signal(signal.SIGQUIT)
     equal(server.process.wait(15), 0, "the master's status")
+
+
+@case("trust.apache", limit=90)
+def apache(context: Context):
+    """apache2, a process per connection as www-data: requests, a graceful restart under load that loses none."""
+    exercise_apache(context, "prefork", TRUST)
+
+
+@case("trust.apache_event", limit=90)
+def apache_event(context: Context):
+    """The same with processes of threads, which they start after they have given up root."""
+    exercise_apache(context, "event", TRUST)
 
 
 @case("trust.sshd", limit=90)

@@ -76,7 +76,7 @@ EnableMMAP off
 class Apache:
     """apache2 on the host, port 80: its parent root, its children www-data."""
 
-    def __init__(self, lab: Lab, mpm: str):
+    def __init__(self, lab: Lab, mpm: str, env: dict[str, str] | None = None):
         need_root()
         program = need_program("apache2")
         self.directory: pathlib.Path = lab.context.directory / f"apache-{lab.name}"
@@ -85,7 +85,7 @@ class Apache:
         configuration = self.directory / "apache.conf"
         more = "ThreadsPerChild 8\nMaxRequestWorkers 32\nMinSpareThreads 8\nMaxSpareThreads 24" if mpm == "event" else "MinSpareServers 2"
         configuration.write_text(_APACHE.format(directory=self.directory, mpm=mpm, address=lab.host_address(), more=more))
-        self.process = lab.host(program, "-D", "FOREGROUND", "-f", configuration, label="apache2")
+        self.process = lab.host(program, "-D", "FOREGROUND", "-f", configuration, label="apache2", env=env)
         lab.wait_until_listening(80)
 
     @property
