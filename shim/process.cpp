@@ -165,13 +165,14 @@ void Process::start() {
 }
 
 Status Process::ensure_host() {
-  // A process that has no table has said goodbye to its host (it ends), or could not be given one (fork).
-  if (shared_host != nullptr) [[likely]]
-    return FdTable::current() != nullptr ? Status() : Error{ENETDOWN};
+  if (shared_host != nullptr && FdTable::current() != nullptr) [[likely]]
+    return {};
   start();
   ProcessState& state = process_state();
+  // Another thread may be about to make it, its table last.
   std::lock_guard held(state.start_lock);
-  if (shared_host != nullptr) return {};
+  // A process that has no table has said goodbye to its host (it ends), or could not be given one (fork).
+  if (shared_host != nullptr) return FdTable::current() != nullptr ? Status() : Error{ENETDOWN};
   std::optional<io::OpenError> error = make_host(state);
   if (!error) return {};
   if (!state.failure_told) print(error->message);

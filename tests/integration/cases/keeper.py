@@ -211,7 +211,7 @@ c.sendall(b'x')
 assert c.recv(1) == b'x'
 """, stdin=-1)
     seen: set[int] = set()
-    for number in range(4):
+    for number in range(3):
         program.wait_for_output("round\n" * (number + 1), timeout=30)
         (keeper,) = peer.wait_for_keepers(1)
         check(keeper not in seen, "the keeper has not changed")
@@ -227,7 +227,7 @@ assert c.recv(1) == b'x'
         peer.lab.peer("kill", "-9", keeper, label="kill").ok()
         program.stdin.write(b"again\n")
         program.stdin.flush()
-    program.wait_for_output("round\n" * 5, timeout=30)
+    program.wait_for_output("round\n" * 4, timeout=30)
     program.stdin.write(b"end\n")
     program.stdin.flush()
     program.ok(60)

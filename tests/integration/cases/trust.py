@@ -74,7 +74,7 @@ def prefork(context: Context):
 
 @case("trust.keeper_killed", limit=90)
 def keeper_killed(context: Context):
-    """The keeper of four such workers is killed under load, twelve times: only what it was just moving breaks, visibly."""
+    """The keeper of four such workers is killed under load, eight times: only what it was just moving breaks, visibly."""
     need_root()
     lab = context.lab()
     peer = Peer(context, lab)
@@ -83,7 +83,7 @@ def keeper_killed(context: Context):
     server.wait_for_output("listening")
     load = Load(lab, "--sizes", "3000,200000", clients=8)
     kills = 0
-    for _ in range(12):
+    for _ in range(8):
         if context.kernel_mode:
             break
         (keeper,) = peer.wait_for_keepers(1)

@@ -4,6 +4,8 @@ import os
 import select
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 
@@ -31,6 +33,24 @@ def check_threads():
     for thread in threads:
         thread.join()
     assert not failures, failures
+
+
+def check_first_sockets_at_once():
+    """Programs whose threads all open their first socket while the first of them makes the host."""
+    program = """
+import socket, threading, time
+failures, start = [], time.monotonic() + 0.02
+def open_one(number):
+    while time.monotonic() < start + number * 0.0002: pass
+    try: socket.socket()
+    except OSError as error: failures.append(error)
+threads = [threading.Thread(target=open_one, args=(number,)) for number in range(32)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert not failures, failures
+"""
+    for _ in range(20):
+        subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True)
 
 
 def check_threads_one_connection():
