@@ -21,10 +21,9 @@ bool stack_has(int domain, int type, int protocol) {
 }
 
 Result<int> open_socket(HostLock& lock, int type, int protocol) {
-  Result<Socket*> socket = lock.host().open_socket(AF_INET, SOCK_STREAM, protocol);
-  if (!socket.ok()) return socket.error();
-  SocketFile* file = SocketFile::create(**socket);
-  if (file == nullptr) return Error{ENOBUFS};
+  Result<SocketFile*> opened = SocketFile::open(lock.host(), protocol);
+  if (!opened.ok()) return opened.error();
+  SocketFile* file = *opened;
   file->status_flags = type & SOCK_NONBLOCK;
   Result<int> fd = FdTable::current()->install(file, (type & SOCK_CLOEXEC) != 0);
   if (!fd.ok()) file->release();

@@ -70,14 +70,19 @@ Result<io::Descriptor> answer_of(const io::Descriptor& socket) {
   return end;
 }
 
+/// The request and its answer.
+Result<io::Descriptor> ask(HostLock& lock, OpenFile& file, const Request& request) {
+  Result<io::Descriptor> socket = put_before_keeper(lock, file, request);
+  if (!socket.ok()) return socket;
+  return unlocked(lock, [&] { return answer_of(*socket); });
+}
+
 }  // namespace
 
 Result<io::Descriptor> end_of(HostLock& lock, SocketFile& file) {
   if (file.unused()) return open_kernel_socket(file);
   Request request{.kind = Request::Kind::end, .pid = Process::id()};
-  Result<io::Descriptor> socket = put_before_keeper(lock, file, request);
-  if (!socket.ok()) return socket.error();
-  Result<io::Descriptor> end = unlocked(lock, [&] { return answer_of(*socket); });
+  Result<io::Descriptor> end = ask(lock, file, request);
   if (end.ok() && !*end) return Error{EMFILE};  // received, but there was no number for it
   return end;
 }
@@ -114,9 +119,7 @@ Result<io::Descriptor> watch_departure(HostLock& lock, OpenFile& file, Attachmen
 
 Result<io::Descriptor> open_channel(HostLock& lock, OpenFile& file) {
   Request request{.kind = Request::Kind::channel, .pid = Process::id()};
-  Result<io::Descriptor> socket = put_before_keeper(lock, file, request);
-  if (!socket.ok()) return socket.error();
-  Result<io::Descriptor> channel = unlocked(lock, [&] { return answer_of(*socket); });
+  Result<io::Descriptor> channel = ask(lock, file, request);
   if (channel.ok() && (!*channel || !io::move_high(*channel).ok())) return Error{EMFILE};
   return channel;
 }

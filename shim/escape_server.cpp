@@ -267,8 +267,7 @@ void adopt(OpenFile& file, io::Descriptor socket) {
   Status s = understood ? start() : Status(Error{EINVAL});
   if (s.ok() && request.kind == Request::Kind::channel) {
     file.release();
-    Result<io::Descriptor> channel = opening::make_channel();
-    answer(socket.get(), channel.code(), channel.ok() ? channel->get() : -1);
+    answer(socket.get(), opening::make_channel());
     return;
   }
   if (!s.ok() || request.kind != Request::Kind::end) {
@@ -279,8 +278,7 @@ void adopt(OpenFile& file, io::Descriptor socket) {
       answer(socket.get(), s.code(), -1);
     return;
   }
-  Result<io::Descriptor> end = provide(static_cast<SocketFile&>(file), request.pid);
-  answer(socket.get(), end.code(), end.ok() ? end->get() : -1);
+  answer(socket.get(), provide(static_cast<SocketFile&>(file), request.pid));
 }
 
 int kernel_fd() {

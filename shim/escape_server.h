@@ -34,6 +34,10 @@ Status watch(Served& served, int fd, uint32_t events);
 UnixAddress next_name(const SocketAddress& local, const SocketAddress& remote);
 /// Sends an int32_t and, unless -1, a descriptor over a request's socket.
 void answer(int socket, int32_t status, int fd);
+/// The same with what came of it.
+inline void answer(int socket, const Result<io::Descriptor>& result) {
+  answer(socket, result.code(), result.ok() ? result->get() : -1);
+}
 /// Another descriptor of the end that the file has already, or of a new one. Takes over the reference.
 Result<io::Descriptor> provide(SocketFile& file, int32_t pid);
 /// An end for a socket that connects to `remote`, given out over `request` (as answer() does): at once if the

@@ -65,8 +65,7 @@ Status EscapedStream::begin_connecting(const SocketAddress& remote, bool at_once
   connect_ = Connect::under_way;
   if (at_once) {
     fill();
-    Result<io::Descriptor> another = this->another();
-    escape::answer(request.get(), another.code(), another.ok() ? another->get() : -1);
+    escape::answer(request.get(), another());
     outer_.reset();
     request.reset();
   }
@@ -105,8 +104,7 @@ bool EscapedStream::look_at_connect() {
   if (request_) {
     const Status result = file_.socket().connect_result();
     connect_ = result.ok() ? Connect::done : Connect::failed;
-    Result<io::Descriptor> another = result.ok() ? this->another() : result.error();
-    escape::answer(request_.get(), another.code(), another.ok() ? another->get() : -1);
+    escape::answer(request_.get(), result.ok() ? another() : result.error());
     request_.reset();
     outer_.reset();
     return connect_ == Connect::failed;

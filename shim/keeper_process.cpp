@@ -128,6 +128,16 @@ void default_action(int number) {
   sys::call(SYS_rt_sigaction, number, sys::arg(&action), 0, sys::kSignalSetBytes);
 }
 
+/// Ends this process if another keeper was quicker.
+void hold_life() {
+  pthread_mutex_t& life = shared_host->keeper.life;
+  int result = pthread_mutex_trylock(&life);
+  if (result == EOWNERDEAD)
+    pthread_mutex_consistent(&life);
+  else if (result != 0)
+    sys::call(SYS_exit_group, 1);
+}
+
 /// What the clone has copied of the program's and is not true of this process.
 void begin_anew() {
   ProcessState& state = process_state();
@@ -531,11 +541,7 @@ void Keeper::bury(Attachment& process) {
   sys::call(SYS_set_robust_list, sys::arg(list), static_cast<long>(start->robust_list_bytes));
   *pair->thread_id = static_cast<int32_t>(sys::call(SYS_set_tid_address, sys::arg(pair->thread_id)));
   begin_anew();
-  int result = pthread_mutex_trylock(&shared_host->keeper.life);
-  if (result == EOWNERDEAD)
-    pthread_mutex_consistent(&shared_host->keeper.life);
-  else if (result != 0)
-    sys::call(SYS_exit_group, 1);  // another keeper was quicker
+  hold_life();
   sys::call(SYS_prctl, PR_SET_NAME, sys::arg("ustack-keeper"));
   sys::call(SYS_setsid);
   pair->pidfd.reset();
@@ -636,11 +642,7 @@ void process_main(void* argument) {
   auto* start = static_cast<Start*>(argument);
   sys::call(SYS_set_robust_list, sys::arg(start->robust_list), static_cast<long>(start->robust_list_bytes));
   begin_anew();
-  int result = pthread_mutex_trylock(&shared_host->keeper.life);
-  if (result == EOWNERDEAD)
-    pthread_mutex_consistent(&shared_host->keeper.life);
-  else if (result != 0)
-    sys::call(SYS_exit_group, 1);  // another one was quicker
+  hold_life();
   sys::call(SYS_prctl, PR_SET_NAME, sys::arg("ustack-keeper"));
   default_action(SIGTERM);
   sys::call(SYS_setsid);

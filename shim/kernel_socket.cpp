@@ -48,14 +48,7 @@ void put_on(int kernel, int fd) {
 }
 
 void move_registrations(SocketFile& file) {
-  for (EpollMember& member : file.registrations) {
-    epoll_event event{};
-    event.events = member.events;
-    event.data.u64 = member.data;
-    if (io::sys::call(SYS_epoll_ctl, member.set.kernel_half(), EPOLL_CTL_ADD, member.fd,
-                      io::sys::arg(&event)) == 0)
-      member.set.expect_kernel_members();
-  }
+  for (EpollMember& member : file.registrations) member.set.attach_half(member, member.fd);
   EpollSet::forget(file);
 }
 

@@ -25,10 +25,9 @@ int open_channels = 0;
 
 /// A file in the state that was asked for but for connecting; its reference is the caller's.
 Result<SocketFile*> open(HostLock& lock, const OpenRequest& request) {
-  Result<Socket*> socket = lock.host().open_socket(AF_INET, SOCK_STREAM, IPPROTO_TCP);
-  if (!socket.ok()) return socket.error();
-  SocketFile* file = SocketFile::create(**socket);
-  if (file == nullptr) return Error{ENOBUFS};
+  Result<SocketFile*> opened = SocketFile::open(lock.host(), IPPROTO_TCP);
+  if (!opened.ok()) return opened;
+  SocketFile* file = *opened;
   if (request.nonblocking != 0) file->status_flags = O_NONBLOCK;
   for (uint32_t i = 0; i < std::min<size_t>(request.option_count, request.options.size()); ++i) {
     const OpenRequest::Option& option = request.options[i];
@@ -65,8 +64,7 @@ void carry_out(HostLock& lock, io::Descriptor socket) {
     escape::answer(socket.get(), s.code(), -1);
     return;
   }
-  Result<io::Descriptor> end = escape::provide(**file, request.pid);
-  escape::answer(socket.get(), end.code(), end.ok() ? end->get() : -1);
+  escape::answer(socket.get(), escape::provide(**file, request.pid));
 }
 
 /// What a process that has left its host asks through.

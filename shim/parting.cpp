@@ -91,10 +91,7 @@ void move_own_registrations(FdTable& table, OpenFile& file) {
     next = file.registrations.next(*member);
     EpollSet& set = member->set;
     if (set.references() != numbers_of(table, set) || FdTable::look(member->fd) == &file) continue;
-    epoll_event event{};
-    event.events = member->events;
-    event.data.u64 = member->data;
-    sys::call(SYS_epoll_ctl, set.kernel_half(), EPOLL_CTL_ADD, member->fd, sys::arg(&event));
+    set.attach_half(*member, member->fd);
     (void)set.remove(file, member->fd);
   }
 }
@@ -117,11 +114,10 @@ Status leave_sockets_to_keeper(HostLock& lock, FdTable& table) {
 /// EAGAIN.
 Status open_channel(HostLock& lock, io::Descriptor& channel) {
   // Any file will do to ask with; it may have none.
-  Result<Socket*> socket = lock.host().open_socket(AF_INET, SOCK_STREAM, IPPROTO_TCP);
-  SocketFile* file = socket.ok() ? SocketFile::create(**socket) : nullptr;
-  if (file == nullptr) return Error{EAGAIN};
-  Result<io::Descriptor> made = escape::open_channel(lock, *file);
-  file->release();
+  Result<SocketFile*> file = SocketFile::open(lock.host(), IPPROTO_TCP);
+  if (!file.ok()) return Error{EAGAIN};
+  Result<io::Descriptor> made = escape::open_channel(lock, **file);
+  (*file)->release();
   if (!made.ok()) return Error{EAGAIN};
   channel = std::move(*made);
   return {};

@@ -71,6 +71,13 @@ uint32_t SocketFile::readiness() {
   return events;
 }
 
+Result<SocketFile*> SocketFile::open(Host& host, int protocol) {
+  Result<Socket*> socket = host.open_socket(AF_INET, SOCK_STREAM, protocol);
+  if (!socket.ok()) return socket.error();
+  SocketFile* file = create(**socket);
+  return file != nullptr ? Result<SocketFile*>(file) : Error{ENOBUFS};
+}
+
 Status SocketFile::bind(const SocketAddress& local) {
   Status s = socket_->bind(local);
   // With an address of ours the loopback is out of its reach.

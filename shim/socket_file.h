@@ -36,6 +36,8 @@ class SocketFile final : public OpenFile {
  public:
   /// Takes over the reference to `socket`; nullptr (and the socket released): no memory.
   static SocketFile* create(Socket& socket);
+  /// One for a new TCP socket of the host's, with one reference. ENOBUFS, and what Host::open_socket() says.
+  static Result<SocketFile*> open(Host& host, int protocol);
 
   Socket& socket() { return *socket_; }
   /// Being closed it has none.
