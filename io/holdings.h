@@ -11,8 +11,8 @@
 namespace ustack::io {
 
 /// In the arena, with the thread's waiter. Written by the engine, under the host's lock: empty while it
-/// changes what it has, so that a process that is killed in the middle loses a few blocks and gives none back
-/// twice.
+/// changes what it has, so that of a process that is killed in the middle none is given back twice; those
+/// that nobody has then are found by the census.
 class Holdings {
  public:
   /// Read slots and the ring's, and what a ring writes at once.
@@ -27,6 +27,11 @@ class Holdings {
   }
   void add(TxFrame* frame) {
     if (frames_ < kMostFrames) frame_[frames_++] = frame;
+  }
+  /// Shows it to a census.
+  void show(Census& census) const {
+    for (uint32_t i = 0; i < blocks_; ++i) census.see(block_[i]);
+    for (uint32_t i = 0; i < frames_; ++i) census.see(*frame_[i]);
   }
   /// Its thread is dead: all of it is the host's again. Lock held.
   void give_back(Host& host) {

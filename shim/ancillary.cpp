@@ -66,15 +66,12 @@ void Ancillary::put_arrival(const TimeStamping& how, Instant arrived) {
     put_times(how, time);
 }
 
-void Ancillary::put_report(const TimeStamping& how, const Report& report) {
+void Ancillary::put_report(const TimeStamping& how, const Report& report, Bytes payload) {
   const bool timed = report.what.ee_origin == SO_EE_ORIGIN_TIMESTAMPING;
   const timespec time = real_time(timed ? report.at : io::now());
   if (how.on_receive) put_time(how, time);
   if (timed && (how.flags & SOF_TIMESTAMPING_SOFTWARE) != 0) put_times(how, time);
-  if (report.statistics) {
-    Bytes statistics = report.payload.bytes();
-    put(SOL_SOCKET, SCM_TIMESTAMPING_OPT_STATS, statistics.data(), statistics.size());
-  }
+  if (report.statistics) put(SOL_SOCKET, SCM_TIMESTAMPING_OPT_STATS, payload.data(), payload.size());
   struct {
     sock_extended_err error;
     sockaddr_in offender;

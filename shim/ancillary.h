@@ -22,8 +22,8 @@ class Ancillary {
   void put(int level, int type, const void* data, size_t bytes);
   /// SO_TIMESTAMP* of a byte that came at `arrived` (tcp_recv_timestamp).
   void put_arrival(const TimeStamping& how, Instant arrived);
-  /// All that a report says (ip_recv_error). Reads the report's payload, so it stays with who calls.
-  void put_report(const TimeStamping& how, const Report& report);
+  /// All that a report says (ip_recv_error), whose payload is this.
+  void put_report(const TimeStamping& how, const Report& report, Bytes payload);
 
   size_t size() const { return size_; }
   /// MSG_CTRUNC or 0.

@@ -93,7 +93,7 @@ ssize_t receive_message(int fd, msghdr* message, int flags) {
           unread = bytes_unread(file.socket());
         Status s = unlocked(lock, [&] {
           Ancillary told(header->msg_control != nullptr ? header->msg_controllen : 0);
-          if (received.report) told.put_report(times, *received.report);
+          if (received.report) told.put_report(times, *received.report, received.payload);
           if (received.arrived) told.put_arrival(times, *received.arrived);
           if (unread) told.put(IPPROTO_TCP, TCP_CM_INQ, &*unread, sizeof *unread);
           return write_back(told, received.report, received.message_flags);

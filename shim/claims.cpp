@@ -49,6 +49,7 @@ void Claims::give_back(Arena& arena) {
   for (size_t i = 0; i < polled_count_; ++i) let_go(polled_[i]);
   if (memory_ != nullptr) arena.release(memory_, bytes_);
   clear_polled();
+  payload = Slice();
 }
 
 }  // namespace ustack::shim

@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <span>
 
+#include "stack/census.h"
+
 namespace ustack {
 class Arena;
 }
@@ -37,6 +39,12 @@ class Claims {
   /// of `arena`, of `bytes` bytes at `memory`, which is freed with them.
   void set_polled(std::span<OpenFile* const> files, void* memory = nullptr, size_t bytes = 0);
   void clear_polled() { set_polled({}); }
+
+  /// The payload of a report that the call has taken off an error queue.
+  Slice payload;
+
+  /// Shows what it has of the host's memory.
+  void show(Census& census) const { census.see(payload); }
 
   /// The thread is dead: gives all of it back. It can't hold the lock, and never comes back.
   void give_back(Arena& arena);

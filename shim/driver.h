@@ -63,6 +63,8 @@ struct Waiter : ListHook<>, ListHook<PendingWake>, ListHook<OfProcess> {
   io::Holdings holdings;
 };
 
+/// Shows what a thread has of the host's memory, to a census. Lock: the host's.
+void show(const Waiter& waiter, Census& census);
 /// For WaitEntry::Notify functions of code that registers its own entries (an epoll set's, ...) for a thread:
 /// its wait ends as `notified`. Returns false if it was to be woken already. Lock: the host's.
 bool wake(Waiter& waiter);

@@ -87,6 +87,13 @@ void acquire(SharedHost& shared) {
 
 namespace {
 
+/// What threads have of the host's memory while they are outside of it.
+void show_threads(Census& census) {
+  for (Attachment& process : shared_host->attached)
+    for (Waiter& waiter : process.waiters) show(waiter, census);
+  if (shared_host->keeper.waiter != nullptr) show(*shared_host->keeper.waiter, census);
+}
+
 /// A process was killed in the middle of a change.
 void repair(SharedHost& shared) {
   shared.journal.finish();
@@ -94,7 +101,7 @@ void repair(SharedHost& shared) {
   shared.host->log()(LogLevel::error, [](LogLine& line) {
     line << "a process was killed while it held the host's lock; the host is rebuilt from its endpoints";
   });
-  shared.host->mend();
+  shared.host->mend(&show_threads);
   shared.file_step.finish();
   shared.release_lost_sockets();
 }

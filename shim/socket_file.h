@@ -73,8 +73,15 @@ class SocketFile final : public OpenFile {
     int message_flags = 0;
     /// SO_TIMESTAMP*: when the last of them came.
     std::optional<Instant> arrived;
-    /// MSG_ERRQUEUE. Its payload is the host's: let go of it under the lock.
+    /// MSG_ERRQUEUE, without its payload, which the thread's Claims have while this lives.
     std::optional<Report> report;
+    Bytes payload{};
+
+    Received() = default;
+    Received(const Received&) = delete;
+    Received& operator=(const Received&) = delete;
+    /// Under the lock.
+    ~Received();
   };
   /// Fills `to`; the number of bytes, 0 at the stream's end.
   Result<size_t> receive(HostLock& lock, UserBytes& to, int flags, Received& received);

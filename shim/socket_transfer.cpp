@@ -156,12 +156,19 @@ Result<size_t> SocketFile::receive_urgent(HostLock& lock, UserBytes& to, int fla
   return size_t{1};
 }
 
+SocketFile::Received::~Received() {
+  if (report) this_claims()->payload = Slice();
+}
+
 /// ip_recv_error.
 Result<size_t> SocketFile::receive_report(HostLock& lock, UserBytes& to, Received& received) {
+  Claims* claims = this_claims();
+  if (claims == nullptr) return Error{ENOMEM};
   received.report = socket_->take_report();
   if (!received.report) return Error{EAGAIN};  // it never waits
   received.message_flags |= MSG_ERRQUEUE;
-  Bytes payload = received.report->payload.bytes();
+  claims->payload = std::move(received.report->payload);
+  Bytes payload = received.payload = claims->payload.bytes();
   if (payload.size() > to.left()) {
     received.message_flags |= MSG_TRUNC;
     payload = payload.first(to.left());

@@ -84,6 +84,11 @@ Claims* this_claims() {
   return waiter != nullptr ? &static_cast<ThreadWaiter*>(waiter)->claims : nullptr;
 }
 
+void show(const Waiter& waiter, Census& census) {
+  waiter.holdings.show(census);
+  static_cast<const ThreadWaiter&>(waiter).claims.show(census);
+}
+
 void withdraw(Waiter& waiter) {
   while (waiter.registrations > 0) Wait::at(waiter, --waiter.registrations)->~Registration();
   release_chunks(static_cast<ThreadWaiter&>(waiter));

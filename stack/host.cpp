@@ -71,8 +71,28 @@ Result<Socket*> Host::open_socket(int domain, int type, int protocol) {
   return tcp_->open_socket(domain == AF_INET ? Family::ipv4 : Family::ipv6);
 }
 
-void Host::mend() {
+void Host::take_census(SeeOutside outside) {
+  Census census;
+  frames_.begin_census();
+  blocks_.begin_census();
+  tcp_->begin_census();
+  census.see(transmit_);
+  network_.show(census);
+  tcp_->show(census);
+  if (outside != nullptr) outside(census);
+}
+
+uint64_t Host::unaccounted() {
+  take_census(nullptr);
+  return frames_.miscounted() + blocks_.miscounted() + tcp_->unseen();
+}
+
+void Host::mend(SeeOutside outside) {
   arena_.mend();
+  // First of all: the counts are right from here on, so that what is ended below gives back what it has.
+  take_census(outside);
+  tcp_->end_census();
+  counters_.UstackMemoryRecovered += frames_.end_census() + blocks_.end_census();
   scheduler_.mend();
   timers_.mend();
   network_.mend();

@@ -13,6 +13,7 @@
 #include "stack/base/random.h"
 #include "stack/base/result.h"
 #include "stack/base/time.h"
+#include "stack/census.h"
 #include "stack/counters.h"
 #include "stack/fiber/task.h"
 #include "stack/mem/block.h"
@@ -76,10 +77,17 @@ class Host {
   bool drained() const;
   /// A process was killed while it changed the host (its lists are whole again: ListJournal::finish). Counts
   /// and tables are rebuilt from the endpoints; one that was being changed is reset, all others go on. Memory
-  /// that was on its way from one place to another is lost.
-  void mend();
+  /// that was on its way from one place to another is free; `outside`
+  /// shows what is rightly elsewhere.
+  void mend(SeeOutside outside);
+  /// How much of the host's memory isn't accounted for: blocks, frames and connections' parts that nobody
+  /// has, or that somebody has more or less often than is counted. 0, but for faults of ours. What is outside
+  /// of the host (frames that were taken off transmit_queue()) is to be given back before.
+  uint64_t unaccounted();
 
  private:
+  void take_census(SeeOutside outside);
+
   friend class Arena;
   /// How soon tasks that lacked memory for a stack are tried again.
   static constexpr Duration kStarvedRetry = 10ms;

@@ -91,6 +91,9 @@ class ListHook {
     next_->prev_ = prev_;
     next_ = prev_ = nullptr;
   }
+  /// In no list from here on; the neighbours in the list it was in are not told, since that died with a
+  /// process.
+  void forsake() { next_ = prev_ = nullptr; }
 
  private:
   template <typename T, typename U>
@@ -164,6 +167,8 @@ class IntrusiveList {
     while (pop_front() != nullptr) {
     }
   }
+  /// Empty from here on; those that were in it are not told.
+  void forsake() { root_.next_ = root_.prev_ = &root_; }
   /// Moves all of `other` to this list's end: in O(1), where no journal is kept.
   void splice_back(IntrusiveList& other) {
     if (other.empty()) return;

@@ -11,7 +11,7 @@ BlockPool::~BlockPool() {
   for (size_t i = 0; i < kSizes.size(); ++i) {
     while (Block* block = free_[i]) {
       free_[i] = block->next_free_;
-      arena_.release(block, block->true_size());
+      release(block);
     }
   }
 }
@@ -21,31 +21,73 @@ BlockRef BlockPool::allocate(uint32_t bytes) {
   while (size_class < kSizes.size() && kSizes[size_class] < bytes) ++size_class;
   if (size_class == kSizes.size()) return {};
 
-  void* memory = free_[size_class];
-  if (memory != nullptr) {
-    free_[size_class] = free_[size_class]->next_free_;
+  Block* block = free_[size_class];
+  if (block != nullptr) {
+    free_[size_class] = block->next_free_;
     --free_count_[size_class];
+    block->pool_ = this;
+    block->references_ = 1;
   } else {
-    memory = arena_.allocate(kSizes[size_class] + sizeof(Block), alignof(Block));
+    void* memory = arena_.allocate(kSizes[size_class] + sizeof(Block), alignof(Block));
     if (memory == nullptr) return {};
+    block = new (memory) Block(*this, kSizes[size_class], size_class);
+    all_.push_back(*block);
   }
-  auto* block = new (memory) Block(*this, kSizes[size_class], size_class);
   ++live_;
   live_bytes_ += block->true_size();
   return BlockRef::adopt(block);
 }
 
-void BlockPool::give_back(Block* block) {
-  --live_;
-  live_bytes_ -= block->true_size();
+void BlockPool::release(Block* block) {
+  all_.remove(*block);
+  arena_.release(block, block->true_size());
+}
+
+void BlockPool::keep_free(Block* block) {
   uint8_t size_class = block->size_class_;
-  if (free_count_[size_class] >= kKeepFree || !arena_.recycle()) {
-    arena_.release(block, block->true_size());
-    return;
-  }
+  if (free_count_[size_class] >= kKeepFree || !arena_.recycle()) return release(block);
   block->next_free_ = free_[size_class];
   free_[size_class] = block;
   ++free_count_[size_class];
+}
+
+void BlockPool::give_back(Block* block) {
+  --live_;
+  live_bytes_ -= block->true_size();
+  keep_free(block);
+}
+
+void BlockPool::begin_census() {
+  for (Block& block : all_) block.seen_ = 0;
+}
+
+uint64_t BlockPool::miscounted() {
+  // Those that are free have a next one instead of a pool.
+  uint64_t wrong = 0;
+  for (Block& block : all_) wrong += (block.pool_ == this ? block.references_ : 0) != block.seen_ ? 1 : 0;
+  return wrong;
+}
+
+uint64_t BlockPool::end_census() {
+  uint64_t was_free = 0, is_free = 0;
+  for (uint32_t count : free_count_) was_free += count;
+  free_.fill(nullptr);
+  free_count_.fill(0);
+  live_ = live_bytes_ = 0;
+  Block* next;
+  for (Block* block = all_.front(); block != nullptr; block = next) {
+    next = all_.next(*block);
+    if (block->seen_ == 0) {
+      ++is_free;
+      keep_free(block);
+      continue;
+    }
+    block->pool_ = this;
+    block->references_ = block->seen_;
+    ++live_;
+    live_bytes_ += block->true_size();
+  }
+  return is_free > was_free ? is_free - was_free : 0;
 }
 
 }  // namespace ustack

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "stack/base/bytes.h"
+#include "stack/base/intrusive_list.h"
 #include "stack/mem/arena.h"
 
 namespace ustack {
@@ -15,7 +16,7 @@ namespace ustack {
 class BlockPool;
 
 /// A chunk of bytes with a reference count (not atomic: the host's lock protects it). Lives in a BlockPool.
-class Block {
+class Block : public ListHook<> {
  public:
   std::byte* data() { return reinterpret_cast<std::byte*>(this + 1); }
   const std::byte* data() const { return reinterpret_cast<const std::byte*>(this + 1); }
@@ -35,6 +36,7 @@ class Block {
   };
   uint32_t references_ = 1;
   uint32_t capacity_;
+  uint32_t seen_ = 0;
   uint8_t size_class_;
 };
 
@@ -116,11 +118,28 @@ class BlockPool {
   /// After a process was killed while it changed a queue.
   void recount(uint64_t charged) { charged_ = charged; }
 
+  // --- a census (stack/census.h) ---
+  void begin_census();
+  /// Somebody has this reference.
+  static void see(const BlockRef& block) { see(block.get()); }
+  static void see(Block* block) {
+    if (block != nullptr) ++block->seen_;
+  }
+  /// Blocks whose references are not as many as were seen.
+  uint64_t miscounted();
+  /// References are as many as were seen; blocks that nobody has are free. Returns how many of these were
+  /// not.
+  uint64_t end_census();
+
  private:
   friend class BlockRef;
   void give_back(Block* block);
+  void keep_free(Block* block);
+  void release(Block* block);
 
   Arena& arena_;
+  /// All that were had from the arena, free or not.
+  IntrusiveList<Block> all_;
   std::array<Block*, kSizes.size()> free_{};
   /// Free blocks kept of a size; more go back to the arena.
   std::array<uint32_t, kSizes.size()> free_count_{};

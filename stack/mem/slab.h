@@ -31,6 +31,8 @@ class Slab {
   struct PartialTag;
   struct Chunk : ListHook<>, ListHook<PartialTag> {
     uint64_t live = 0;
+    /// Live and seen by the census.
+    uint64_t seen = 0;
     /// Objects whose destructors run.
     uint32_t ending = 0;
     /// Free slots, the last one freed on top.
@@ -83,7 +85,7 @@ class Slab {
     if (object == nullptr) return;
     if constexpr (requires { object->retire(); }) object->retire();
     std::atomic_signal_fence(std::memory_order_seq_cst);
-    auto* slot = reinterpret_cast<Slot*>(reinterpret_cast<std::byte*>(object) - offsetof(Slot, object));
+    Slot* slot = slot_of(object);
     Chunk* chunk = slot->chunk;
     auto index = static_cast<uint8_t>(slot - chunk->slots());
     chunk->live &= ~(uint64_t{1} << index);
@@ -116,13 +118,47 @@ class Slab {
   }
 
   uint64_t live() const { return live_; }
-  /// After a process was killed while it made or ended an object: counts anew.
+  /// After a process was killed while it made or ended an object: counts anew, and what nobody has of a chunk
+  /// is free.
   void mend() {
     live_ = 0;
-    for_each([this](T&) { ++live_; });
+    partial_.forsake();
+    for (Chunk& chunk : chunks_) {
+      static_cast<ListHook<PartialTag>&>(chunk).forsake();
+      live_ += static_cast<uint64_t>(std::popcount(chunk.live));
+      chunk.ending = 0;
+      chunk.free_count = 0;
+      for (uint8_t i = 0; i < chunk.capacity; ++i)
+        if ((chunk.live >> i & 1) == 0) chunk.free[chunk.free_count++] = i;
+      if (chunk.free_count > 0) partial_.push_back(chunk);
+    }
+  }
+
+  // --- a census (stack/census.h) ---
+  void begin_census() {
+    for (Chunk& chunk : chunks_) chunk.seen = 0;
+  }
+  static void see(T& object) {
+    Slot* slot = slot_of(&object);
+    slot->chunk->seen |= uint64_t{1} << (slot - slot->chunk->slots());
+  }
+  /// Live objects that nobody has.
+  uint64_t unseen() {
+    uint64_t count = 0;
+    for (Chunk& chunk : chunks_) count += static_cast<uint64_t>(std::popcount(chunk.live & ~chunk.seen));
+    return count;
+  }
+  /// Those are free, and mend(). They are not destroyed: lists that they are in, and what they refer to, went
+  /// with the process that was killed, or is counted anew.
+  void end_census() {
+    for (Chunk& chunk : chunks_) chunk.live &= chunk.seen;
+    mend();
   }
 
  private:
+  static Slot* slot_of(T* object) {
+    return reinterpret_cast<Slot*>(reinterpret_cast<std::byte*>(object) - offsetof(Slot, object));
+  }
   size_t chunk_bytes() const {
     size_t bytes = kHeader + capacity_ * sizeof(Slot);
     return (bytes + kAlign - 1) / kAlign * kAlign;

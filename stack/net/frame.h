@@ -56,9 +56,11 @@ struct RxFrame {
   Instant arrived{};
 };
 
+class FramePool;
+
 /// A frame on its way out: headers are prepended into a buffer of its own, payload stays where it is (slices
 /// of the send buffer) and meets them in an iovec. Made and freed by its FramePool.
-class TxFrame : public ListHook<> {
+class TxFrame : public ListHook<>, public ListHook<FramePool> {
  public:
   /// Room for headers: a link prefix of 12, Ethernet 14, IPv4 with options 60 or IPv6 40, TCP with
   /// options 60.
@@ -86,6 +88,7 @@ class TxFrame : public ListHook<> {
   uint32_t header_start_ = kHeaderRoom;
   uint32_t payload_bytes_ = 0;
   uint32_t slice_count_ = 0;
+  bool seen_ = false;
   std::array<Slice, kMaxSlices> slices_;
 };
 
@@ -102,8 +105,21 @@ class FramePool {
   void release(TxFrame* frame);
   uint64_t live() const { return live_; }
 
+  // --- a census (stack/census.h) ---
+  void begin_census();
+  /// Somebody has this frame, and it the blocks of its payload.
+  static void see(TxFrame& frame);
+  /// Frames that nobody has are free. Their payload counts as not seen. Returns how many of these were not.
+  uint64_t end_census();
+  /// Frames that count as live but weren't seen, or the other way round.
+  uint64_t miscounted();
+
  private:
+  static void clear(TxFrame& frame);
+
   Arena& arena_;
+  /// All that were had from the arena, free or not.
+  IntrusiveList<TxFrame, FramePool> all_;
   IntrusiveList<TxFrame> free_;
   uint64_t live_ = 0;
 };

@@ -24,6 +24,7 @@
 #include "stack/base/intrusive_list.h"
 #include "stack/base/result.h"
 #include "stack/base/time.h"
+#include "stack/census.h"
 #include "stack/fiber/task.h"
 #include "stack/net/address.h"
 #include "stack/net/address_table.h"
@@ -125,6 +126,11 @@ class NeighbourCache {
   /// After a process was killed while it changed the host: entries are where they belong, and those that wait
   /// for an answer go on asking.
   void mend();
+
+  /// What it has of the host's memory (stack/census.h).
+  void show(Census& census) {
+    for (Neighbour* n = table_.oldest(); n != nullptr; n = table_.newer(*n)) census.see(n->queue_);
+  }
 
   /// It didn't answer when it was asked last.
   bool is_dead(const IpAddress& address, NeighbourHint& hint);

@@ -87,6 +87,12 @@ class Network final : private NeighbourPort {
   NeighbourCache& neighbours() { return neighbours_; }
   /// After a process was killed while it changed the host.
   void mend();
+  /// What it has of the host's memory (stack/census.h).
+  void show(Census& census) {
+    census.see(local_);
+    neighbours_.show(census);
+    reassembler_.show(census);
+  }
   const Reassembler& reassembler() const { return reassembler_; }
 
  private:

@@ -10,6 +10,7 @@
 
 #include "stack/base/intrusive_list.h"
 #include "stack/base/siphash.h"
+#include "stack/census.h"
 #include "stack/net/context.h"
 #include "stack/net/ipv4.h"
 #include "stack/time/timer.h"
@@ -40,6 +41,13 @@ class Reassembler {
   /// Datagrams in the making, and what they are charged for, in bytes.
   uint32_t size() const { return size_; }
   uint64_t memory() const { return memory_; }
+  /// What it has of the host's memory (stack/census.h).
+  void show(Census& census) {
+    for (Datagram& datagram : by_age_) {
+      census.see(datagram.first);
+      for (Fragment& fragment : datagram.fragments) census.see(fragment.payload);
+    }
+  }
 
  private:
   struct Fragment : ListHook<> {

@@ -238,6 +238,7 @@ class Endpoint final : public Socket,
   void update_telling();
 
   // mend.cpp
+  void show(Census& census);
   bool free_now() const;
   std::array<Timer*, 5> timers() {
     return {&resend_timer_, &ack_timer_, &persist_timer_, &keepalive_timer_, &fin_wait_timer_};

@@ -142,6 +142,10 @@ class Flight {
   SentSegment* last(uint32_t mss);
   bool empty() const { return segments_.empty(); }
   void clear();
+  /// What it has of the pool (Slab::see).
+  void show() {
+    for (SentSegment& segment : segments_) Slab<SentSegment>::see(segment);
+  }
 
   uint32_t outstanding() const { return outstanding_.bytes; }
   uint32_t sacked() const { return sacked_.bytes; }

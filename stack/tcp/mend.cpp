@@ -3,12 +3,26 @@
 #include "stack/host.h"
 #include "stack/tcp/endpoint.h"
 #include "stack/tcp/listener.h"
+#include "stack/tcp/reports.h"
 #include "stack/tcp/time_wait.h"
 
 namespace ustack::tcp {
 
 void TimeWait::mend() {
   if (!timer_.linked()) restart();
+}
+
+void Endpoint::show(Census& census) {
+  auto see = [&](Segment& segment) {
+    Slab<Segment>::see(segment);
+    census.see(segment.payload);
+  };
+  for (Segment& segment : queue_) see(segment);
+  if (early_syn_ != nullptr) see(*early_syn_);
+  census.see(saved_syn_);
+  tcb_.snd.show(census);
+  tcb_.rcv.show(census);
+  if (reports_ != nullptr) reports_->show(census);
 }
 
 void Endpoint::mend_timers_and_wakers() {
@@ -59,6 +73,26 @@ bool Endpoint::mend(bool changing) {
   mend_timers_and_wakers();
   if (!queue_.empty()) new_segment_.wake();
   return free_now();
+}
+
+void Protocol::begin_census() {
+  segments_.slab().begin_census();
+  pieces_.slab().begin_census();
+  sent_segments_.begin_census();
+}
+
+void Protocol::show(Census& census) {
+  endpoints_.for_each([&](Endpoint& endpoint) { endpoint.show(census); });
+}
+
+uint64_t Protocol::unseen() {
+  return segments_.slab().unseen() + pieces_.slab().unseen() + sent_segments_.unseen();
+}
+
+void Protocol::end_census() {
+  segments_.slab().end_census();
+  pieces_.slab().end_census();
+  sent_segments_.end_census();
 }
 
 void Protocol::mend() {

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "stack/base/intrusive_list.h"
+#include "stack/census.h"
 #include "stack/mem/arena.h"
 #include "stack/mem/block.h"
 #include "stack/mem/slab.h"
@@ -30,6 +31,7 @@ class PiecePool {
   /// Unlinks it and drops its reference.
   void release(Piece* piece) { pieces_.destroy(piece); }
   uint64_t live() const { return pieces_.live(); }
+  Slab<Piece>& slab() { return pieces_; }
 
  private:
   Arena& arena_;
@@ -63,6 +65,13 @@ class PieceQueue {
   uint32_t true_size() const { return true_size_; }
   IntrusiveList<Piece>& pieces() { return pieces_; }
   PiecePool& pool() { return pool_; }
+  /// What it has of the host's memory (stack/census.h).
+  void show(Census& census) {
+    for (Piece& piece : pieces_) {
+      Slab<Piece>::see(piece);
+      census.see(piece.slice);
+    }
+  }
 
  private:
   bool append_copy(const Slice& slice);

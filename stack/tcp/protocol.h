@@ -125,6 +125,12 @@ class Protocol final : public TransportProtocol {
   /// After a process was killed while it changed the host: tables and counts are rebuilt from the endpoints;
   /// those that were being changed are reset. Not on a fiber.
   void mend();
+  /// A census (stack/census.h) of all connections; how many Segments, Pieces and SentSegments nobody has;
+  /// those are free.
+  void begin_census();
+  void show(Census& census);
+  uint64_t unseen();
+  void end_census();
   /// Releases all sockets that are not `owned`, but for those that wait to be accepted. Not on a fiber.
   void release_lost();
   /// The endpoint that is being changed outside of its fiber.

@@ -66,6 +66,10 @@ class Reassembly {
   uint32_t true_size() const { return true_size_; }
   /// The sequence number of a FIN that is held.
   std::optional<SeqNum> fin_seq() const { return fin_; }
+  /// What it has of the host's memory (stack/census.h).
+  void show(Census& census) {
+    for (Range& range : ranges_) range.data.show(census);
+  }
 
  private:
   struct Recency;

@@ -32,6 +32,11 @@ class ReceiveBuffer {
   bool empty() const { return queue_.empty(); }
   /// What it takes of memory (Linux's sk_rmem_alloc). Bytes held for a view after clear() no longer count.
   uint32_t true_size() const { return queue_.true_size(); }
+  /// What it has of the host's memory (stack/census.h).
+  void show(Census& census) {
+    queue_.show(census);
+    held_.show(census);
+  }
 
  private:
   PieceQueue queue_;

@@ -69,6 +69,11 @@ class Receiver {
   uint32_t rcv_wnd() const { return rcv_adv > rcv_nxt ? rcv_adv - rcv_nxt : 0; }
   /// The peer's FIN has been received in order.
   bool fin_received() const { return fin_received_; }
+  /// What it has of the host's memory (stack/census.h).
+  void show(Census& census) {
+    buffer.show(census);
+    reassembly_.show(census);
+  }
   /// What the peer sends in a segment, estimated (icsk_ack.rcv_mss).
   uint32_t mss_estimate() const { return mss_estimate_; }
 

@@ -8,6 +8,7 @@
 
 #include "stack/base/intrusive_list.h"
 #include "stack/base/seqnum.h"
+#include "stack/census.h"
 #include "stack/mem/arena.h"
 #include "stack/socket/report.h"
 
@@ -51,6 +52,10 @@ class Reports {
   const Report* front() { return queue_.front() != nullptr ? &queue_.front()->report : nullptr; }
   /// What waits, by true size in bytes.
   uint32_t true_size() const { return true_size_; }
+  /// What it has of the host's memory (stack/census.h).
+  void show(Census& census) {
+    for (Entry& entry : queue_) census.see(entry.report.payload);
+  }
 
   /// SOF_TIMESTAMPING_OPT_ID: messages are numbered by their last byte, from here.
   SeqNum first_key;

@@ -90,6 +90,7 @@ class SegmentPool {
   /// Unlinks it, drops its payload reference and takes it back. nullptr is ignored.
   void release(Segment* segment) { segments_.destroy(segment); }
   uint64_t live() const { return segments_.live(); }
+  Slab<Segment>& slab() { return segments_; }
 
  private:
   Slab<Segment> segments_;

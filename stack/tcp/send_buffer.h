@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "stack/base/intrusive_list.h"
+#include "stack/census.h"
 #include "stack/mem/block.h"
 #include "stack/net/frame.h"
 #include "stack/socket/socket.h"
@@ -52,6 +53,11 @@ class SendBuffer {
   uint32_t true_size() const { return true_size_; }
   /// Linux's rule for EPOLLOUT (sk_stream_is_writeable): at least a third of the limit is free.
   bool writable(uint32_t limit) const { return true_size_ + true_size_ / 2 <= limit; }
+  /// What it has of the host's memory (stack/census.h).
+  void show(Census& census) {
+    for (Piece& piece : pieces_) census.see(piece.block);
+    for (Piece& piece : reserved_pieces_) census.see(piece.block);
+  }
 
  private:
   /// Lies at the start of its block; the block's bytes after it are the queue's.

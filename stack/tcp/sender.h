@@ -167,6 +167,11 @@ class Sender {
   void on_probe_sent(Instant now);
   /// Drops all that is queued (reset).
   void clear();
+  /// What it has of the host's memory (stack/census.h).
+  void show(Census& census) {
+    buffer.show(census);
+    flight_.show();
+  }
 
   /// What is in flight, in bytes: RFC 6675's pipe, or without SACK what duplicate ACKs leave of it.
   uint32_t in_flight() const { return recovery_.in_flight(); }

@@ -106,7 +106,10 @@ TestHost::TestHost(Simulator& net, const HostOptions& options, uint64_t seed)
   host_->network().start();
 }
 
-TestHost::~TestHost() { Host::destroy(host_); }
+TestHost::~TestHost() {
+  account();
+  Host::destroy(host_);
+}
 
 void TestHost::write(LogLevel, std::string_view line) {
   std::fprintf(stderr, "%12.6f %s: %.*s\n",
@@ -147,6 +150,7 @@ void TestHost::deliver(WireFrame frame) {
   received.offload = frame.offload;
   received.arrived = net_.now();
   host_->receive(std::move(received), net_.now());
+  received = RxFrame();
   turn();
 }
 
@@ -169,6 +173,16 @@ void TestHost::turn() {
     net_.note_frame(wire);
     if (wire_) wire_(std::move(wire));
   }
+  if (turns_ < 200 || turns_ % 256 == 0) account();
+  ++turns_;
+}
+
+void TestHost::account() {
+  uint64_t wrong = host_->unaccounted();
+  if (wrong == 0) return;
+  std::fprintf(stderr, "%s: %llu pieces of memory are unaccounted for\n", options_.name.c_str(),
+               static_cast<unsigned long long>(wrong));
+  std::abort();
 }
 
 /// Classic pcap, nanoseconds, readable by tcpdump and tshark.

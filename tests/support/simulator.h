@@ -112,6 +112,8 @@ class TestHost final : LogSink {
 
  private:
   void write(LogLevel level, std::string_view line) override;
+  /// Aborts when the host has lost track of some of its memory: what mending relies on (Host::unaccounted).
+  void account();
   Simulator& net_;
   HostOptions options_;
   HeapArena arena_;
@@ -120,6 +122,7 @@ class TestHost final : LogSink {
   Stage::Output wire_;
   std::vector<std::function<void()>> applications_;
   bool vanished_ = false;
+  uint64_t turns_ = 0;
 };
 
 /// Both directions between two hosts.
