@@ -85,14 +85,13 @@ void acquire(SharedHost& shared) {
   std::atomic_signal_fence(std::memory_order_seq_cst);
 }
 
-namespace {
-
-/// What threads have of the host's memory while they are outside of it.
 void show_threads(Census& census) {
   for (Attachment& process : shared_host->attached)
     for (Waiter& waiter : process.waiters) show(waiter, census);
   if (shared_host->keeper.waiter != nullptr) show(*shared_host->keeper.waiter, census);
 }
+
+namespace {
 
 /// A process was killed in the middle of a change.
 void repair(SharedHost& shared) {

@@ -122,6 +122,9 @@ struct SharedHost {
   void initialise_locks();
 };
 
+/// Shows a census what threads have of the host's memory while they are outside of it. Lock held.
+void show_threads(Census& census);
+
 /// This process's host; nullptr before it has one.
 extern SharedHost* shared_host;
 

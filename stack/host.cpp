@@ -82,8 +82,8 @@ void Host::take_census(SeeOutside outside) {
   if (outside != nullptr) outside(census);
 }
 
-uint64_t Host::unaccounted() {
-  take_census(nullptr);
+uint64_t Host::unaccounted(SeeOutside outside) {
+  take_census(outside);
   return frames_.miscounted() + blocks_.miscounted() + tcp_->unseen();
 }
 

@@ -81,9 +81,9 @@ class Host {
   /// shows what is rightly elsewhere.
   void mend(SeeOutside outside);
   /// How much of the host's memory isn't accounted for: blocks, frames and connections' parts that nobody
-  /// has, or that somebody has more or less often than is counted. 0, but for faults of ours. What is outside
-  /// of the host (frames that were taken off transmit_queue()) is to be given back before.
-  uint64_t unaccounted();
+  /// has, or that somebody has more or less often than is counted. 0, but for faults of ours. `outside` shows
+  /// what is elsewhere.
+  uint64_t unaccounted(SeeOutside outside = nullptr);
 
  private:
   void take_census(SeeOutside outside);

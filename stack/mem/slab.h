@@ -122,15 +122,23 @@ class Slab {
   /// is free.
   void mend() {
     live_ = 0;
+    empty_ = nullptr;
     partial_.forsake();
-    for (Chunk& chunk : chunks_) {
-      static_cast<ListHook<PartialTag>&>(chunk).forsake();
-      live_ += static_cast<uint64_t>(std::popcount(chunk.live));
-      chunk.ending = 0;
-      chunk.free_count = 0;
-      for (uint8_t i = 0; i < chunk.capacity; ++i)
-        if ((chunk.live >> i & 1) == 0) chunk.free[chunk.free_count++] = i;
-      if (chunk.free_count > 0) partial_.push_back(chunk);
+    Chunk* next;
+    for (Chunk* chunk = chunks_.front(); chunk != nullptr; chunk = next) {
+      next = chunks_.next(*chunk);
+      static_cast<ListHook<PartialTag>&>(*chunk).forsake();
+      if (chunk->live == 0 && empty_ != nullptr) {
+        release(chunk);
+        continue;
+      }
+      live_ += count(chunk->live);
+      chunk->ending = 0;
+      chunk->free_count = 0;
+      for (uint8_t i = 0; i < chunk->capacity; ++i)
+        if ((chunk->live >> i & 1) == 0) chunk->free[chunk->free_count++] = i;
+      if (chunk->free_count > 0) partial_.push_back(*chunk);
+      if (chunk->live == 0) empty_ = chunk;
     }
   }
 
@@ -144,9 +152,9 @@ class Slab {
   }
   /// Live objects that nobody has.
   uint64_t unseen() {
-    uint64_t count = 0;
-    for (Chunk& chunk : chunks_) count += static_cast<uint64_t>(std::popcount(chunk.live & ~chunk.seen));
-    return count;
+    uint64_t found = 0;
+    for (Chunk& chunk : chunks_) found += count(chunk.live & ~chunk.seen);
+    return found;
   }
   /// Those are free, and mend(). They are not destroyed: lists that they are in, and what they refer to, went
   /// with the process that was killed, or is counted anew.
@@ -156,6 +164,13 @@ class Slab {
   }
 
  private:
+  /// std::popcount is a call into libgcc_s where the processor isn't known to have it, which the keeper has
+  /// not.
+  static uint64_t count(uint64_t set) {
+    uint64_t bits = 0;
+    for (; set != 0; set &= set - 1) ++bits;
+    return bits;
+  }
   static Slot* slot_of(T* object) {
     return reinterpret_cast<Slot*>(reinterpret_cast<std::byte*>(object) - offsetof(Slot, object));
   }

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -120,6 +121,78 @@ TEST_P(BlockTest, FramePrependsHeadersAndRefersToPayload) {
   EXPECT_FALSE(frame->offload.partial_checksum);
   EXPECT_DEATH(frame->prepend(TxFrame::kHeaderRoom + 1), "");
   frames.release(frame);
+}
+
+/// A reference that went with a killed process.
+void lose(BlockRef&& block) { new (&block) BlockRef(); }
+
+TEST(CensusTest, FreesWhatNobodyHas) {
+  test::HeapArena arena(true);
+  BlockPool pool(arena);
+  BlockRef kept = pool.allocate(100), shared = pool.allocate(5000);
+  lose(pool.allocate(100));
+  lose(BlockRef(shared));
+  pool.begin_census();
+  BlockPool::see(kept);
+  BlockPool::see(shared);
+  EXPECT_EQ(pool.miscounted(), 2u);
+  EXPECT_EQ(pool.end_census(), 1u);
+  EXPECT_EQ(pool.live(), 2u);
+  EXPECT_EQ(shared->references(), 1u);
+  EXPECT_EQ(pool.live_bytes(), kept->true_size() + shared->true_size());
+  Block* block = shared.get();
+  shared.reset();
+  EXPECT_EQ(pool.allocate(5000).get(), block) << "free, and the last one that became it";
+}
+
+TEST(CensusTest, FreeBlocksStayFree) {
+  test::HeapArena arena(true);
+  BlockPool pool(arena);
+  std::vector<BlockRef> blocks;
+  for (int i = 0; i < 10; ++i) blocks.push_back(pool.allocate(100));
+  blocks.clear();
+  const size_t before = arena.in_use();
+  pool.begin_census();
+  EXPECT_EQ(pool.miscounted(), 0u);
+  EXPECT_EQ(pool.end_census(), 0u);
+  for (int i = 0; i < 10; ++i) blocks.push_back(pool.allocate(100));
+  EXPECT_EQ(arena.in_use(), before);
+}
+
+TEST(CensusTest, FreesFramesWithTheirPayload) {
+  test::HeapArena arena(true);
+  BlockPool pool(arena);
+  FramePool frames(arena);
+  FrameQueue queue;
+  TxFrame* queued = frames.allocate();
+  EXPECT_TRUE(queued->append(Slice{pool.allocate(1000), 0, 1000}));
+  queue.push_back(*queued);
+  TxFrame* lost = frames.allocate();
+  EXPECT_TRUE(lost->append(Slice{pool.allocate(1000), 0, 1000}));
+  EXPECT_TRUE(lost->append(queued->payload()[0]));
+  lost->prepend(20);
+  alignas(FrameQueue) std::byte dead_root[sizeof(FrameQueue)];
+  (new (dead_root) FrameQueue)->push_back(*lost);
+  std::memset(dead_root, 0,
+              sizeof dead_root);  // a list on the stack of the dead, where something else is now
+
+  frames.begin_census();
+  pool.begin_census();
+  FramePool::see(*queued);
+  EXPECT_EQ(frames.miscounted(), 1u);
+  EXPECT_EQ(pool.miscounted(), 2u);
+  EXPECT_EQ(frames.end_census(), 1u);
+  EXPECT_EQ(pool.end_census(), 1u);
+  EXPECT_EQ(frames.live(), 1u);
+  EXPECT_EQ(pool.live(), 1u);
+  EXPECT_EQ(queued->payload()[0].block->references(), 1u);
+  EXPECT_TRUE(std::ranges::all_of(dead_root, [](std::byte byte) { return byte == std::byte{0}; }));
+  TxFrame* again = frames.allocate();
+  EXPECT_EQ(again, lost);
+  EXPECT_EQ(again->size(), 0u);
+  frames.release(again);
+  frames.release(queue.pop_front());
+  EXPECT_EQ(pool.live(), 0u);
 }
 
 }  // namespace

@@ -252,6 +252,7 @@ int run_kills(std::chrono::milliseconds time, Log* log) {
     if (!Process::ensure_host().ok()) return 102;
   }
   Survivor survivor;
+  const size_t before = shared_host->arena->in_use();
   std::minstd_rand random(static_cast<unsigned>(io::now().time_since_epoch().count()));
   unsigned kills = 0, resets = 0;
   const Instant end = io::now() + time;
@@ -290,6 +291,10 @@ int run_kills(std::chrono::milliseconds time, Log* log) {
     lock.lock();
   }
   EXPECT_EQ(endpoints(), 3u);
+  // Nothing of the dead is left but their connections' TIME-WAITs, and free blocks that are kept.
+  EXPECT_EQ(lock.host().unaccounted(&show_threads), 0u);
+  const size_t time_waits = lock.host().tcp().time_wait_count() * 400;
+  EXPECT_LE(shared_host->arena->in_use(), before + time_waits + (8u << 20) + 64 * shared_host->repairs);
   return testing::Test::HasFailure() ? 103 : 0;
 }
 

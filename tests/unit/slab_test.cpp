@@ -136,5 +136,24 @@ TEST(Slab, ObjectsLargerThanAChunkAndOverAligned) {
   slab.destroy(two);
 }
 
+/// What a process leaves that was killed: an object that nobody has, and one that was about to end.
+TEST_P(SlabTest, CensusFreesWhatNobodyHas) {
+  Slab<Counted> slab(arena);
+  std::vector<Counted*> objects;
+  for (int i = 0; i < 300; ++i) objects.push_back(slab.create(i));
+  slab.begin_census();
+  for (int i = 0; i < 300; i += 3) Slab<Counted>::see(*objects[static_cast<size_t>(i)]);
+  EXPECT_EQ(slab.unseen(), 200u);
+  slab.end_census();
+  EXPECT_EQ(slab.live(), 100u);
+  EXPECT_EQ(values(slab).size(), 100u);
+  const size_t before = arena.in_use();
+  if (GetParam()) {
+    for (int i = 0; i < 200; ++i) slab.create(i);
+    EXPECT_EQ(arena.in_use(), before) << "the free places are used again";
+  }
+  Counted::alive = static_cast<int>(slab.live());
+}
+
 }  // namespace
 }  // namespace ustack
