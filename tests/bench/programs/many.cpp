@@ -1,0 +1,294 @@
+// Many connections at once: what an event costs, and a connection takes, as their number grows.
+//
+//   many server ADDRESS PORT [--workers 1]
+//   many client ADDRESS PORT [--workers 1] [--most 10000] [--seconds 2] [--requests 5000]
+//
+// A process may have no more descriptors than RLIMIT_NOFILE says, so both sides have as many workers as it takes, forked off
+// one process: server worker i answers at PORT + i, byte by byte, to client worker i; the server's first process answers at
+// PORT + workers. All of them run until they are ended.
+//
+// The client opens 10, 100, 1000, ... connections and leaves them open. At each step it tells, a line of JSON each: how many
+// were opened in a second, the time of a request (a byte to and from a connection chosen at random, one after the other),
+// how many short connections (connect, a byte each way, close; eight at a time) end in a second beside those that are open,
+// and what of the machine's memory is in use: all of it, by whomever.
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+
+#include <algorithm>
+#include <random>
+
+#include "plain_socket.h"
+
+namespace {
+
+void add(int set, int fd, uint32_t events, int operation = EPOLL_CTL_ADD) {
+  epoll_event event{};
+  event.events = events;
+  event.data.fd = fd;
+  if (epoll_ctl(set, operation, fd, &event) < 0) plain::die("epoll_ctl");
+}
+
+int make_set() {
+  int set = epoll_create1(0);
+  if (set < 0) plain::die("epoll_create1");
+  return set;
+}
+
+[[noreturn]] void serve_at(const char* address, int port) {
+  int set = make_set();
+  int listener = plain::listen_on(address, std::to_string(port).c_str(), 4096, SOCK_NONBLOCK);
+  add(set, listener, EPOLLIN);
+  for (;;) {
+    epoll_event events[256];
+    int ready = epoll_wait(set, events, 256, -1);
+    if (ready < 0) plain::die("epoll_wait");
+    for (int i = 0; i < ready; ++i) {
+      int fd = events[i].data.fd;
+      if (fd == listener) {
+        while ((fd = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK)) >= 0) add(set, fd, EPOLLIN);
+        if (errno != EAGAIN && errno != ECONNABORTED) plain::die("accept4");
+        continue;
+      }
+      char byte;
+      ssize_t count = read(fd, &byte, 1);
+      if (count < 0 && errno == EAGAIN) continue;
+      if (count <= 0 || write(fd, &byte, 1) != 1) close(fd);
+    }
+  }
+}
+
+[[noreturn]] void serve(const plain::Arguments& arguments) {
+  const int workers = static_cast<int>(arguments.number("workers", 1));
+  const int port = std::atoi(arguments.at(2));
+  // One that is open while they are forked, so that they share a host where there is one.
+  int first = socket(AF_INET, SOCK_STREAM, 0);
+  if (first < 0) plain::die("socket");
+  for (int i = 0; i < workers; ++i) {
+    pid_t child = fork();
+    if (child < 0) plain::die("fork");
+    if (child > 0) continue;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    serve_at(arguments.at(1), port + i);
+  }
+  serve_at(arguments.at(1), port + workers);
+}
+
+/// MB of the machine that are in use, without what the kernel keeps of files.
+double memory_in_use() {
+  std::FILE* file = std::fopen("/proc/meminfo", "r");
+  if (file == nullptr) plain::die("/proc/meminfo");
+  char name[64];
+  long value;
+  double total = 0, free_for_use = 0;
+  while (std::fscanf(file, "%63s %ld %*[^\n]", name, &value) == 2) {
+    std::string key = name;
+    if (key == "MemTotal:") total = static_cast<double>(value);
+    if (key == "MemFree:" || key == "Buffers:" || key == "Cached:") free_for_use += static_cast<double>(value);
+    if (key == "Shmem:") free_for_use -= static_cast<double>(value);
+  }
+  std::fclose(file);
+  return (total - free_for_use) / 1024;
+}
+
+class Connections {
+ public:
+  explicit Connections(sockaddr_in server) : server_(server) {}
+
+  /// Opens until there are so many, 64 at a time.
+  void open_up_to(size_t count) {
+    if (open_.size() >= count) return;
+    int set = make_set();
+    size_t begun = open_.size();
+    auto begin_one = [&] {
+      add(set, start(), EPOLLOUT);
+      ++begun;
+    };
+    while (begun < count && begun < open_.size() + 64) begin_one();
+    while (open_.size() < count) {
+      epoll_event events[256];
+      int ready = wait(set, events);
+      for (int i = 0; i < ready; ++i) {
+        epoll_ctl(set, EPOLL_CTL_DEL, events[i].data.fd, nullptr);
+        open_.push_back(events[i].data.fd);
+        if (begun < count) begin_one();
+      }
+    }
+    close(set);
+  }
+
+  /// The time of a request, in us; 0: there is no connection.
+  double ask() {
+    if (open_.empty()) return 0;
+    int fd = open_[random_() % open_.size()];
+    char byte = 'x';
+    const int64_t began = plain::now_ns();
+    if (send(fd, &byte, 1, 0) != 1) plain::die("send");
+    while (recv(fd, &byte, 1, 0) != 1)
+      if (errno != EAGAIN) plain::die("recv");
+    return static_cast<double>(plain::now_ns() - began) / 1e3;
+  }
+
+  /// How many short ones end in a second.
+  double short_ones(double seconds) {
+    int set = make_set();
+    const int64_t started = plain::now_ns(), end = started + static_cast<int64_t>(seconds * 1e9);
+    size_t running = 0, done = 0;
+    auto begin_one = [&] {
+      if (plain::now_ns() > end) return;
+      add(set, start(), EPOLLOUT);
+      ++running;
+    };
+    for (int i = 0; i < 8; ++i) begin_one();
+    while (running > 0) {
+      epoll_event events[256];
+      int ready = wait(set, events);
+      for (int i = 0; i < ready; ++i) {
+        int fd = events[i].data.fd;
+        char byte = 'x';
+        if ((events[i].events & EPOLLOUT) != 0) {
+          if (write(fd, &byte, 1) != 1) plain::die("write");
+          add(set, fd, EPOLLIN, EPOLL_CTL_MOD);
+          continue;
+        }
+        if (read(fd, &byte, 1) != 1) plain::die("read");
+        close(fd);
+        --running;
+        ++done;
+        begin_one();
+      }
+    }
+    close(set);
+    return static_cast<double>(done) * 1e9 / static_cast<double>(plain::now_ns() - started);
+  }
+
+ private:
+  int start() {
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    if (fd < 0) plain::die("socket");
+    if (connect(fd, reinterpret_cast<const sockaddr*>(&server_), sizeof server_) < 0 && errno != EINPROGRESS)
+      plain::die("connect");
+    return fd;
+  }
+
+  int wait(int set, epoll_event (&events)[256]) {
+    int ready = epoll_wait(set, events, 256, 10000);
+    if (ready < 0) plain::die("epoll_wait");
+    if (ready == 0) {
+      errno = ETIMEDOUT;
+      plain::die("no event for 10 s");
+    }
+    for (int i = 0; i < ready; ++i) {
+      if ((events[i].events & (EPOLLERR | EPOLLHUP)) == 0) continue;
+      socklen_t length = sizeof errno;
+      getsockopt(events[i].data.fd, SOL_SOCKET, SO_ERROR, &errno, &length);
+      plain::die("connection");
+    }
+    return ready;
+  }
+
+  sockaddr_in server_;
+  std::vector<int> open_;
+  std::minstd_rand random_{1};
+};
+
+/// What a worker is told to do: to have so many connections, then to ask so often. It answers with the times.
+struct Order {
+  size_t connections, requests;
+};
+
+/// A client's worker, and the pipe ends to it and from it.
+struct Worker {
+  int to = -1, from = -1;
+
+  Worker(sockaddr_in server, int index) {
+    int down[2], up[2];
+    if (pipe(down) < 0 || pipe(up) < 0) plain::die("pipe");
+    pid_t child = fork();
+    if (child < 0) plain::die("fork");
+    if (child > 0) {
+      close(down[0]);
+      close(up[1]);
+      to = down[1];
+      from = up[0];
+      return;
+    }
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    server.sin_port = htons(static_cast<uint16_t>(ntohs(server.sin_port) + index));
+    Connections connections(server);
+    Order order{};
+    while (read(down[0], &order, sizeof order) == sizeof order) {
+      connections.open_up_to(order.connections);
+      std::vector<double> times(order.requests);
+      for (double& time : times) time = connections.ask();
+      const size_t count = times.size();
+      plain::write_all(up[1], reinterpret_cast<const char*>(&count), sizeof count);
+      plain::write_all(up[1], reinterpret_cast<const char*>(times.data()), count * sizeof(double));
+    }
+    std::exit(0);
+  }
+
+  void tell(const Order& order) { plain::write_all(to, reinterpret_cast<const char*>(&order), sizeof order); }
+  void read_all(void* where, size_t bytes) {
+    auto* at = static_cast<char*>(where);
+    while (bytes > 0) {
+      ssize_t n = read(from, at, bytes);
+      if (n <= 0) plain::die("a worker has died");
+      at += n;
+      bytes -= static_cast<size_t>(n);
+    }
+  }
+  std::vector<double> answer() {
+    size_t count = 0;
+    read_all(&count, sizeof count);
+    std::vector<double> times(count);
+    read_all(times.data(), count * sizeof(double));
+    return times;
+  }
+};
+
+int run_client(const plain::Arguments& arguments) {
+  sockaddr_in server = plain::address_of(arguments.at(1), arguments.at(2));
+  const auto count = static_cast<size_t>(arguments.number("workers", 1));
+  const auto most = static_cast<size_t>(arguments.number("most", 10000));
+  const auto requests = static_cast<size_t>(arguments.number("requests", 5000));
+  std::vector<Worker> workers;
+  for (size_t i = 0; i < count; ++i) workers.emplace_back(server, static_cast<int>(i));
+  server.sin_port = htons(static_cast<uint16_t>(ntohs(server.sin_port) + count));
+  Connections own(server);
+  size_t before = 0;
+  for (size_t step = 10;; step *= 10) {
+    step = std::min(step, most);
+    const int64_t began = plain::now_ns();
+    auto share = [&](size_t i) { return step * (i + 1) / count - step * i / count; };
+    for (size_t i = 0; i < count; ++i) {
+      workers[i].tell({share(i), 0});
+      workers[i].answer();
+    }
+    const double opened = static_cast<double>(step - before) * 1e9 / static_cast<double>(plain::now_ns() - began);
+    before = step;
+    std::vector<double> times;
+    for (size_t i = 0; i < count; ++i) {
+      if (share(i) == 0) continue;
+      workers[i].tell({share(i), requests / std::min(count, step)});
+      for (double each : workers[i].answer()) times.push_back(each);
+    }
+    std::sort(times.begin(), times.end());
+    const double ended = own.short_ones(arguments.number("seconds", 2));
+    std::printf("{\"connections\": %zu, \"opened\": %.0f, \"request_us\": %.1f, \"request_p99_us\": %.1f, "
+                "\"ended\": %.0f, \"memory_mb\": %.1f}\n",
+                step, opened, times[times.size() / 2], times[times.size() * 99 / 100], ended, memory_in_use());
+    std::fflush(stdout);
+    if (step == most) return 0;
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  plain::Arguments arguments(argc, argv);
+  if (arguments.count() == 3 && !std::strcmp(arguments.at(0), "server")) serve(arguments);
+  if (arguments.count() == 3 && !std::strcmp(arguments.at(0), "client")) return run_client(arguments);
+  std::fprintf(stderr, "usage: many server|client ADDRESS PORT [options]; see the source\n");
+  return 2;
+}
