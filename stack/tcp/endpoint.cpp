@@ -27,10 +27,6 @@ Endpoint::Endpoint(Protocol& protocol, Family family)
   idle_.add(notification_, kNotification);
   idle_.add(new_segment_, kNewSegment);
   idle_.add(resend_, kResend);
-  idle_.add(ack_, kAck);
-  idle_.add(persist_, kPersist);
-  idle_.add(keepalive_, kKeepalive);
-  idle_.add(fin_wait_, kFinWait);
 }
 
 void Endpoint::retire() {
@@ -42,7 +38,7 @@ void Endpoint::retire() {
   protocol_.connections().remove(*this);
   protocol_.ports().release(port_);
   if (std::exchange(counted_closing_, false)) protocol_.count_closing(-1);
-  for (Timer* timer : timers()) timer->cancel();
+  timer_.cancel();
   for (Waker* waker : wakers()) waker->forsake();
   static_cast<ListHook<AcceptTag>&>(*this).unlink();
   static_cast<ListHook<Task>&>(*this).unlink();
@@ -100,20 +96,7 @@ void Endpoint::main_loop() {
         more = listener_ != nullptr ? handle_listen_segments() : handle_segments();
         break;
       case kResend:
-        on_resend();
-        break;
-      case kAck:
-        if (tcb_.rcv.ack_deadline <= protocol_.now() && tcb_.rcv.on_ack_timer())
-          ++protocol_.counters().TcpExtDelayedACKs;
-        break;
-      case kPersist:
-        on_persist();
-        break;
-      case kKeepalive:
-        on_keepalive();
-        break;
-      case kFinWait:
-        on_fin_wait();
+        on_timer();
         break;
     }
     settle();

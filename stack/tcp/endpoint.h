@@ -135,7 +135,7 @@ class Endpoint final : public Socket,
   friend struct OptionRows;
   /// Where connect(2) stands.
   enum class Connecting : uint8_t { idle, under_way, established, connected, failed };
-  enum WakerId { kNotification, kNewSegment, kResend, kAck, kPersist, kKeepalive, kFinWait };
+  enum WakerId { kNotification, kNewSegment, kResend };
   struct PassiveOpen;
   /// Says for its lifetime that the endpoint is being changed.
   class Change {
@@ -174,7 +174,7 @@ class Endpoint final : public Socket,
 
   // endpoint_timers.cpp
   void sync_timers();
-  void arm(Timer& timer, Instant deadline);
+  void on_timer();
   void on_resend();
   void send_loss_probe();
   void on_retransmission_timeout();
@@ -240,13 +240,8 @@ class Endpoint final : public Socket,
   // mend.cpp
   void show(Census& census);
   bool free_now() const;
-  std::array<Timer*, 5> timers() {
-    return {&resend_timer_, &ack_timer_, &persist_timer_, &keepalive_timer_, &fin_wait_timer_};
-  }
-  std::array<Waker*, 8> wakers() {
-    return {&notification_, &new_segment_, &resend_, &ack_, &persist_, &keepalive_, &fin_wait_, &undrain_};
-  }
-  void mend_timers_and_wakers();
+  std::array<Waker*, 4> wakers() { return {&notification_, &new_segment_, &resend_, &undrain_}; }
+  void mend_timer_and_wakers();
   void break_off();
 
   // listener.cpp
@@ -355,9 +350,9 @@ class Endpoint final : public Socket,
   uint32_t peer_mss_ = 536;
   MtuProber mtu_prober_;
 
-  Waker notification_, new_segment_, resend_, ack_, persist_, keepalive_, fin_wait_, undrain_;
-  Timer resend_timer_{resend_}, ack_timer_{ack_}, persist_timer_{persist_}, keepalive_timer_{keepalive_},
-      fin_wait_timer_{fin_wait_};
+  Waker notification_, new_segment_, resend_, undrain_;
+  /// For all deadlines: the handshake's, or the first of the main loop's.
+  Timer timer_{resend_};
   /// The main loop's, where it waits without a stack, and the handshake's, which waits with one.
   Sleeper idle_;
 };

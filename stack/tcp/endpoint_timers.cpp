@@ -22,21 +22,25 @@ Duration model_timeout(uint32_t boundary, Duration most) {
 
 }  // namespace
 
-/// A timer that is armed too early is left so: it fires, finds nothing due and is armed anew. So an ACK,
-/// which moves the deadline away, costs no work on the wheel.
-void Endpoint::arm(Timer& timer, Instant deadline) {
-  if (deadline == kNever)
-    timer.cancel();
-  else if (!timer.armed() || timer.deadline() > deadline)
-    protocol_.context().timers.arm(timer, deadline);
+/// A timer that is armed too early is left so: it fires, finds nothing due and is armed anew, or not. So an
+/// ACK, which moves the deadline away, costs no work on the wheel, and neither does a request that is
+/// answered.
+void Endpoint::sync_timers() {
+  if (tcb_.state == State::closed) return timer_.cancel();
+  const Instant next =
+      std::min({tcb_.snd.recovery_deadline(), tcb_.snd.pacing_deadline, tcb_.rcv.ack_deadline,
+                tcb_.snd.persist_deadline, keepalive_deadline_, fin_wait_deadline_});
+  if (next < timer_.deadline()) protocol_.context().timers.arm(timer_, next);
 }
 
-void Endpoint::sync_timers() {
-  arm(resend_timer_, std::min(tcb_.snd.recovery_deadline(), tcb_.snd.pacing_deadline));
-  arm(ack_timer_, tcb_.rcv.ack_deadline);
-  arm(persist_timer_, tcb_.snd.persist_deadline);
-  arm(keepalive_timer_, keepalive_deadline_);
-  arm(fin_wait_timer_, fin_wait_deadline_);
+/// Each looks at what it is for: the timer was armed for one of them, and perhaps that has changed.
+void Endpoint::on_timer() {
+  const Instant now = protocol_.now();
+  if (std::min(tcb_.snd.recovery_deadline(), tcb_.snd.pacing_deadline) <= now) on_resend();
+  if (tcb_.rcv.ack_deadline <= now && tcb_.rcv.on_ack_timer()) ++protocol_.counters().TcpExtDelayedACKs;
+  if (tcb_.snd.persist_deadline <= now) on_persist();
+  if (keepalive_deadline_ <= now) on_keepalive();
+  if (fin_wait_deadline_ <= now) on_fin_wait();
 }
 
 /// tcp_orphan_retries: 0 means 8, and none at all for a peer that is known to be unreachable.
@@ -173,11 +177,10 @@ uint32_t Endpoint::keepalive_count() const {
 /// (Re)starts keepalive as the options now say.
 void Endpoint::start_keepalive() {
   keepalive_deadline_ = kNever;
-  keepalive_timer_.cancel();
   if (!options_.keepalive || !is_synchronized(tcb_.state)) return;
   Instant quiet_since = std::max({tcb_.last_heard, tcb_.rcv.last_arrival(), established_at_});
   keepalive_deadline_ = std::max(quiet_since + keepalive_idle(), protocol_.now());
-  arm(keepalive_timer_, keepalive_deadline_);
+  sync_timers();
 }
 
 /// RFC 9293, 3.8.4; Linux's tcp_keepalive_timer.
@@ -219,7 +222,7 @@ void Endpoint::on_keepalive() {
 void Endpoint::start_fin_wait(Duration time) {
   if (time <= Duration(0)) time = std::chrono::seconds(protocol_.settings().tcp_fin_timeout);
   fin_wait_deadline_ = protocol_.now() + time;
-  arm(fin_wait_timer_, fin_wait_deadline_);
+  sync_timers();
 }
 
 void Endpoint::on_fin_wait() {

@@ -111,7 +111,7 @@ Status Handshake::execute() {
   TimerWheel& timers = ep_.protocol_.context().timers;
   Status status;
   while (state_ != State::completed && status.ok()) {
-    if (ep_.resend_timer_.deadline() != deadline_) timers.arm(ep_.resend_timer_, deadline_);
+    if (ep_.timer_.deadline() != deadline_) timers.arm(ep_.timer_, deadline_);
     switch (ep_.idle_.fetch(true)) {
       case Endpoint::kResend:
         status = on_resend();
@@ -124,7 +124,7 @@ Status Handshake::execute() {
         break;
     }
   }
-  ep_.resend_timer_.cancel();
+  ep_.timer_.cancel();
   ep_.resend_.clear();
   return status;
 }

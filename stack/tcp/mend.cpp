@@ -25,9 +25,8 @@ void Endpoint::show(Census& census) {
   if (reports_ != nullptr) reports_->show(census);
 }
 
-void Endpoint::mend_timers_and_wakers() {
-  TimerWheel& wheel = protocol_.context().timers;
-  for (Timer* timer : timers()) wheel.mend(*timer);
+void Endpoint::mend_timer_and_wakers() {
+  protocol_.context().timers.mend(timer_);
   uint32_t marks = 0;
   for (Waker* waker : wakers()) marks += waker->mend() ? 1 : 0;
   if (state() == Task::State::suspended) return;  // other wakers count as well
@@ -70,7 +69,7 @@ bool Endpoint::mend(bool changing) {
     // On its way into the table or out of it.
     break_off();
   }
-  mend_timers_and_wakers();
+  mend_timer_and_wakers();
   if (!queue_.empty()) new_segment_.wake();
   return free_now();
 }

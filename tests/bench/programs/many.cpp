@@ -3,14 +3,16 @@
 //   many server ADDRESS PORT [--workers 1]
 //   many client ADDRESS PORT [--workers 1] [--most 10000] [--seconds 2] [--requests 5000]
 //
-// A process may have no more descriptors than RLIMIT_NOFILE says, so both sides have as many workers as it takes, forked off
-// one process: server worker i answers at PORT + i, byte by byte, to client worker i; the server's first process answers at
-// PORT + workers. All of them run until they are ended.
+// A process may have no more descriptors than RLIMIT_NOFILE says, so both sides have as many workers as it
+// takes, forked off one process: server worker i answers at PORT + i, byte by byte, to client worker i; the
+// server's first process answers at PORT + workers. All of them run until they are ended.
 //
-// The client opens 10, 100, 1000, ... connections and leaves them open. At each step it tells, a line of JSON each: how many
-// were opened in a second, the time of a request (a byte to and from a connection chosen at random, one after the other),
-// how many short connections (connect, a byte each way, close; eight at a time) end in a second beside those that are open,
-// and what of the machine's memory is in use: all of it, by whomever.
+// The client opens 10, 100, 1000, ... connections and leaves them open. At each step it tells, a line of JSON
+// each: how many were opened in a second, the time of a request (a byte to and from a connection chosen at
+// random, one after the other), how many short connections (connect, a byte each way, close; eight at a time)
+// end in a second beside those that are open, and what of the machine's memory is in use: all of it, by
+// whomever.
+#include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
@@ -84,7 +86,8 @@ double memory_in_use() {
   while (std::fscanf(file, "%63s %ld %*[^\n]", name, &value) == 2) {
     std::string key = name;
     if (key == "MemTotal:") total = static_cast<double>(value);
-    if (key == "MemFree:" || key == "Buffers:" || key == "Cached:") free_for_use += static_cast<double>(value);
+    if (key == "MemFree:" || key == "Buffers:" || key == "Cached:")
+      free_for_use += static_cast<double>(value);
     if (key == "Shmem:") free_for_use -= static_cast<double>(value);
   }
   std::fclose(file);
@@ -124,8 +127,9 @@ class Connections {
     char byte = 'x';
     const int64_t began = plain::now_ns();
     if (send(fd, &byte, 1, 0) != 1) plain::die("send");
-    while (recv(fd, &byte, 1, 0) != 1)
-      if (errno != EAGAIN) plain::die("recv");
+    pollfd answer{.fd = fd, .events = POLLIN, .revents = 0};
+    if (poll(&answer, 1, 10000) != 1) plain::die("no answer for 10 s");
+    if (recv(fd, &byte, 1, 0) != 1) plain::die("recv");
     return static_cast<double>(plain::now_ns() - began) / 1e3;
   }
 
@@ -265,7 +269,8 @@ int run_client(const plain::Arguments& arguments) {
       workers[i].tell({share(i), 0});
       workers[i].answer();
     }
-    const double opened = static_cast<double>(step - before) * 1e9 / static_cast<double>(plain::now_ns() - began);
+    const double opened =
+        static_cast<double>(step - before) * 1e9 / static_cast<double>(plain::now_ns() - began);
     before = step;
     std::vector<double> times;
     for (size_t i = 0; i < count; ++i) {
@@ -275,9 +280,10 @@ int run_client(const plain::Arguments& arguments) {
     }
     std::sort(times.begin(), times.end());
     const double ended = own.short_ones(arguments.number("seconds", 2));
-    std::printf("{\"connections\": %zu, \"opened\": %.0f, \"request_us\": %.1f, \"request_p99_us\": %.1f, "
-                "\"ended\": %.0f, \"memory_mb\": %.1f}\n",
-                step, opened, times[times.size() / 2], times[times.size() * 99 / 100], ended, memory_in_use());
+    std::printf(
+        "{\"connections\": %zu, \"opened\": %.0f, \"request_us\": %.1f, \"request_p99_us\": %.1f, "
+        "\"ended\": %.0f, \"memory_mb\": %.1f}\n",
+        step, opened, times[times.size() / 2], times[times.size() * 99 / 100], ended, memory_in_use());
     std::fflush(stdout);
     if (step == most) return 0;
   }
