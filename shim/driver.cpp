@@ -157,6 +157,7 @@ io::Engine* Sleep::engine() {
 
 void Sleep::drive() {
   kernel = frames = false;
+  shared_.host->send_owed_acks();
   io::Engine* engine = this->engine();
   if (engine == nullptr) {
     // Memory is out: at least time goes on.
@@ -256,6 +257,7 @@ void Sleep::rest() {
   shared_.sleepers.push_back(waiter_);
   thread_.wake_fd.store(fd, std::memory_order_seq_cst);
   if (signalled()) until = kLook;
+  shared_.host->send_owed_acks();
   settle(shared_);
   drop(shared_);
 

@@ -378,6 +378,7 @@ void Keeper::awake() {
 }
 
 void Keeper::drive(Instant until) {
+  shared_.host->send_owed_acks();
   engine_->transmit();
   io::WaitRequest wait;
   wait.deadline = std::max(Instant{}, std::min(until, shared_.host->next_deadline()));

@@ -114,6 +114,7 @@ std::optional<io::OpenError> make_host(ProcessState& state) {
   config.settings = state.config.settings;
   if (config.settings.tcp_mem == Settings{}.tcp_mem) config.settings.tcp_mem = io::tcp_memory_limits();
   config.log = Log(state.config.log_level, &state.log_sink);
+  config.acks_wait = true;
   shared->host = Host::create(*shared->arena, state.random, config, io::now());
   FdTable* table = FdTable::create(*shared->arena);
   Attachment* attachment = table != nullptr ? shared->attach(table) : nullptr;

@@ -33,6 +33,7 @@ Host::Host(Arena& arena, RandomSource& random, const HostConfig& config, Instant
       settings_(config.settings),
       log_(config.log),
       now_(now),
+      acks_wait_(config.acks_wait),
       blocks_(arena),
       frames_(arena),
       scheduler_(arena, config.fiber_stack_bytes, config.fiber_stacks_carved),
@@ -70,6 +71,8 @@ Result<Socket*> Host::open_socket(int domain, int type, int protocol) {
   if (protocol != IPPROTO_IP && protocol != IPPROTO_TCP) return Error{EPROTONOSUPPORT};
   return tcp_->open_socket(domain == AF_INET ? Family::ipv4 : Family::ipv6);
 }
+
+void Host::send_owed_acks() { tcp_->send_owed_acks(); }
 
 void Host::take_census(SeeOutside outside) {
   Census census;

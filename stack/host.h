@@ -35,6 +35,8 @@ struct HostConfig {
   /// Bytes of a fiber's stack and how many are carved at once (Scheduler).
   size_t fiber_stack_bytes = Scheduler::kDefaultStackBytes;
   uint32_t fiber_stacks_carved = 64;
+  /// Whoever runs the host calls send_owed_acks() before it waits.
+  bool acks_wait = false;
 };
 
 class Host {
@@ -53,6 +55,11 @@ class Host {
   bool idle() const { return scheduler_.idle() && !network_.has_local(); }
   /// When run() is next due if nothing comes in; kNever if nothing is pending.
   Instant next_deadline() const;
+  /// With HostConfig::acks_wait, before whoever runs the host waits: queues the ACKs that were left for the
+  /// program's answers to carry, where none has come. So a program that answers at once saves the peer and
+  /// itself a frame for each request, and no ACK is later than the program's next wait (or a delayed ACK).
+  void send_owed_acks();
+  bool acks_wait() const { return acks_wait_; }
   /// Frames to be handed to the link, in order; the caller takes them out and gives each back to frames().
   FrameQueue& transmit_queue() { return transmit_; }
 
@@ -99,6 +106,7 @@ class Host {
   Counters counters_;
   Log log_;
   Instant now_;
+  const bool acks_wait_;
   BlockPool blocks_;
   FramePool frames_;
   Scheduler scheduler_;

@@ -41,6 +41,7 @@ void Endpoint::retire() {
   timer_.cancel();
   for (Waker* waker : wakers()) waker->forsake();
   static_cast<ListHook<AcceptTag>&>(*this).unlink();
+  static_cast<ListHook<OwesAck>&>(*this).unlink();
   static_cast<ListHook<Task>&>(*this).unlink();
 }
 
@@ -115,7 +116,10 @@ void Endpoint::settle() {
   if (early_) output();
   if (!is_synchronized(tcb_.state)) return;
   output();
-  if (tcb_.rcv.ack_due()) send_ack();
+  if (tcb_.rcv.ack_due())
+    send_ack();
+  else if (tcb_.rcv.ack_owed())
+    protocol_.owe_ack(*this);
   sync_timers();
 }
 

@@ -37,7 +37,8 @@ class Endpoint final : public Socket,
                        public Task,
                        public Connection,
                        public ListHook<ListenerTag>,
-                       public ListHook<AcceptTag> {
+                       public ListHook<AcceptTag>,
+                       public ListHook<OwesAck> {
  public:
   using State = tcp::State;  // not Task's
 
@@ -196,6 +197,7 @@ class Endpoint final : public Socket,
   SendTimes::What holding_up() const;
   bool transmit(const Transmission& transmission, uint32_t segment_size = 0);
   void send_ack();
+  void send_owed_ack();
   void send_challenge_ack();
   void send_probe();
   void send_reset();

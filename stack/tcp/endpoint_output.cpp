@@ -139,6 +139,12 @@ Status Endpoint::send(TxFrame* frame, SegmentOut& segment, bool with_sacks) {
   return status;
 }
 
+/// What was owed may have been sent with data meanwhile.
+void Endpoint::send_owed_ack() {
+  Change change(*this);
+  if (is_synchronized(tcb_.state) && tcb_.rcv.ack_owed() && !drained_) send_ack();
+}
+
 void Endpoint::send_ack() {
   TxFrame* frame = protocol_.context().frames.allocate();
   if (frame == nullptr) {

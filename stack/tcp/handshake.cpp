@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "stack/host.h"
 #include "stack/tcp/endpoint.h"
 #include "stack/tcp/listener.h"
 #include "stack/tcp/output.h"
@@ -248,7 +249,7 @@ Status Handshake::syn_sent_state(Segment& segment) {
     take_fast_open_answer(segment);
     // "If SND.UNA > ISS (our SYN has been ACKed), change the connection state to ESTABLISHED, form an ACK".
     complete(segment);
-    ep_.tcb_.rcv.acknowledge_now();
+    ep_.tcb_.rcv.acknowledge_soon(ep_.protocol_.now());
     return {};
   }
   // "Otherwise, enter SYN-RECEIVED, form a SYN,ACK segment and send it." Simultaneous open.
@@ -381,6 +382,7 @@ void Handshake::fill_tcb(const Segment& segment) {
   snd.rtt.set_minimum_window(std::chrono::seconds(settings.tcp_min_rtt_wlen));
 
   Receiver& rcv = tcb.rcv;
+  rcv.acks_wait = ep_.protocol_.host().acks_wait();
   rcv.irs = irs_;
   rcv.rcv_nxt = ack_num_;
   rcv.dsack = settings.tcp_dsack != 0;

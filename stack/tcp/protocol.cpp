@@ -249,6 +249,14 @@ bool Protocol::under_memory_pressure() {
   return !pressed;
 }
 
+void Protocol::owe_ack(Endpoint& endpoint) {
+  if (!static_cast<ListHook<OwesAck>&>(endpoint).linked()) owe_acks_.push_back(endpoint);
+}
+
+void Protocol::send_owed_acks() {
+  while (Endpoint* endpoint = owe_acks_.pop_front()) endpoint->send_owed_ack();
+}
+
 bool Protocol::allow_challenge_ack() {
   if (!challenge_acks_.allow_unpredictably(settings().tcp_challenge_ack_limit, now(), context_.random))
     return false;

@@ -34,6 +34,7 @@ class Endpoint;
 class TimeWait;
 struct SentSegment;
 struct ListenerTag;  // tag: the listeners of one hash chain
+struct OwesAck;      // tag: connections whose ACK an answer may still carry
 
 /// One for each host. Lock: the host's.
 class Protocol final : public TransportProtocol {
@@ -119,6 +120,10 @@ class Protocol final : public TransportProtocol {
   /// Looks the segment's owner up and hands it over, as on arrival.
   void dispatch(Segment* segment);
 
+  /// The endpoint's ACK goes out with its next segment, or by send_owed_acks().
+  void owe_ack(Endpoint& endpoint);
+  void send_owed_acks();
+
   /// Counts endpoints that somebody has closed and that still have something to do.
   uint32_t closing() const { return closing_; }
   void count_closing(int change) { closing_ += static_cast<uint32_t>(change); }
@@ -165,6 +170,7 @@ class Protocol final : public TransportProtocol {
   static constexpr uint32_t kMemoryPage = 4096;
   static constexpr uint32_t kListenerChains = 256;
   mutable IntrusiveList<Endpoint, ListenerTag> listeners_[kListenerChains];
+  IntrusiveList<Endpoint, OwesAck> owe_acks_;
   PortSelector selector_;
   IssGenerator iss_;
   SynCookies syn_cookies_;

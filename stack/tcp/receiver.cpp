@@ -157,7 +157,7 @@ Receiver::Outcome Receiver::on_segment(Segment& segment, Instant now) {
       ++rcv_nxt;
       fin_received_ = true;
       reassembly_.clear();
-      acknowledge_now();
+      acknowledge_soon(now);
     }
     measure_rtt(now);
   } else {
@@ -179,12 +179,19 @@ Receiver::Outcome Receiver::on_segment(Segment& segment, Instant now) {
 }
 
 /// Linux's __tcp_ack_snd_check.
+void Receiver::acknowledge_soon(Instant now) {
+  if (!acks_wait) return acknowledge_now();
+  ack_soon_ = true;
+  // For a program that is busy.
+  if (ack_deadline == kNever) ack_deadline = now + kMinAckDelay;
+}
+
 void Receiver::schedule_ack(Instant now) {
   uint32_t unacknowledged = rcv_nxt - last_acked_;
   // RFC 9293, 3.8.6.3 (SHLD-18): an ACK for at least every second full-sized segment; and only if the window
   // can move with it, else the reader's own update comes soon.
   if (unacknowledged > mss_estimate_ && offer() >= rcv_wnd()) ack_now_ = true;
-  if (quick_ack()) ack_now_ = true;
+  if (quick_ack()) acknowledge_soon(now);
   if (ack_now_) return;
   if (!reassembly_.empty()) {
     if (!compress_ack(now)) ack_now_ = true;
@@ -260,7 +267,7 @@ uint8_t Receiver::on_ack_sent(Instant) {
   quick_ -= std::min(quick_, segments);
   if (quick_ == 0 && ack_timeout_ == Duration(0)) ack_timeout_ = kMinAckDelay;
   last_acked_ = rcv_nxt;
-  ack_now_ = false;
+  ack_now_ = ack_soon_ = false;
   ack_deadline = kNever;
   pushed_ = false;
   duplicate_.reset();
@@ -281,7 +288,7 @@ uint8_t Receiver::sack_blocks(std::span<SackBlock> out) {
 bool Receiver::on_read(uint32_t n, Instant) {
   tune_read_ += n;
   if (fin_received_) return false;
-  if (ack_deadline != kNever) {
+  if (ack_deadline != kNever && !ack_soon_) {
     // More than a segment's worth is not acknowledged, or the peer has pushed and all of it is read.
     if (rcv_nxt - last_acked_ > mss_estimate_) return true;
     if (n > 0 && pushed_ && !interactive_ && buffer.empty()) return true;
@@ -315,7 +322,7 @@ void Receiver::clear() {
   buffer.clear();
   reassembly_.clear();
   ack_deadline = kNever;
-  ack_now_ = false;
+  ack_now_ = ack_soon_ = false;
 }
 
 LogLine& operator<<(LogLine& line, const Receiver& receiver) {

@@ -57,6 +57,10 @@ class Receiver {
   /// SO_RCVLOWAT.
   uint32_t low_water = 1;
 
+  /// Whoever runs the host sends what is owed before it waits (Host::send_owed_acks), so an ACK that an
+  /// answer may carry can be left to that.
+  bool acks_wait = false;
+
   /// TCP_DELACK_MAX_US.
   Duration max_ack_delay = kMaxAckDelay;
 
@@ -95,6 +99,8 @@ class Receiver {
   Outcome on_segment(Segment& segment, Instant now);
   /// Not acceptable, or nothing new in it: the peer has to hear where we are.
   void acknowledge_now() { ack_now_ = true; }
+  /// The same, but what the program, which is about to hear of this, sends in answer may carry it.
+  void acknowledge_soon(Instant now);
   /// The duplicate that D-SACK reports with the next ACK (RFC 2883).
   void report_duplicate(SeqNum start, SeqNum end) {
     if (dsack) duplicate_ = SackBlock{start, end};
@@ -102,6 +108,8 @@ class Receiver {
 
   /// An ACK must go out at once.
   bool ack_due() const { return ack_now_; }
+  /// One must go out before the host waits. Only with acks_wait.
+  bool ack_owed() const { return ack_soon_; }
   /// One is owed, now or later.
   bool ack_pending() const { return ack_now_ || ack_deadline != kNever; }
   /// The timer of the delayed or compressed ACK has expired. Whether it was a delayed one.
@@ -173,6 +181,7 @@ class Receiver {
   Reassembly reassembly_;
   bool fin_received_ = false;
   bool ack_now_ = false;
+  bool ack_soon_ = false;
   bool interactive_ = false;
   bool pushed_ = false;
   bool echoing_ = false;

@@ -18,6 +18,7 @@ struct PairOptions {
   Impairments forward{}, backward{};  ///< client to server, and back
   LinkInfo client_link{}, server_link{};
   Settings client_settings{}, server_settings{};
+  bool acks_wait = false;
 };
 
 /// 192.0.2.1 (client) and 192.0.2.2 (server).
@@ -27,11 +28,13 @@ struct Pair {
         client(net.add_host({.name = "client",
                              .address = {IpAddress::v4(192, 0, 2, 1), 24},
                              .link = options.client_link,
-                             .settings = options.client_settings})),
+                             .settings = options.client_settings,
+                             .acks_wait = options.acks_wait})),
         server(net.add_host({.name = "server",
                              .address = {IpAddress::v4(192, 0, 2, 2), 24},
                              .link = options.server_link,
-                             .settings = options.server_settings})),
+                             .settings = options.server_settings,
+                             .acks_wait = options.acks_wait})),
         cable(net.connect(client, server, options.forward, options.backward)) {}
 
   /// A listener on `port` and one connection through it: `near` is the client's end, `far` the server's.

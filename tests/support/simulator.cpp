@@ -91,6 +91,7 @@ int TestSocket::get_int(int level, int name) {
 TestHost::TestHost(Simulator& net, const HostOptions& options, uint64_t seed)
     : net_(net), options_(options), random_(seed) {
   HostConfig config;
+  config.acks_wait = options.acks_wait || std::getenv("USTACK_TEST_ACKS_WAIT") != nullptr;
   config.network.link = options.link;
   config.network.addresses[0] = options.address;
   config.network.address_count = 1;
@@ -159,6 +160,7 @@ void TestHost::turn() {
   host_->run(net_.now());
   for (auto& application : applications_) application();
   host_->run(net_.now());
+  if (!busy_) host_->send_owed_acks();
   while (TxFrame* frame = host_->transmit_queue().pop_front()) {
     WireFrame wire;
     wire.offload = frame->offload;

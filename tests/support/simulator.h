@@ -72,6 +72,7 @@ struct HostOptions {
   LinkInfo link{};  ///< mac is chosen if zero
   Settings settings{};
   bool loopback = false;         ///< has 127.0.0.1/8
+  bool acks_wait = false;        ///< as under the shim: ACKs wait for the applications' answers in each turn
   LogLevel log = LogLevel::off;  ///< to stderr, with virtual time; USTACK_TEST_LOG=debug overrides
 };
 
@@ -105,6 +106,8 @@ class TestHost final : LogSink {
   /// Runs the host and its applications and sends what came out; a test that has called a socket directly
   /// lets the next run_until do this.
   void turn();
+  /// With acks_wait: the applications compute and don't wait for anything.
+  void set_busy(bool busy) { busy_ = busy; }
   /// The host falls silent: neither sends nor receives any more (a machine that lost its power).
   void vanish() { vanished_ = true; }
   /// When it next has something to do by itself.
@@ -122,6 +125,7 @@ class TestHost final : LogSink {
   Stage::Output wire_;
   std::vector<std::function<void()>> applications_;
   bool vanished_ = false;
+  bool busy_ = false;
   uint64_t turns_ = 0;
 };
 
