@@ -15,6 +15,7 @@ Network::Network(const HostContext& context, const NetworkConfig& config, FrameQ
 void Network::mend() {
   neighbours_.mend();
   path_mtus_.mend();
+  reassembler_.mend();
   icmp_limiter_.mend();
 }
 

@@ -46,12 +46,24 @@ Reassembler::Datagram* Reassembler::find_or_create(const Key& key) {
   if (datagram == nullptr) return nullptr;
   datagram->memory = sizeof(Datagram);
   memory_ += datagram->memory;
+  by_age_.push_back(*datagram);  // first: what is in that list is there (mend())
   list.push_back(*datagram);
-  by_age_.push_back(*datagram);
   ++size_;
   // RFC 1122, 3.3.2: the time runs from the first fragment to come, and others don't prolong it.
   context_.timers.arm(datagram->timer, context_.now + std::chrono::seconds(context_.settings.ipfrag_time));
   return datagram;
+}
+
+void Reassembler::mend() {
+  size_ = 0;
+  memory_ = 0;
+  for (Datagram& datagram : by_age_) {
+    bucket(datagram.key).push_back(datagram);
+    context_.timers.mend(datagram.timer);
+    if (!datagram.timer.armed()) context_.timers.arm(datagram.timer, context_.now);
+    ++size_;
+    memory_ += datagram.memory;
+  }
 }
 
 bool Reassembler::make_room(uint64_t bytes) {

@@ -41,6 +41,9 @@ class Reassembler {
   /// Datagrams in the making, and what they are charged for, in bytes.
   uint32_t size() const { return size_; }
   uint64_t memory() const { return memory_; }
+  /// After a process was killed while it changed the host: datagrams are where they belong, and what they are
+  /// charged for is counted.
+  void mend();
   /// What it has of the host's memory (stack/census.h).
   void show(Census& census) {
     for (Datagram& datagram : by_age_) {
