@@ -175,6 +175,8 @@ class Endpoint final : public Socket,
 
   // endpoint_timers.cpp
   void sync_timers();
+  Instant next_deadline() const;
+  static void on_deadline(Timer& timer, void* endpoint, Instant now);
   void on_timer();
   void on_resend();
   void send_loss_probe();
@@ -354,7 +356,7 @@ class Endpoint final : public Socket,
 
   Waker notification_, new_segment_, resend_, undrain_;
   /// For all deadlines: the handshake's, or the first of the main loop's.
-  Timer timer_{resend_};
+  Timer timer_{&Endpoint::on_deadline, this};
   /// The main loop's, where it waits without a stack, and the handshake's, which waits with one.
   Sleeper idle_;
 };

@@ -22,15 +22,27 @@ Duration model_timeout(uint32_t boundary, Duration most) {
 
 }  // namespace
 
+Instant Endpoint::next_deadline() const {
+  return std::min({tcb_.snd.recovery_deadline(), tcb_.snd.pacing_deadline, tcb_.rcv.ack_deadline,
+                   tcb_.snd.persist_deadline, keepalive_deadline_, fin_wait_deadline_});
+}
+
 /// A timer that is armed too early is left so: it fires, finds nothing due and is armed anew, or not. So an
 /// ACK, which moves the deadline away, costs no work on the wheel, and neither does a request that is
 /// answered.
 void Endpoint::sync_timers() {
   if (tcb_.state == State::closed) return timer_.cancel();
-  const Instant next =
-      std::min({tcb_.snd.recovery_deadline(), tcb_.snd.pacing_deadline, tcb_.rcv.ack_deadline,
-                tcb_.snd.persist_deadline, keepalive_deadline_, fin_wait_deadline_});
-  if (next < timer_.deadline()) protocol_.context().timers.arm(timer_, next);
+  if (const Instant next = next_deadline(); next < timer_.deadline())
+    protocol_.context().timers.arm(timer_, next);
+}
+
+/// The main loop isn't bothered for nothing. A handshake knows its own deadline.
+void Endpoint::on_deadline(Timer&, void* context, Instant now) {
+  auto& endpoint = *static_cast<Endpoint*>(context);
+  if (endpoint.handshaking() || endpoint.next_deadline() <= now)
+    endpoint.resend_.wake();
+  else
+    endpoint.sync_timers();
 }
 
 /// Each looks at what it is for: the timer was armed for one of them, and perhaps that has changed.

@@ -27,6 +27,7 @@ void Endpoint::show(Census& census) {
 
 void Endpoint::mend_timer_and_wakers() {
   protocol_.context().timers.mend(timer_);
+  if (!timer_.armed()) on_deadline(timer_, this, protocol_.now());  // perhaps it had fired just then
   uint32_t marks = 0;
   for (Waker* waker : wakers()) marks += waker->mend() ? 1 : 0;
   if (state() == Task::State::suspended) return;  // other wakers count as well
