@@ -16,7 +16,7 @@ class Census {
   static void see(const Slice& slice) { BlockPool::see(slice.block); }
   static void see(TxFrame& frame) { FramePool::see(frame); }
   static void see(FrameQueue& queue) {
-    for (TxFrame& frame : queue) FramePool::see(frame);
+    queue.for_each([](TxFrame& frame) { FramePool::see(frame); });
   }
 };
 

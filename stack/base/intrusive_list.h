@@ -163,6 +163,11 @@ class IntrusiveList {
     return item;
   }
   void remove(T& item) { static_cast<Hook&>(item).unlink(); }
+  /// Calls visit(T&) for each. Of a list that a process was ending when it was killed there is none.
+  template <typename Visit>
+  void for_each(Visit&& visit) {
+    for (T* item = front(); item != nullptr; item = next(*item)) visit(*item);
+  }
   void clear() {
     while (pop_front() != nullptr) {
     }

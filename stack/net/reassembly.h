@@ -46,10 +46,10 @@ class Reassembler {
   void mend();
   /// What it has of the host's memory (stack/census.h).
   void show(Census& census) {
-    for (Datagram& datagram : by_age_) {
+    by_age_.for_each([&](Datagram& datagram) {
       census.see(datagram.first);
-      for (Fragment& fragment : datagram.fragments) census.see(fragment.payload);
-    }
+      datagram.fragments.for_each([&](Fragment& fragment) { census.see(fragment.payload); });
+    });
   }
 
  private:

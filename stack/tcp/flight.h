@@ -144,7 +144,7 @@ class Flight {
   void clear();
   /// What it has of the pool (Slab::see).
   void show() {
-    for (SentSegment& segment : segments_) Slab<SentSegment>::see(segment);
+    segments_.for_each([](SentSegment& segment) { Slab<SentSegment>::see(segment); });
   }
 
   uint32_t outstanding() const { return outstanding_.bytes; }

@@ -17,7 +17,7 @@ void Endpoint::show(Census& census) {
     Slab<Segment>::see(segment);
     census.see(segment.payload);
   };
-  for (Segment& segment : queue_) see(segment);
+  queue_.for_each(see);
   if (early_syn_ != nullptr) see(*early_syn_);
   census.see(saved_syn_);
   tcb_.snd.show(census);

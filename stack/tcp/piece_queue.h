@@ -67,10 +67,10 @@ class PieceQueue {
   PiecePool& pool() { return pool_; }
   /// What it has of the host's memory (stack/census.h).
   void show(Census& census) {
-    for (Piece& piece : pieces_) {
+    pieces_.for_each([&](Piece& piece) {
       Slab<Piece>::see(piece);
       census.see(piece.slice);
-    }
+    });
   }
 
  private:

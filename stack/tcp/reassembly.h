@@ -68,7 +68,7 @@ class Reassembly {
   std::optional<SeqNum> fin_seq() const { return fin_; }
   /// What it has of the host's memory (stack/census.h).
   void show(Census& census) {
-    for (Range& range : ranges_) range.data.show(census);
+    ranges_.for_each([&](Range& range) { range.data.show(census); });
   }
 
  private:

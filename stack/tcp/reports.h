@@ -54,7 +54,7 @@ class Reports {
   uint32_t true_size() const { return true_size_; }
   /// What it has of the host's memory (stack/census.h).
   void show(Census& census) {
-    for (Entry& entry : queue_) census.see(entry.report.payload);
+    queue_.for_each([&](Entry& entry) { census.see(entry.report.payload); });
   }
 
   /// SOF_TIMESTAMPING_OPT_ID: messages are numbered by their last byte, from here.

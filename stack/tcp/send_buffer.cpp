@@ -1,6 +1,7 @@
 #include "stack/tcp/send_buffer.h"
 
 #include <algorithm>
+#include <atomic>
 #include <new>
 
 namespace ustack::tcp {
@@ -37,6 +38,9 @@ SendBuffer::Piece* SendBuffer::new_piece(size_t want, uint32_t limit) {
 void SendBuffer::free_piece(Piece* piece) {
   if (piece == newest_) newest_ = nullptr;
   if (piece == recent_) recent_ = nullptr;
+  // What is in a list has its block, also for who mends after a kill.
+  piece->unlink();
+  std::atomic_signal_fence(std::memory_order_seq_cst);
   // The piece lies in the block that it holds.
   BlockRef block = std::move(piece->block);
   piece->~Piece();

@@ -55,8 +55,9 @@ class SendBuffer {
   bool writable(uint32_t limit) const { return true_size_ + true_size_ / 2 <= limit; }
   /// What it has of the host's memory (stack/census.h).
   void show(Census& census) {
-    for (Piece& piece : pieces_) census.see(piece.block);
-    for (Piece& piece : reserved_pieces_) census.see(piece.block);
+    auto see = [&](Piece& piece) { census.see(piece.block); };
+    pieces_.for_each(see);
+    reserved_pieces_.for_each(see);
   }
 
  private:
