@@ -42,6 +42,8 @@ class Task : public ListHook<Task>, public NotOnHeap {
   }
 
   State state() const { return state_; }
+  /// It runs, or will go on in the middle of something.
+  bool holds_stack() const { return fiber_ != nullptr; }
   Scheduler& scheduler() { return scheduler_; }
   /// Puts the task in the run queue unless it is there or running already.
   void make_ready();

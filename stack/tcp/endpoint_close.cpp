@@ -163,7 +163,7 @@ void Endpoint::enter_time_wait() {
 bool Endpoint::free_now() const {
   if (!released_ || tcb_.state != State::closed || handshake_pending_) return false;
   if (tcb_.snd.buffer.reserved() || tcb_.rcv.buffer.viewed()) return false;
-  return state() == Task::State::idle || state() == Task::State::ready;
+  return !holds_stack();
 }
 
 void Endpoint::try_free() {
