@@ -84,8 +84,7 @@ class Host {
   bool drained() const;
   /// A process was killed while it changed the host (its lists are whole again: ListJournal::finish). Counts
   /// and tables are rebuilt from the endpoints; one that was being changed is reset, all others go on. Memory
-  /// that was on its way from one place to another is free; `outside`
-  /// shows what is rightly elsewhere.
+  /// that was on its way from one place to another is free; `outside` shows what is rightly elsewhere.
   void mend(SeeOutside outside);
   /// How much of the host's memory isn't accounted for: blocks, frames and connections' parts that nobody
   /// has, or that somebody has more or less often than is counted. 0, but for faults of ours. `outside` shows
@@ -93,13 +92,12 @@ class Host {
   uint64_t unaccounted(SeeOutside outside = nullptr);
 
  private:
-  void take_census(SeeOutside outside);
-
   friend class Arena;
   /// How soon tasks that lacked memory for a stack are tried again.
   static constexpr Duration kStarvedRetry = 10ms;
   Host(Arena& arena, RandomSource& random, const HostConfig& config, Instant now);
   ~Host();
+  void take_census(SeeOutside outside);
 
   Arena& arena_;
   Settings settings_;

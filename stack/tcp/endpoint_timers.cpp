@@ -45,14 +45,14 @@ void Endpoint::on_deadline(Timer&, void* context, Instant now) {
     endpoint.sync_timers();
 }
 
-/// Each looks at what it is for: the timer was armed for one of them, and perhaps that has changed.
+/// The timer was armed for one of them; each looks whether it is due.
 void Endpoint::on_timer() {
-  const Instant now = protocol_.now();
-  if (std::min(tcb_.snd.recovery_deadline(), tcb_.snd.pacing_deadline) <= now) on_resend();
-  if (tcb_.rcv.ack_deadline <= now && tcb_.rcv.on_ack_timer()) ++protocol_.counters().TcpExtDelayedACKs;
-  if (tcb_.snd.persist_deadline <= now) on_persist();
-  if (keepalive_deadline_ <= now) on_keepalive();
-  if (fin_wait_deadline_ <= now) on_fin_wait();
+  on_resend();
+  if (tcb_.rcv.ack_deadline <= protocol_.now() && tcb_.rcv.on_ack_timer())
+    ++protocol_.counters().TcpExtDelayedACKs;
+  on_persist();
+  on_keepalive();
+  on_fin_wait();
 }
 
 /// tcp_orphan_retries: 0 means 8, and none at all for a peer that is known to be unreachable.

@@ -178,7 +178,6 @@ Receiver::Outcome Receiver::on_segment(Segment& segment, Instant now) {
   return outcome;
 }
 
-/// Linux's __tcp_ack_snd_check.
 void Receiver::acknowledge_soon(Instant now) {
   if (!acks_wait) return acknowledge_now();
   ack_soon_ = true;
@@ -186,6 +185,7 @@ void Receiver::acknowledge_soon(Instant now) {
   if (ack_deadline == kNever) ack_deadline = now + kMinAckDelay;
 }
 
+/// Linux's __tcp_ack_snd_check.
 void Receiver::schedule_ack(Instant now) {
   uint32_t unacknowledged = rcv_nxt - last_acked_;
   // RFC 9293, 3.8.6.3 (SHLD-18): an ACK for at least every second full-sized segment; and only if the window

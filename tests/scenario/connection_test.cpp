@@ -10,12 +10,6 @@ namespace {
 
 int pending_error(TestSocket& socket) { return socket.get_int(SOL_SOCKET, SO_ERROR); }
 
-int tcp_state(TestSocket& socket) {
-  tcp_info info{};
-  auto size = socket->get_option(IPPROTO_TCP, TCP_INFO, std::as_writable_bytes(std::span(&info, 1)));
-  return size.ok() ? info.tcpi_state : -size.code();
-}
-
 TEST(Connection, ConnectsTalksAndCloses) {
   Pair pair;
   ASSERT_TRUE(pair.establish());

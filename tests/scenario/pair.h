@@ -1,6 +1,8 @@
 // Two hosts on one cable, as most scenarios want them.
 #pragma once
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include <string>
@@ -20,6 +22,13 @@ struct PairOptions {
   Settings client_settings{}, server_settings{};
   bool acks_wait = false;
 };
+
+/// tcpi_state, or -errno.
+inline int tcp_state(TestSocket& socket) {
+  tcp_info info{};
+  auto size = socket->get_option(IPPROTO_TCP, TCP_INFO, std::as_writable_bytes(std::span(&info, 1)));
+  return size.ok() ? info.tcpi_state : -size.code();
+}
 
 /// 192.0.2.1 (client) and 192.0.2.2 (server).
 struct Pair {

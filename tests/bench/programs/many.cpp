@@ -14,50 +14,17 @@
 // whomever.
 #include <poll.h>
 #include <signal.h>
-#include <sys/epoll.h>
 #include <sys/prctl.h>
 
 #include <algorithm>
 #include <random>
 
-#include "plain_socket.h"
+#include "plain_epoll.h"
 
 namespace {
 
-void add(int set, int fd, uint32_t events, int operation = EPOLL_CTL_ADD) {
-  epoll_event event{};
-  event.events = events;
-  event.data.fd = fd;
-  if (epoll_ctl(set, operation, fd, &event) < 0) plain::die("epoll_ctl");
-}
-
-int make_set() {
-  int set = epoll_create1(0);
-  if (set < 0) plain::die("epoll_create1");
-  return set;
-}
-
 [[noreturn]] void serve_at(const char* address, int port) {
-  int set = make_set();
-  int listener = plain::listen_on(address, std::to_string(port).c_str(), 4096, SOCK_NONBLOCK);
-  add(set, listener, EPOLLIN);
-  for (;;) {
-    epoll_event events[256];
-    int ready = epoll_wait(set, events, 256, -1);
-    if (ready < 0) plain::die("epoll_wait");
-    for (int i = 0; i < ready; ++i) {
-      int fd = events[i].data.fd;
-      if (fd == listener) {
-        while ((fd = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK)) >= 0) add(set, fd, EPOLLIN);
-        if (errno != EAGAIN && errno != ECONNABORTED) plain::die("accept4");
-        continue;
-      }
-      char byte;
-      ssize_t count = read(fd, &byte, 1);
-      if (count < 0 && errno == EAGAIN) continue;
-      if (count <= 0 || write(fd, &byte, 1) != 1) close(fd);
-    }
-  }
+  plain::echo_bytes(plain::listen_on(address, std::to_string(port).c_str(), 4096, SOCK_NONBLOCK));
 }
 
 [[noreturn]] void serve(const plain::Arguments& arguments) {
@@ -101,16 +68,16 @@ class Connections {
   /// Opens until there are so many, 64 at a time.
   void open_up_to(size_t count) {
     if (open_.size() >= count) return;
-    int set = make_set();
+    int set = plain::make_set();
     size_t begun = open_.size();
     auto begin_one = [&] {
-      add(set, start(), EPOLLOUT);
+      plain::add(set, plain::begin_connection(server_), EPOLLOUT);
       ++begun;
     };
     while (begun < count && begun < open_.size() + 64) begin_one();
     while (open_.size() < count) {
       epoll_event events[256];
-      int ready = wait(set, events);
+      int ready = plain::wait_for_events(set, events);
       for (int i = 0; i < ready; ++i) {
         epoll_ctl(set, EPOLL_CTL_DEL, events[i].data.fd, nullptr);
         open_.push_back(events[i].data.fd);
@@ -133,64 +100,7 @@ class Connections {
     return static_cast<double>(plain::now_ns() - began) / 1e3;
   }
 
-  /// How many short ones end in a second.
-  double short_ones(double seconds) {
-    int set = make_set();
-    const int64_t started = plain::now_ns(), end = started + static_cast<int64_t>(seconds * 1e9);
-    size_t running = 0, done = 0;
-    auto begin_one = [&] {
-      if (plain::now_ns() > end) return;
-      add(set, start(), EPOLLOUT);
-      ++running;
-    };
-    for (int i = 0; i < 8; ++i) begin_one();
-    while (running > 0) {
-      epoll_event events[256];
-      int ready = wait(set, events);
-      for (int i = 0; i < ready; ++i) {
-        int fd = events[i].data.fd;
-        char byte = 'x';
-        if ((events[i].events & EPOLLOUT) != 0) {
-          if (write(fd, &byte, 1) != 1) plain::die("write");
-          add(set, fd, EPOLLIN, EPOLL_CTL_MOD);
-          continue;
-        }
-        if (read(fd, &byte, 1) != 1) plain::die("read");
-        close(fd);
-        --running;
-        ++done;
-        begin_one();
-      }
-    }
-    close(set);
-    return static_cast<double>(done) * 1e9 / static_cast<double>(plain::now_ns() - started);
-  }
-
  private:
-  int start() {
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    if (fd < 0) plain::die("socket");
-    if (connect(fd, reinterpret_cast<const sockaddr*>(&server_), sizeof server_) < 0 && errno != EINPROGRESS)
-      plain::die("connect");
-    return fd;
-  }
-
-  int wait(int set, epoll_event (&events)[256]) {
-    int ready = epoll_wait(set, events, 256, 10000);
-    if (ready < 0) plain::die("epoll_wait");
-    if (ready == 0) {
-      errno = ETIMEDOUT;
-      plain::die("no event for 10 s");
-    }
-    for (int i = 0; i < ready; ++i) {
-      if ((events[i].events & (EPOLLERR | EPOLLHUP)) == 0) continue;
-      socklen_t length = sizeof errno;
-      getsockopt(events[i].data.fd, SOL_SOCKET, SO_ERROR, &errno, &length);
-      plain::die("connection");
-    }
-    return ready;
-  }
-
   sockaddr_in server_;
   std::vector<int> open_;
   std::minstd_rand random_{1};
@@ -259,7 +169,6 @@ int run_client(const plain::Arguments& arguments) {
   std::vector<Worker> workers;
   for (size_t i = 0; i < count; ++i) workers.emplace_back(server, static_cast<int>(i));
   server.sin_port = htons(static_cast<uint16_t>(ntohs(server.sin_port) + count));
-  Connections own(server);
   size_t before = 0;
   for (size_t step = 10;; step *= 10) {
     step = std::min(step, most);
@@ -279,7 +188,7 @@ int run_client(const plain::Arguments& arguments) {
       for (double each : workers[i].answer()) times.push_back(each);
     }
     std::sort(times.begin(), times.end());
-    const double ended = own.short_ones(arguments.number("seconds", 2));
+    const double ended = plain::short_connections(server, 8, arguments.number("seconds", 2)).per_second();
     std::printf(
         "{\"connections\": %zu, \"opened\": %.0f, \"request_us\": %.1f, \"request_p99_us\": %.1f, "
         "\"ended\": %.0f, \"memory_mb\": %.1f}\n",
