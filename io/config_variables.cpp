@@ -70,7 +70,15 @@ Problem parse_link(std::string_view value, Config& config) {
   } else {
     return "unknown kind of link " + quoted(scheme);
   }
+  spec.queues = config.link.queues;
   config.link = std::move(spec);
+  return std::nullopt;
+}
+
+Problem parse_queues(std::string_view value, Config& config) {
+  auto queues = parse_number<uint32_t>(value, 1, Link::kMaxQueues);
+  if (!queues) return "not a number from 1 to " + std::to_string(Link::kMaxQueues);
+  config.link.queues = *queues;
   return std::nullopt;
 }
 
@@ -292,6 +300,10 @@ constexpr std::array kVariables{
         parse_config},
     ConfigVariable{"USTACK_IO", "uring | plain",
                    "how frames are moved; default: the quicker one that is allowed", parse_io},
+    ConfigVariable{"USTACK_QUEUES", "1 to 8",
+                   "queues of the link (tap, tun, packet), each read and written by a thread or process of "
+                   "its own; default: 1",
+                   parse_queues},
     ConfigVariable{"USTACK_SPIN", "MICROSECONDS", "how long to look for frames before sleeping; default: 0",
                    parse_spin},
     ConfigVariable{

@@ -24,12 +24,13 @@ Engine::Engine() : generation_(fork_generation()) {}
 
 bool Engine::stale() const { return generation_ != fork_generation(); }
 
-Engine* Engine::create(EngineKind kind, Link& link, Host& host, Duration spin, Holdings* holdings) {
+Engine* Engine::create(EngineKind kind, Link& link, Host& host, Duration spin, Holdings* holdings,
+                       uint32_t queue) {
   long mapped = sys::mmap(nullptr, kEngineBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
   if (sys::failed(mapped)) return nullptr;
   void* memory = reinterpret_cast<void*>(mapped);
   if (kind != EngineKind::plain) {
-    auto* ring = new (memory) UringEngine(link, host, spin, kind == EngineKind::uring);
+    auto* ring = new (memory) UringEngine(link, host, spin, kind == EngineKind::uring, queue);
     Engine* engine = ring;
     engine->holdings_ = holdings;
     if (kind == EngineKind::automatic || ring->start() >= 0) return engine;

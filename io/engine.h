@@ -24,6 +24,8 @@ namespace ustack::io {
 enum class EngineKind : uint8_t { automatic, plain, uring };
 
 struct WaitRequest {
+  /// The link's queues that are looked at, a bit each; the engine's own among them.
+  uint32_t queues = 1;
   /// kNever: none. In the past: look, don't sleep.
   Instant deadline = kNever;
   /// An EFD_NONBLOCK eventfd whose value ends the wait; wait() takes the value away. -1: none.
@@ -31,6 +33,8 @@ struct WaitRequest {
   /// A descriptor (an epoll set of the library's own) whose readability ends the wait too. -1: none. The ring
   /// may keep a reference to it until the next wait() with another one, or forget().
   int kernel_fd = -1;
+  /// A link's queue that has room for frames again ends the wait too.
+  bool room = false;
   /// In force while sleeping, swapped atomically (ppoll(2)); nullptr: the thread's mask stays.
   const sigset_t* signal_mask = nullptr;
 };
@@ -59,9 +63,9 @@ class Engine {
   /// `automatic` and `uring` fall back to `plain` where the kernel refuses a ring (EPERM, ENOSYS, ENOMEM);
   /// kind() says what it became. `spin`: how long wait() looks for frames without sleeping. `link` and `host`
   /// outlive it, as does `holdings`, where the engine notes what it has of the host's (nullptr: nowhere).
-  /// nullptr: no memory.
+  /// `queue`: the link's that it reads by a ring. nullptr: no memory.
   static Engine* create(EngineKind kind, Link& link, Host& host, Duration spin = Duration(0),
-                        Holdings* holdings = nullptr);
+                        Holdings* holdings = nullptr, uint32_t queue = 0);
   /// Lock held: frames and blocks go back to the host. Only in the process that has made it.
   static void destroy(Engine* engine);
   /// In a child after fork: closes what was inherited and frees the memory; blocks and frames belong to the

@@ -6,12 +6,17 @@
 //   packet:IF    AF_PACKET, SOCK_RAW       virtio_net_hdr (10)  the same, beside the kernel
 //   fd:N[:ip]    a socket of the caller   none                 none
 //
+// A TAP, a TUN or a packet link may have several queues (IFF_MULTI_QUEUE, PACKET_FANOUT), a descriptor each:
+// the kernel spreads what comes in over them by connection, so that several threads can read and write at the
+// same time.
+//
 // A new kind of link is one function that returns a Link of these parts.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -34,14 +39,21 @@ class Link {
   /// IP header of an Ethernet frame is aligned.
   static constexpr uint32_t kVirtioHeader = 10;
   static constexpr uint32_t kMaxPrefix = 12;
+  static constexpr uint32_t kMaxQueues = 8;
 
   Link() = default;
   Link(Descriptor fd, const LinkInfo& info, uint32_t prefix_length, bool is_socket, std::string_view name);
   Link(Link&&) = default;
   Link& operator=(Link&&) = default;
 
-  int fd() const { return fd_.get(); }
-  Descriptor& descriptor() { return fd_; }
+  /// The descriptor of a queue.
+  int fd(uint32_t queue = 0) const { return fds_[queue].get(); }
+  /// How many queues there are.
+  uint32_t queues() const { return queues_; }
+  /// Of all queues.
+  std::span<Descriptor> descriptors() { return {fds_.data(), queues_}; }
+  /// Takes in one more queue. At most kMaxQueues.
+  void add_queue(Descriptor fd) { fds_[queues_++] = std::move(fd); }
   /// Held for as long as the link is used: what it keeps others from taking (packet: the address). Often
   /// none.
   Descriptor& claim() { return claim_; }
@@ -73,7 +85,8 @@ class Link {
   Capture* capture = nullptr;
 
  private:
-  Descriptor fd_;
+  std::array<Descriptor, kMaxQueues> fds_;
+  uint32_t queues_ = 1;
   Descriptor claim_;
   LinkInfo info_;
   uint32_t prefix_length_ = 0;
@@ -90,19 +103,22 @@ struct LinkSpec {
   int fd = -1;
   /// fd: a message is a bare IP packet.
   bool ip = false;
+  /// tap, tun, packet: how many queues.
+  uint32_t queues = 1;
 };
 
 /// Opens as told by `spec`. On failure `*link` is untouched. `*created`: a device that didn't exist before.
 std::optional<OpenError> open_link(const LinkSpec& spec, Link* link, bool* created = nullptr);
 /// A TAP or TUN device, made if it doesn't exist (it then goes with its last descriptor). `name` may hold
 /// "%d". A busy device is tried again for about 100 ms: one that a process with an io_uring had open stays
-/// busy for some 10 to 31 ms after that process has ended. `*created`: it didn't exist before.
+/// busy for some 10 to 31 ms after that process has ended. `*created`: it didn't exist before. Of a device
+/// that was made for several queues (multi_queue) as many are used as asked for.
 std::optional<OpenError> open_tun_device(const std::string& name, bool tap, Link* link,
-                                         bool* created = nullptr);
+                                         bool* created = nullptr, uint32_t queues = 1);
 /// A packet socket on the interface `name`, which is left as it is. The link's MAC address is the
 /// interface's. It receives nothing before start_packet(). EPERM without CAP_NET_RAW; ENODEV; EPROTOTYPE: not
 /// Ethernet.
-std::optional<OpenError> open_packet(const std::string& name, Link* link);
+std::optional<OpenError> open_packet(const std::string& name, Link* link, uint32_t queues = 1);
 /// Begins to receive what is for the addresses of `network`, under the MAC address that stands there. That
 /// may be the interface's own; another one is added to what its card takes in, which makes cards that can't
 /// filter promiscuous. EADDRINUSE: another program in this network namespace has the first address on this
@@ -117,6 +133,12 @@ std::optional<OpenError> open_fd(int fd, bool ip, Link* link);
 /// rest stays queued, wait for POLLOUT. A frame that the link refuses (device down, too long, ...) is dropped
 /// and counted as TxLinkErrors.
 bool transmit(Host& host, Link& link);
+/// Writes one frame to a queue, without the host's lock: the frame is the caller's. The system call's result,
+/// for transmitted().
+long write_frame(const Link& link, uint32_t queue, TxFrame& frame);
+/// Lock: the host's. Counts a frame that write_frame() has failed to send and gives it back to the host.
+/// False: the link was full, and the frame is still the caller's.
+bool transmitted(Host& host, TxFrame* frame, long result);
 /// transmit() but for at most `limit` frames; more may be queued afterwards even if the link had room.
 bool transmit(Host& host, Link& link, uint32_t limit);
 

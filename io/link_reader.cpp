@@ -52,10 +52,10 @@ void LinkReader::prepare() {
   }
 }
 
-LinkReader::Outcome LinkReader::judge(long result) {
+LinkReader::Outcome LinkReader::judge(uint32_t queue, long result) {
   if (result > 0) return Outcome::frame;
   if (result == 0) {  // an empty message, or the end
-    pollfd link{link_.fd(), POLLIN, 0};
+    pollfd link{link_.fd(queue), POLLIN, 0};
     __kernel_timespec at_once{};
     sys::ppoll(&link, 1, &at_once, nullptr);
     if ((link.revents & (POLLHUP | POLLERR)) == 0) return Outcome::frame;
@@ -66,7 +66,7 @@ LinkReader::Outcome LinkReader::judge(long result) {
   return Outcome::lost;
 }
 
-bool LinkReader::read(bool all, Instant arrived) {
+bool LinkReader::read(uint32_t queue, bool all, Instant arrived) {
   bool any = false;
   backlog_ = false;
   while (!lost_) {
@@ -76,6 +76,7 @@ bool LinkReader::read(bool all, Instant arrived) {
     bool discard = filled_ == ready_;
     if (discard && filled_ > 0) {
       backlog_ = all;
+      backlog_queue_ = queue;
       return any;
     }
     // A buffer that is too short still takes the whole message off the link.
@@ -83,8 +84,8 @@ bool LinkReader::read(bool all, Instant arrived) {
       buffer = slots_[filled_].block->data() + link_.read_padding();
       bytes = buffer_bytes();
     }
-    long result = sys::read(link_.fd(), buffer, bytes);
-    switch (judge(result)) {
+    long result = sys::read(link_.fd(queue), buffer, bytes);
+    switch (judge(queue, result)) {
       case Outcome::nothing:
         return any;
       case Outcome::lost:
@@ -115,7 +116,7 @@ bool LinkReader::read_backlog(Instant arrived) {
     return false;
   }
   ++unpolled_;
-  return read(true, arrived);
+  return read(backlog_queue_, true, arrived);
 }
 
 WaitResult LinkReader::wait(bool link_full, const WaitRequest& request, Duration spin) {
@@ -124,10 +125,11 @@ WaitResult LinkReader::wait(bool link_full, const WaitRequest& request, Duration
     report(result);
     return result;
   }
-  PollOutcome polled = wait_set_.wait(lost_ ? -1 : link_.fd(), link_full, request, spin);
-  if (polled.link_readable) {
+  PollOutcome polled = wait_set_.wait(link_, lost_ ? 0 : request.queues, link_full, request, spin);
+  if (polled.readable != 0) {
     if (!polled.slept) expect_more();
-    read(wants_all(), polled.at);
+    for (uint32_t queue = 0; queue < link_.queues(); ++queue)
+      if ((polled.readable & 1u << queue) != 0) read(queue, wants_all(), polled.at);
     report(polled.result);
   }
   return polled.result;
@@ -143,8 +145,8 @@ BlockRef LinkReader::take_block() {
   return std::move(slots_[--ready_].block);
 }
 
-bool LinkReader::took(BlockRef& block, long result, Instant arrived) {
-  switch (judge(result)) {
+bool LinkReader::took(uint32_t queue, BlockRef& block, long result, Instant arrived) {
+  switch (judge(queue, result)) {
     case Outcome::nothing:
       return false;
     case Outcome::lost:

@@ -39,10 +39,10 @@ class LinkReader {
   WaitResult wait(bool link_full, const WaitRequest& request, Duration spin);
   /// No lock: takes what is there if the last turn left something behind and poll need not be asked yet.
   bool read_backlog(Instant arrived);
-  /// No lock: reads one frame, or with `all` as many as there are and fit, stamped `arrived`. Without a block
-  /// the frames are dropped, as a card without descriptors would. True if a frame came or the link was lost
-  /// by this.
-  bool read(bool all, Instant arrived);
+  /// No lock: reads one frame of a queue, or with `all` as many as there are and fit, stamped `arrived`.
+  /// Without a block the frames are dropped, as a card without descriptors would. True if a frame came or the
+  /// link was lost by this.
+  bool read(uint32_t queue, bool all, Instant arrived);
   /// Whether more than one frame a turn is to be expected.
   bool wants_all() const { return wanted_ > 1; }
   /// It was learned from a wait that didn't have to sleep that more frames are there.
@@ -60,7 +60,7 @@ class LinkReader {
   BlockRef take_block();
   uint32_t buffer_bytes() const;
   /// What that read brought. The block stays with the caller if that was nothing. True as read().
-  bool took(BlockRef& block, long result, Instant arrived);
+  bool took(uint32_t queue, BlockRef& block, long result, Instant arrived);
 
  private:
   struct Slot {
@@ -69,7 +69,7 @@ class LinkReader {
     Instant arrived{};
   };
   enum class Outcome : uint8_t { frame, nothing, lost };
-  Outcome judge(long result);
+  Outcome judge(uint32_t queue, long result);
   void deliver_one(Slot& slot, Instant now);
 
   Link& link_;
@@ -83,6 +83,7 @@ class LinkReader {
   uint32_t wanted_ = 1;
   uint64_t discarded_ = 0;
   bool backlog_ = false;
+  uint32_t backlog_queue_ = 0;
   bool lost_ = false;
   bool loss_reported_ = false;
   /// Turns that have read without asking poll, in a row.

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "io/config.h"
@@ -122,11 +123,27 @@ std::optional<OpenError> claim(const std::string& device, const IpAddress& addre
 
 }  // namespace
 
-std::optional<OpenError> open_packet(const std::string& name, Link* link) {
+namespace {
+
+/// A packet socket with all but its filter and its interface.
+std::optional<OpenError> open_socket(const std::string& name, Descriptor* out) {
   // No protocol yet: nothing is received before start_packet() has set the filter.
   long opened = sys::socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (sys::failed(opened)) return failure(name, "open a packet socket", opened);
   Descriptor fd(static_cast<int>(opened));
+  if (long result = set(fd.get(), SOL_PACKET, PACKET_VNET_HDR, 1); sys::failed(result))
+    return failure(name, "use virtio-net headers", result);
+  set_buffer(fd.get(), SO_RCVBUFFORCE, SO_RCVBUF);
+  set_buffer(fd.get(), SO_SNDBUFFORCE, SO_SNDBUF);
+  *out = std::move(fd);
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::optional<OpenError> open_packet(const std::string& name, Link* link, uint32_t queues) {
+  Descriptor fd;
+  if (auto problem = open_socket(name, &fd)) return problem;
 
   ifreq device;
   if (long result = query_interface(fd.get(), name, SIOCGIFHWADDR, &device); sys::failed(result)) {
@@ -142,13 +159,41 @@ std::optional<OpenError> open_packet(const std::string& name, Link* link) {
   if (!sys::failed(query_interface(fd.get(), name, SIOCGIFMTU, &device)))
     info.mtu = static_cast<uint16_t>(std::clamp(device.ifr_mtu, 68, 65535));
   info.checksum_offload = info.tcp_segmentation_v4 = info.tcp_segmentation_v6 = true;
-  if (long result = set(fd.get(), SOL_PACKET, PACKET_VNET_HDR, 1); sys::failed(result))
-    return failure(name, "use virtio-net headers", result);
-  set_buffer(fd.get(), SO_RCVBUFFORCE, SO_RCVBUF);
-  set_buffer(fd.get(), SO_SNDBUFFORCE, SO_SNDBUF);
-  *link = Link(std::move(fd), info, Link::kVirtioHeader, true, name);
+  Link made(std::move(fd), info, Link::kVirtioHeader, true, name);
+  while (made.queues() < queues) {
+    Descriptor more;
+    if (auto problem = open_socket(name, &more)) return problem;
+    made.add_queue(std::move(more));
+  }
+  *link = std::move(made);
   return std::nullopt;
 }
+
+namespace {
+
+/// A group of queues.
+struct Fanout {
+  static constexpr int kIgnoreOutgoing = 0x4000;  // Linux 6.12: PACKET_FANOUT_FLAG_IGNORE_OUTGOING
+  int number = -1;
+  int flags = kIgnoreOutgoing;
+};
+
+/// Joins a queue to the others (packet(7), PACKET_FANOUT): each connection's frames come to one of them. The
+/// first has a group made, whose number the others are told.
+long join_fanout(int fd, Fanout& group) {
+  const int mode = PACKET_FANOUT_HASH | group.flags | (group.number < 0 ? PACKET_FANOUT_FLAG_UNIQUEID : 0);
+  long result = set(fd, SOL_PACKET, PACKET_FANOUT, mode << 16 | std::max(group.number, 0));
+  if (result == -EINVAL && group.number < 0 && std::exchange(group.flags, 0) != 0)
+    return join_fanout(fd, group);
+  if (sys::failed(result) || group.number >= 0) return result;
+  int value = 0;
+  socklen_t length = sizeof value;
+  result = sys::getsockopt(fd, SOL_PACKET, PACKET_FANOUT, &value, &length);
+  group.number = value & 0xffff;
+  return result;
+}
+
+}  // namespace
 
 std::optional<OpenError> start_packet(const NetworkConfig& network, Link* link) {
   std::string name(link->name());
@@ -164,10 +209,23 @@ std::optional<OpenError> start_packet(const NetworkConfig& network, Link* link) 
     return failure(name, "ask for the index", result);
   int index = device.ifr_ifindex;
 
-  if (long result = Filter(network, shared_mac).attach(fd); sys::failed(result))
-    return failure(name, "set a filter", result);
-  // Linux 4.20; before it our own frames come back and are dropped by their destination.
-  set(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, 1);
+  sockaddr_ll address{};
+  address.sll_family = AF_PACKET;
+  address.sll_protocol = __builtin_bswap16(ETH_P_ALL);
+  address.sll_ifindex = index;
+  Fanout group;
+  for (Descriptor& queue : link->descriptors()) {
+    if (long result = Filter(network, shared_mac).attach(queue.get()); sys::failed(result))
+      return failure(name, "set a filter", result);
+    // Linux 4.20; before it our own frames come back and are dropped by their destination.
+    set(queue.get(), SOL_PACKET, PACKET_IGNORE_OUTGOING, 1);
+    if (long result = sys::call(SYS_bind, queue.get(), sys::arg(&address), sizeof address);
+        sys::failed(result) && result != -ENETDOWN)
+      return failure(name, "bind the packet socket", result);
+    if (link->queues() == 1) break;
+    if (long result = join_fanout(queue.get(), group); sys::failed(result))
+      return failure(name, "have several queues", result);
+  }
   if (!shared_mac) {
     packet_mreq membership{};
     membership.mr_ifindex = index;
@@ -178,13 +236,6 @@ std::optional<OpenError> start_packet(const NetworkConfig& network, Link* link) 
         sys::failed(result))
       return failure(name, "receive under the MAC address " + to_string(network.link.mac), result);
   }
-  sockaddr_ll address{};
-  address.sll_family = AF_PACKET;
-  address.sll_protocol = __builtin_bswap16(ETH_P_ALL);
-  address.sll_ifindex = index;
-  if (long result = sys::call(SYS_bind, fd, sys::arg(&address), sizeof address);
-      sys::failed(result) && result != -ENETDOWN)
-    return failure(name, "bind the packet socket", result);
   return std::nullopt;
 }
 

@@ -52,7 +52,7 @@ OpenError tun_unavailable(int code) {
   return {code, message};
 }
 
-OpenError attach_error(int code, const std::string& name, bool tap, bool existed) {
+OpenError attach_error(int code, const std::string& name, bool tap, bool existed, uint32_t queues) {
   std::string device = "the " + mode_name(tap) + " device " + name;
   switch (code) {
     case EPERM:
@@ -67,8 +67,10 @@ OpenError attach_error(int code, const std::string& name, bool tap, bool existed
       return {code, device + " is in use by another program"};
     case EINVAL:
       if (existed) {
-        return {code, "the device " + name + " exists but can't be used as a " + mode_name(tap) +
-                          " device: it is of another kind or mode, or has several queues (ip -d link show " +
+        return {code, "the device " + name + " exists but can't be used as a " + mode_name(tap) + " device" +
+                          (queues > 1 ? " with several queues: it is of another kind or mode, or was made "
+                                        "without multi_queue (ip -d link show "
+                                      : ": it is of another kind or mode (ip -d link show ") +
                           name + " tells)"};
       }
       break;
@@ -81,18 +83,24 @@ OpenError attach_error(int code, const std::string& name, bool tap, bool existed
 }
 
 /// TUNSETIFF, again while the device is busy with what an earlier program has left.
-long attach_when_free(const Descriptor& fd, const std::string& name, bool tap, ifreq* request) {
+long attach_when_free(const Descriptor& fd, const std::string& name, bool tap, int more_flags,
+                      ifreq* request) {
   return retry_while_busy(name, -EBUSY, [&] {
     *request = ifreq{};
     name.copy(request->ifr_name, IFNAMSIZ - 1);
-    request->ifr_flags = static_cast<short>((tap ? IFF_TAP : IFF_TUN) | IFF_NO_PI | IFF_VNET_HDR);
+    request->ifr_flags =
+        static_cast<short>((tap ? IFF_TAP : IFF_TUN) | IFF_NO_PI | IFF_VNET_HDR | more_flags);
     return sys::ioctl(fd.get(), TUNSETIFF, request);
   });
 }
 
+/// /dev/net/tun, opened once more for each queue.
+long open_driver() { return sys::openat(kTunDevice, O_RDWR | O_NONBLOCK | O_CLOEXEC); }
+
 }  // namespace
 
-std::optional<OpenError> open_tun_device(const std::string& name, bool tap, Link* link, bool* created) {
+std::optional<OpenError> open_tun_device(const std::string& name, bool tap, Link* link, bool* created,
+                                         uint32_t queues) {
   if (name.empty() || name.size() >= IFNAMSIZ || name == "." || name == ".." ||
       name.find_first_of("/: \t\n") != std::string::npos) {
     return OpenError{EINVAL,
@@ -102,12 +110,18 @@ std::optional<OpenError> open_tun_device(const std::string& name, bool tap, Link
   ifreq request{};
   bool existed = query_interface(any.get(), name, SIOCGIFINDEX, &request) == 0;
 
-  long opened = sys::openat(kTunDevice, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+  long opened = open_driver();
   if (opened < 0) return tun_unavailable(static_cast<int>(-opened));
   Descriptor fd(static_cast<int>(opened));
 
-  long result = attach_when_free(fd, name, tap, &request);
-  if (result < 0) return attach_error(static_cast<int>(-result), name, tap, existed);
+  int several = queues > 1 ? IFF_MULTI_QUEUE : 0;
+  long result = attach_when_free(fd, name, tap, several, &request);
+  if (result == -EINVAL && existed && several == 0) {
+    // It was made for several queues, of which one will do.
+    several = IFF_MULTI_QUEUE;
+    result = attach_when_free(fd, name, tap, several, &request);
+  }
+  if (result < 0) return attach_error(static_cast<int>(-result), name, tap, existed, queues);
   std::string device = request.ifr_name;
 
   int header_size = Link::kVirtioHeader;
@@ -126,7 +140,18 @@ std::optional<OpenError> open_tun_device(const std::string& name, bool tap, Link
   info.checksum_offload = info.tcp_segmentation_v4 = info.tcp_segmentation_v6 = true;
   if (query_interface(any.get(), device, SIOCGIFMTU, &request) == 0)
     info.mtu = static_cast<uint16_t>(std::min(request.ifr_mtu, 65535));
-  *link = Link(std::move(fd), info, Link::kVirtioHeader, false, device);
+  Link made(std::move(fd), info, Link::kVirtioHeader, false, device);
+  while (made.queues() < queues) {
+    Descriptor more(static_cast<int>(open_driver()));
+    result = more ? attach_when_free(more, device, tap, several, &request) : -EMFILE;
+    if (result < 0) {
+      return OpenError{static_cast<int>(-result), "can't have " + std::to_string(queues) + " queues of " +
+                                                      device + ", only " + std::to_string(made.queues()) +
+                                                      ": " + std::strerror(static_cast<int>(-result))};
+    }
+    made.add_queue(std::move(more));
+  }
+  *link = std::move(made);
   if (created != nullptr) *created = !existed;
   return std::nullopt;
 }

@@ -11,7 +11,9 @@ void PlainEngine::transmit() {
   if (link_.capture != nullptr) link_.capture->flush();
 }
 
-WaitResult PlainEngine::wait(const WaitRequest& request) { return reader_.wait(blocked_, request, spin_); }
+WaitResult PlainEngine::wait(const WaitRequest& request) {
+  return reader_.wait(blocked_ || request.room, request, spin_);
+}
 
 void PlainEngine::deliver(Instant now) {
   Changing changing(*this);

@@ -16,13 +16,23 @@ __kernel_timespec to_timespec(Duration d) {
 
 }  // namespace
 
-PollOutcome poll_once(int link_fd, bool link_full, const WaitRequest& request, Duration spin) {
+PollOutcome poll_once(const Link& link, uint32_t queues, bool link_full, const WaitRequest& request,
+                      Duration spin) {
   PollOutcome outcome;
-  // A negative descriptor is ignored by poll.
-  pollfd fds[3] = {{link_fd, static_cast<short>(POLLIN | (link_full ? POLLOUT : 0)), 0},
-                   {request.wake_fd, POLLIN, 0},
-                   {request.kernel_fd, POLLIN, 0}};
-  size_t count = request.kernel_fd >= 0 ? 3 : request.wake_fd >= 0 ? 2 : 1;
+  constexpr size_t kOthers = 2;
+  // A negative descriptor is ignored by poll, but counts (RLIMIT_NOFILE).
+  pollfd fds[kOthers + Link::kMaxQueues]{};
+  uint32_t queue_of[kOthers + Link::kMaxQueues];
+  size_t count = 0;
+  for (uint32_t queue = 0; queue < link.queues(); ++queue) {
+    if ((queues & 1u << queue) == 0) continue;
+    queue_of[count] = queue;
+    fds[count++] = {link.fd(queue), static_cast<short>(POLLIN | (link_full ? POLLOUT : 0)), 0};
+  }
+  const size_t links = count;
+  fds[count++] = {request.wake_fd, POLLIN, 0};
+  fds[count++] = {request.kernel_fd, POLLIN, 0};
+  if (request.kernel_fd < 0) count -= request.wake_fd < 0 ? 2 : 1;
 
   Instant begin = now();
   Instant spin_until = spin > Duration(0) ? std::min(request.deadline, begin + spin) : begin;
@@ -42,9 +52,10 @@ PollOutcome poll_once(int link_fd, bool link_full, const WaitRequest& request, D
   outcome.result.interrupted = ready == -EINTR;
   outcome.result.timed_out = outcome.at >= request.deadline;
   if (ready <= 0) return outcome;
-  outcome.link_readable = (fds[0].revents & ~POLLOUT) != 0;
-  outcome.result.kernel = fds[2].revents != 0;
-  if (fds[1].revents != 0) {
+  for (size_t i = 0; i < links; ++i)
+    if ((fds[i].revents & ~POLLOUT) != 0) outcome.readable |= 1u << queue_of[i];
+  outcome.result.kernel = fds[links + 1].revents != 0;
+  if (fds[links].revents != 0) {
     uint64_t value;
     sys::read(request.wake_fd, &value, sizeof value);
     outcome.result.woken = true;

@@ -9,7 +9,8 @@ namespace ustack::io {
 /// What a poll said, in the terms of a wait.
 struct PollOutcome {
   WaitResult result;
-  bool link_readable = false;
+  /// A bit for each queue of the link.
+  uint32_t readable = 0;
   /// When it came back.
   Instant at{};
   /// It came back at once: whatever was readable had been waiting for us.
@@ -20,8 +21,9 @@ struct PollOutcome {
 /// a microsecond.
 inline constexpr Duration kSleptAtLeast = 3us;
 
-/// Waits with ppoll(2) for the link (`link_fd` -1: not; `link_full`: for room to write, too) and for what
-/// `request` names, spinning for `spin` first. Takes the wake-up's value away. No lock.
-PollOutcome poll_once(int link_fd, bool link_full, const WaitRequest& request, Duration spin);
+/// Waits with ppoll(2) for the link's queues `queues` (a bit each; `link_full`: for room to write, too) and
+/// for what `request` names else, spinning for `spin` first. Takes the wake-up's value away. No lock.
+PollOutcome poll_once(const Link& link, uint32_t queues, bool link_full, const WaitRequest& request,
+                      Duration spin);
 
 }  // namespace ustack::io

@@ -33,7 +33,7 @@ int UringEngine::start() {
   ring_.ring_fd = ring_.enter_ring_fd = ring_fd.release();
   io_uring_register_ring_fd(&ring_);
   if ((ring_.features & IORING_FEAT_EXT_ARG) == 0) return -ENOSYS;
-  int fd = link_.fd();
+  int fd = link_.fd(queue_);
   return io_uring_register_files(&ring_, &fd, 1);
 }
 
@@ -208,12 +208,12 @@ void UringEngine::complete(const io_uring_cqe& cqe, Instant at, Harvest& harvest
       link_armed_ = false;
       bool alone = !read_armed_;
       read_armed_ = false;
-      if (alone) harvest.link |= reader_.read(false, at);
+      if (alone) harvest.link |= reader_.read(queue_, false, at);
       break;
     }
     case kLinkRead:
       link_armed_ = read_armed_ = false;
-      harvest.link |= reader_.took(read_block_, cqe.res, at);
+      harvest.link |= reader_.took(queue_, read_block_, cqe.res, at);
       break;
     case kLinkRoom:
       room_armed_ = false;
@@ -255,7 +255,8 @@ WaitResult UringEngine::wait(const WaitRequest& request) {
   bool early = result.woken || result.kernel;
   Instant begin = now();
   if (staged_ == 0 && !early) {
-    if (!only_ || spin_ > Duration(0)) return reader_.wait(blocked_, request, spin_);
+    if (!only_ || spin_ > Duration(0) || request.queues != 1u << queue_ || request.room)
+      return reader_.wait(blocked_ || request.room, request, spin_);
     if (reader_.read_backlog(begin)) {
       reader_.report(result);
       return result;
@@ -277,7 +278,7 @@ WaitResult UringEngine::wait(const WaitRequest& request) {
   Harvest harvest = reap(at, result);
   if (harvest.link && !reader_.lost() && (!slept || reader_.wants_all())) {
     if (!slept) reader_.expect_more();
-    reader_.read(true, at);
+    reader_.read(queue_, true, at);
   }
   reader_.report(result);
   result.timed_out = at >= request.deadline;

@@ -18,8 +18,8 @@ namespace ustack::io {
 class UringEngine final : public Engine {
  public:
   /// `only`: waits use the ring even when there is no batch to send.
-  UringEngine(Link& link, Host& host, Duration spin, bool only)
-      : link_(link), host_(host), reader_(link, host), spin_(spin), only_(only) {}
+  UringEngine(Link& link, Host& host, Duration spin, bool only, uint32_t queue)
+      : link_(link), host_(host), reader_(link, host), spin_(spin), only_(only), queue_(queue) {}
 
   /// Makes the ring. A negative errno where the kernel refuses one. Unless `only`, the first batch does it:
   /// most programs never send one.
@@ -78,6 +78,7 @@ class UringEngine final : public Engine {
   LinkReader reader_;
   Duration spin_;
   bool only_;
+  const uint32_t queue_;
   io_uring ring_{};
   bool started_ = false;
   /// The kernel won't have a ring: plain calls from now on.

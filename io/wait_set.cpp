@@ -47,8 +47,8 @@ bool WaitSet::make() {
 void WaitSet::close() {
   set_.reset();
   timer_.reset();
-  link_ = wake_ = kernel_ = -1;
-  link_events_ = 0;
+  wake_ = kernel_ = -1;
+  queues_.fill({});
   armed_ = kNever;
 }
 
@@ -73,22 +73,34 @@ bool WaitSet::watch_kernel(int fd) {
   return true;
 }
 
-/// Brings the set in line with what is to be waited for. False: it can't be.
-bool WaitSet::watch(int link_fd, bool link_full, const WaitRequest& request) {
-  if (set_ && ((link_ != link_fd && link_ != -1) || (wake_ != request.wake_fd && wake_ != -1))) close();
-  if (!set_ && !make()) return false;
-  uint32_t events = EPOLLIN | (link_full ? EPOLLOUT : 0u);
-  if (link_ != link_fd) {
-    if (!add(link_fd, events, kLink)) return false;
-    link_ = link_fd;
-    link_events_ = events;
-  } else if (link_ != -1 && link_events_ != events) {
+/// Sees that a queue of the link is watched for `events`; 0: not at all. False: it can't be.
+bool WaitSet::watch_queue(const Link& link, uint32_t queue, uint32_t events) {
+  WatchedQueue& watched = queues_[queue];
+  if (watched.events == events) return true;
+  if (watched.events == 0) {
+    if (!add(link.fd(queue), events, kLink, queue)) return false;
+    watched.fd = link.fd(queue);
+  } else {
     epoll_event event{};
     event.events = events;
-    event.data.u64 = kLink;
-    if (sys::failed(control(set_.get(), EPOLL_CTL_MOD, link_, &event))) return false;
-    link_events_ = events;
+    event.data.u64 = uint64_t{queue} << 32 | kLink;
+    if (sys::failed(control(set_.get(), events == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD, watched.fd, &event)))
+      return false;
   }
+  watched.events = events;
+  return true;
+}
+
+/// Brings the set in line with what is to be waited for. False: it can't be.
+bool WaitSet::watch(const Link& link, uint32_t queues, bool link_full, const WaitRequest& request) {
+  bool moved = wake_ != request.wake_fd && wake_ != -1;
+  for (uint32_t queue = 0; queue < link.queues(); ++queue)
+    moved |= queues_[queue].events != 0 && queues_[queue].fd != link.fd(queue);
+  if (set_ && moved) close();
+  if (!set_ && !make()) return false;
+  const uint32_t events = EPOLLIN | (link_full ? EPOLLOUT : 0u);
+  for (uint32_t queue = 0; queue < link.queues(); ++queue)
+    if (!watch_queue(link, queue, (queues & 1u << queue) != 0 ? events : 0)) return false;
   if (wake_ != request.wake_fd) {
     if (!add(request.wake_fd, EPOLLIN, kWake)) return false;
     wake_ = request.wake_fd;
@@ -107,11 +119,12 @@ bool WaitSet::set_timer(Instant deadline) {
   return true;
 }
 
-PollOutcome WaitSet::wait(int link_fd, bool link_full, const WaitRequest& request, Duration spin) {
+PollOutcome WaitSet::wait(const Link& link, uint32_t queues, bool link_full, const WaitRequest& request,
+                          Duration spin) {
   Instant begin = now();
   bool sleeps = request.deadline > begin;
-  if (!watch(link_fd, link_full, request) || (sleeps && !set_timer(request.deadline)))
-    return poll_once(link_fd, link_full, request, spin);
+  if (!watch(link, queues, link_full, request) || (sleeps && !set_timer(request.deadline)))
+    return poll_once(link, queues, link_full, request, spin);
 
   PollOutcome outcome;
   Instant spin_until = spin > Duration(0) ? std::min(request.deadline, begin + spin) : begin;
@@ -119,8 +132,9 @@ PollOutcome WaitSet::wait(int link_fd, bool link_full, const WaitRequest& reques
     bool spinning = asked < spin_until;
     // Spinning may have taken all of the time there was.
     const bool sleep = sleeps && !spinning && asked < request.deadline;
-    epoll_event events[4];
-    long ready = sys::call(SYS_epoll_pwait, set_.get(), sys::arg(events), 4, sleep ? -1 : 0,
+    constexpr int kRoom = 3 + Link::kMaxQueues;
+    epoll_event events[kRoom];
+    long ready = sys::call(SYS_epoll_pwait, set_.get(), sys::arg(events), kRoom, sleep ? -1 : 0,
                            sys::arg(request.signal_mask), kSignalBytes);
     outcome.at = now();
     outcome.slept = outcome.at - asked >= kSleptAtLeast;
@@ -129,7 +143,8 @@ PollOutcome WaitSet::wait(int link_fd, bool link_full, const WaitRequest& reques
     for (long i = 0; i < ready; ++i) {
       switch (static_cast<Source>(events[i].data.u64 & 0xffffffff)) {
         case kLink:
-          outcome.link_readable = (events[i].events & ~uint32_t{EPOLLOUT}) != 0;
+          if ((events[i].events & ~uint32_t{EPOLLOUT}) != 0)
+            outcome.readable |= 1u << (events[i].data.u64 >> 32);
           break;
         case kWake: {
           uint64_t value;

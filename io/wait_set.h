@@ -1,6 +1,7 @@
 // What an engine sleeps on when it has nothing for the ring. Internal to io/.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "io/descriptor.h"
@@ -22,25 +23,34 @@ class WaitSet {
   WaitSet(const WaitSet&) = delete;
   WaitSet& operator=(const WaitSet&) = delete;
 
-  PollOutcome wait(int link_fd, bool link_full, const WaitRequest& request, Duration spin);
+  /// As poll_once().
+  PollOutcome wait(const Link& link, uint32_t queues, bool link_full, const WaitRequest& request,
+                   Duration spin);
   /// Engine::forget(). The number may be closed already, or have become another file's.
   void forget(int kernel_fd);
   /// Closes its descriptors; the next wait() makes new ones.
   void close();
 
  private:
-  /// What an event is about: the lower half of its user data; the serial number of kernel_ is the upper.
+  /// What an event is about: the lower half of its user data; the upper is the serial number of kernel_, or
+  /// the link's queue.
   enum Source : uint32_t { kLink, kWake, kTimer, kKernel };
 
   bool make();
   bool add(int fd, uint32_t events, Source source, uint32_t serial = 0);
-  bool watch(int link_fd, bool link_full, const WaitRequest& request);
+  bool watch(const Link& link, uint32_t queues, bool link_full, const WaitRequest& request);
+  bool watch_queue(const Link& link, uint32_t queue, uint32_t events);
   bool watch_kernel(int fd);
   bool set_timer(Instant deadline);
 
   Descriptor set_, timer_;
-  int link_ = -1, wake_ = -1, kernel_ = -1;
-  uint32_t link_events_ = 0;
+  int wake_ = -1, kernel_ = -1;
+  /// What is in the set of a queue of the link, and for which events; 0: nothing.
+  struct WatchedQueue {
+    int fd = -1;
+    uint32_t events = 0;
+  };
+  std::array<WatchedQueue, Link::kMaxQueues> queues_;
   uint32_t serial_ = 0;
   /// The kernel_fd of the last wait. Who is asked for once only is not worth its place in the set.
   int asked_ = -1;

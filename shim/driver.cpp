@@ -43,6 +43,8 @@ namespace sys = io::sys;
 /// Where several processes share a host, the driver looks that often whether one of the others has died, and
 /// sleepers whether the driver has.
 constexpr Duration kRelativesCheck = 500ms;
+/// A queue whose driver has left it that long is looked at by others.
+constexpr Duration kAway = 2ms;
 /// A sleeper that could get no event (descriptors exhausted) looks that often.
 constexpr Duration kTick = 5ms;
 /// Long ago, but far enough from the ends of the clock to be subtracted.
@@ -75,7 +77,11 @@ class MaskInForce {
 class Sleep {
  public:
   Sleep(ThreadState& thread, Waiter& waiter, const WaitRequest& request)
-      : shared_(*shared_host), thread_(thread), waiter_(waiter), request_(request) {}
+      : shared_(*shared_host),
+        thread_(thread),
+        waiter_(waiter),
+        queue_(shared_.queue_of(waiter)),
+        request_(request) {}
   /// Leaves the role, and sees to it that somebody has it if anybody needs it. Lock held.
   ~Sleep();
   Sleep(const Sleep&) = delete;
@@ -83,6 +89,9 @@ class Sleep {
 
   /// True: this thread drives from now on.
   bool take_role();
+  /// Queues that nobody attends, to look at besides; a bit each. Lock held.
+  uint32_t be_guest();
+  void leave_as_guest();
   /// Sends, waits for the link, takes in what has come. Lock held before and after.
   void drive();
   /// Sleeps until the driver or a signal says otherwise. Lock held before and after.
@@ -102,6 +111,7 @@ class Sleep {
   SharedHost& shared_;
   ThreadState& thread_;
   Waiter& waiter_;
+  LinkQueue& queue_;
   const WaitRequest& request_;
   bool driving_ = false;
 };
@@ -110,35 +120,55 @@ bool Sleep::take_role() {
   if (driving_) return true;
   // One that has forbidden itself system calls leaves it to others, if there are any.
   if (sandbox::active() && (shared_.attached_count > 1 || keeper::alive(shared_))) return false;
-  int result = pthread_mutex_trylock(&shared_.role);
+  int result = pthread_mutex_trylock(&queue_.role);
   if (result == EOWNERDEAD) {
-    pthread_mutex_consistent(&shared_.role);
+    pthread_mutex_consistent(&queue_.role);
     shared_.host->log()(LogLevel::warning, [&](LogLine& line) {
-      line << "the driver, thread " << shared_.driver_tid << " of process " << shared_.driver_pid
+      line << "the driver, thread " << queue_.driver_tid << " of process " << queue_.driver_pid
            << ", has died; another takes over";
     });
   } else if (result != 0) {
     return false;
   }
   driving_ = true;
-  shared_.driver = &waiter_;
-  shared_.driver_pid = Process::id();
-  shared_.driver_tid = this_thread_id();
-  ++shared_.driver_generation;
+  queue_.driver = &waiter_;
+  queue_.driver_pid = Process::id();
+  queue_.driver_tid = this_thread_id();
+  ++queue_.driver_generation;
   return true;
 }
 
 Sleep::~Sleep() {
   if (driving_) {
-    shared_.driver = nullptr;
-    shared_.asleep_until = SharedHost::kAwake;
-    pthread_mutex_unlock(&shared_.role);
+    queue_.driver = nullptr;
+    queue_.asleep_until = LinkQueue::kAwake;
+    queue_.left_at = shared_.host->now();
+    pthread_mutex_unlock(&queue_.role);
   }
-  if (shared_.driver != nullptr) return;
-  if (Waiter* next = shared_.sleepers.front())
+  if (queue_.driver != nullptr) return;
+  if (Waiter* next = shared_.next_sleeper(queue_))
     rouse(shared_, *next);
   else
     keeper::driver_leaves(shared_, shared_.keeper);
+}
+
+uint32_t Sleep::be_guest() {
+  uint32_t queues = 0;
+  for (uint32_t i = 0; i < shared_.queue_count; ++i) {
+    LinkQueue& queue = shared_.queues[i];
+    // Whose driver is away for a moment will find it as it was; the keeper leaves it to anybody.
+    if (queue.driver != nullptr || (queue.guest != nullptr && queue.guest != shared_.keeper.waiter) ||
+        shared_.host->now() - queue.left_at < kAway)
+      continue;
+    queue.guest = &waiter_;
+    queues |= 1u << i;
+  }
+  return queues;
+}
+
+void Sleep::leave_as_guest() {
+  for (uint32_t i = 0; i < shared_.queue_count; ++i)
+    if (shared_.queues[i].guest == &waiter_) shared_.queues[i].guest = nullptr;
 }
 
 /// The thread's own, made when it first drives; nullptr: no memory.
@@ -149,8 +179,8 @@ io::Engine* Sleep::engine() {
   }
   if (thread_.engine == nullptr) {
     const io::Config& config = Process::config();
-    thread_.engine =
-        io::Engine::create(config.io, Process::link(), *shared_.host, config.spin, &waiter_.holdings);
+    thread_.engine = io::Engine::create(config.io, Process::link(), *shared_.host, config.spin,
+                                        &waiter_.holdings, waiter_.queue);
   }
   return thread_.engine;
 }
@@ -174,20 +204,29 @@ void Sleep::drive() {
     thread_.kernel_epoch = epoch;
     engine->forget(-1);  // it may watch another one than this wait asks for
   }
+  const bool several = shared_.queue_count > 1;
+  if (several) distribute(shared_);  // written below
   engine->transmit();
   io::WaitRequest wait;
+  wait.queues = 1u << waiter_.queue;
+  if (several) wait.queues |= be_guest();
   wait.deadline = std::max(kLook, std::min(request_.deadline, shared_.host->next_deadline()));
   if (shared_.attachments > 1)
     wait.deadline = std::min(wait.deadline, std::max(kLook, shared_.last_reap + kRelativesCheck));
-  wait.wake_fd = events::descriptor(events::kDriver);
+  wait.wake_fd = events::descriptor(events::driver(waiter_.queue));
   wait.kernel_fd = request_.kernel_fd;
   wait.signal_mask = request_.signal_mask;
 
-  waiter_.event = events::kDriver;
+  waiter_.event = events::driver(waiter_.queue);
   waiter_.word.store(0, std::memory_order_seq_cst);
   waiter_.asleep = true;
-  shared_.asleep_until = wait.deadline;
+  queue_.asleep_until = wait.deadline;
   thread_.wake_fd.store(wait.wake_fd, std::memory_order_seq_cst);
+  if (several) {
+    // Who finds a condition fulfilled meanwhile ends the sleep before it begins.
+    settle(shared_);
+    wait.room = queue_.full;
+  }
   if (signalled()) wait.deadline = kLook;
   drop(shared_);
 
@@ -196,7 +235,8 @@ void Sleep::drive() {
   thread_.wake_fd.store(-1, std::memory_order_relaxed);
   acquire(shared_);
   waiter_.asleep = false;
-  shared_.asleep_until = SharedHost::kAwake;
+  queue_.asleep_until = LinkQueue::kAwake;
+  if (several) leave_as_guest();
   Instant now = io::now();
   shared_.last_look = now;
   engine->deliver(now);
@@ -319,7 +359,9 @@ void look_at_link(HostLock&) {
 void look_at_link_now_and_then(HostLock& lock) {
   constexpr Duration kOften = 200us;
   const SharedHost& shared = *shared_host;
-  if (shared.driver == nullptr && shared.host->now() - shared.last_look >= kOften) look_at_link(lock);
+  const Waiter* waiter = this_thread().waiter;
+  const LinkQueue& queue = shared.queues[waiter != nullptr ? waiter->queue : 0];
+  if (queue.driver == nullptr && shared.host->now() - shared.last_look >= kOften) look_at_link(lock);
 }
 
 void kernel_fd_closes() { kernel_epoch.fetch_add(1, std::memory_order_relaxed); }

@@ -6,7 +6,8 @@
 //                      deliver frames, Host::run, transmit,             eventfd until a driver sets it
 //                      look again ... leave the role, wake one sleeper
 //
-// The role, the sleepers and the lock live in the arena, so that relatives after fork take turns.
+// The role, the sleepers and the lock live in the arena, so that relatives after fork take turns. A link with
+// several queues has as many drivers (link_queue.h).
 #pragma once
 
 #include <atomic>
@@ -14,6 +15,7 @@
 #include <cstdint>
 
 #include "io/holdings.h"
+#include "shim/link_queue.h"
 #include "stack/base/intrusive_list.h"
 #include "stack/base/time.h"
 #include "stack/host.h"
@@ -59,8 +61,12 @@ struct Waiter : ListHook<>, ListHook<PendingWake>, ListHook<OfProcess> {
   uint32_t registrations = 0;
   /// Its thread sleeps or has made up its mind to: who sets the word must end the sleep.
   bool asleep = false;
+  /// The link's that its thread drives.
+  uint8_t queue = 0;
   /// What its thread's engine has of the host's.
   io::Holdings holdings;
+  /// What its thread writes.
+  Outbox outbox;
 };
 
 /// Shows what a thread has of the host's memory, to a census. Lock: the host's.

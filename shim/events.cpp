@@ -39,7 +39,11 @@ bool make(int event) {
 
 }  // namespace
 
-bool make_first_events() { return make(kDriver) && make(kKeeper); }
+bool make_first_events(uint32_t queues) {
+  for (uint32_t queue = 0; queue < queues; ++queue)
+    if (!make(driver(queue))) return false;
+  return make(kKeeper);
+}
 
 bool make_shared_events() {
   if (descriptor(kFirstShared) >= 0) return false;

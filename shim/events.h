@@ -2,26 +2,30 @@
 // handlers. An event is a small number, the same in all processes of the host; each process knows the
 // descriptor it has for it.
 //
-//   0                 the driver's: made with the host, so that every relative has inherited it
-//   1                 the keeper's: the same
-//   2 .. kShared      for sleepers of related processes: made before the first fork
+//   0 .. kKeeper      the drivers', one for each queue of the link: made with the host, so that every
+//   relative
+//                     has inherited them
+//   kKeeper           the keeper's: the same
+//   .. kShared        for sleepers of related processes: made before the first fork
 //   from kShared on   for sleepers of one process; also good for its descendants that were forked later
 #pragma once
 
 #include <cstdint>
 
 #include "io/descriptor.h"
+#include "io/link.h"
 
 namespace ustack::shim::events {
 
-inline constexpr int kDriver = 0;
-inline constexpr int kKeeper = 1;
-inline constexpr int kFirstShared = 2;
+/// Of the driver of a queue.
+constexpr int driver(uint32_t queue) { return static_cast<int>(queue); }
+inline constexpr int kKeeper = io::Link::kMaxQueues;
+inline constexpr int kFirstShared = kKeeper + 1;
 inline constexpr int kShared = 64;
 inline constexpr int kMost = 256;
 
-/// Makes the driver's and the keeper's. False: no descriptor is to be had.
-bool make_first_events();
+/// Makes the drivers' and the keeper's. False: no descriptor is to be had.
+bool make_first_events(uint32_t queues);
 /// Makes the shared ones, before the first fork of a process with a host. Fewer if descriptors run out. True:
 /// some were made now.
 bool make_shared_events();

@@ -37,7 +37,9 @@ namespace {
 /// Descriptors of the library's own that belong to other threads of the parent (their rings).
 void close_others_descriptors(ProcessState& state) {
   for (int fd = io::next_own_descriptor(0); fd >= 0; fd = io::next_own_descriptor(fd + 1)) {
-    if (fd == state.link.fd() || fd == state.link.claim().get() || fd == state.placeholder.get() ||
+    if (std::ranges::any_of(state.link.descriptors(),
+                            [fd](io::Descriptor& queue) { return queue.get() == fd; }) ||
+        fd == state.link.claim().get() || fd == state.placeholder.get() ||
         fd == state.log_sink.descriptor().get() || fd == state.counters_file.get() ||
         fd == keeper::control().to_keeper.get() || fd == keeper::control().in_keeper.get() ||
         (state.capture != nullptr && fd == state.capture->descriptor().get()) || events::is_event(fd))
@@ -218,11 +220,8 @@ void Process::leave_host() {
   this_thread().gate = library_gate.fetch_add(1) + 1;
   for (Waiter& waiter : attachment->waiters) {
     if (&waiter == this_thread().waiter) continue;
-    if (shared_host->driver == &waiter) {
-      rouse(*shared_host, waiter);  // to give up the role
-      shared_host->driver = nullptr;
-      shared_host->asleep_until = SharedHost::kAwake;
-    }
+    if (shared_host->queue_of(waiter).driver == &waiter) rouse(*shared_host, waiter);  // to give up the role
+    shared_host->forget_driver(waiter);
     static_cast<ListHook<>&>(waiter).unlink();
     end_calls(waiter);
   }

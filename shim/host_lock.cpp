@@ -35,9 +35,11 @@ struct Ending {
 /// somebody sleeps there is a driver, or one is about to be; it wakes them when it drops the lock.
 void leave_to_driver(SharedHost& shared) {
   shared.wakes.splice_back(shared.wakes_elsewhere);
-  Waiter* driver = shared.driver;
-  if (driver != nullptr && driver->asleep && driver->word.exchange(1) == 0)
-    Ending{&driver->word, driver->event}();
+  for (uint32_t i = 0; i < shared.queue_count; ++i) {
+    Waiter* driver = shared.queues[i].driver;
+    if (driver != nullptr && driver->asleep && driver->word.exchange(1) == 0)
+      Ending{&driver->word, driver->event}();
+  }
 }
 
 /// Wake-ups made after the lock was dropped; more are made under it.
@@ -58,7 +60,7 @@ SharedHost* shared_host = nullptr;
 
 void SharedHost::initialise_locks() {
   make_robust(lock);
-  make_robust(role);
+  for (LinkQueue& queue : queues) make_robust(queue.role);
   make_robust(keeper.life);
 }
 
@@ -66,8 +68,13 @@ namespace {
 
 /// This thread's calls have ended with the process (library_gate); the thread itself is about to.
 [[noreturn]] void stay_out(SharedHost& shared) {
-  if (pthread_mutex_unlock(&shared.role) == 0)  // robust: EPERM unless this thread has it
-    if (Waiter* next = shared.sleepers.front()) rouse(shared, *next);
+  if (Waiter* waiter = this_thread().waiter) {
+    LinkQueue& queue = shared.queue_of(*waiter);
+    if (pthread_mutex_unlock(&queue.role) == 0)  // robust: EPERM unless this thread has it
+      if (Waiter* next = shared.next_sleeper(queue)) rouse(shared, *next);
+    shared.forget_driver(*waiter);
+    shared.forget_writer(*waiter);
+  }
   drop(shared);
   for (;;) io::sys::ppoll(nullptr, 0, nullptr, nullptr);
 }
@@ -83,12 +90,14 @@ void acquire(SharedHost& shared) {
     stay_out(shared);
   shared.changing = true;
   std::atomic_signal_fence(std::memory_order_seq_cst);
+  if (shared.queue_count > 1 && thread.waiter != nullptr) shared.host->set_queue(thread.waiter->queue);
 }
 
 void show_threads(Census& census) {
   for (Attachment& process : shared_host->attached)
     for (Waiter& waiter : process.waiters) show(waiter, census);
   if (shared_host->keeper.waiter != nullptr) show(*shared_host->keeper.waiter, census);
+  for (LinkQueue& queue : shared_host->queues) census.see(queue.pending);
 }
 
 namespace {
@@ -105,8 +114,30 @@ void repair(SharedHost& shared) {
   shared.release_lost_sockets();
 }
 
+/// Tells the processor that this is a loop that waits.
+void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+/// pthread_mutex_lock(). Where several drive, a lock that is held is free again sooner than a thread could
+/// fall asleep.
+int lock_soon(SharedHost& shared) {
+  constexpr int kTries = 100;
+  if (shared.queue_count > 1) {
+    for (int i = 0; i < kTries; ++i) {
+      if (int result = pthread_mutex_trylock(&shared.lock); result != EBUSY) return result;
+      relax();
+    }
+  }
+  return pthread_mutex_lock(&shared.lock);
+}
+
 void lock_host(SharedHost& shared) {
-  if (pthread_mutex_lock(&shared.lock) != EOWNERDEAD) [[likely]]
+  if (lock_soon(shared) != EOWNERDEAD) [[likely]]
     return;
   pthread_mutex_consistent(&shared.lock);
   // Else it was on its way in or out.
@@ -142,19 +173,41 @@ void rouse(SharedHost& shared, Waiter& waiter) {
   if (waiter.asleep && waiter.word.exchange(1) == 0) shared.wakes.push_back(waiter);
 }
 
+namespace {
+
+/// Sees to it that a driver looks at the host when its next deadline comes, and if the link was found full.
+void tell_deadline(SharedHost& shared, bool full) {
+  const Instant next = shared.host->next_deadline();
+  LinkQueue* late = nullptr;
+  bool away = false;
+  for (uint32_t i = 0; i < shared.queue_count; ++i) {
+    LinkQueue& queue = shared.queues[i];
+    away |= !queue.attended();
+    if (queue.driver == nullptr) continue;
+    if (queue.asleep_until == LinkQueue::kAwake || (!full && queue.asleep_until <= next)) return;
+    late = &queue;
+  }
+  // A driver that is away for a moment looks when it is back; else the keeper, which watches over that.
+  if (late != nullptr && (!away || !keeper::alive(shared))) {
+    late->asleep_until = LinkQueue::kAwake;
+    rouse(shared, *late->driver);
+  } else if (shared.keeper.watching_until != LinkQueue::kAwake &&
+             (full || next < shared.keeper.watching_until)) {
+    keeper::wake(shared);
+  }
+}
+
+}  // namespace
+
 void settle(SharedHost& shared) {
   Host& host = *shared.host;
   if (!host.idle()) host.run(host.now());
-  bool full = !host.transmit_queue().empty() && !io::transmit(host, Process::link());
-  if (shared.driver != nullptr && shared.asleep_until != SharedHost::kAwake &&
-      (full || host.next_deadline() < shared.asleep_until)) {
-    shared.asleep_until = SharedHost::kAwake;
-    rouse(shared, *shared.driver);
-  }
-  // The same for the keeper, where nobody drives.
-  if (shared.driver == nullptr && shared.keeper.watching_until != SharedHost::kAwake &&
-      (full || host.next_deadline() < shared.keeper.watching_until))
-    keeper::wake(shared);
+  bool full = false;
+  if (shared.queue_count > 1)
+    write_out(shared);
+  else
+    full = !host.transmit_queue().empty() && !io::transmit(host, Process::link());
+  tell_deadline(shared, full);
 }
 
 HostLock::HostLock() { lock(); }
@@ -170,6 +223,8 @@ void HostLock::lock() {
   held_ = true;
   if (Process::is_late_child()) [[unlikely]]
     Process::late_child();
+  if (shared_host->queue_count > 1 && !keeper::is_keeper())
+    if (Waiter* waiter = this_waiter()) shared_host->host->set_queue(waiter->queue);
   shared_host->host->run(io::now());
 }
 

@@ -89,7 +89,7 @@ void close_the_programs_descriptors() {
   ProcessState& state = process_state();
   control().to_keeper.release();
   KeptDescriptors kept;
-  kept.add(state.link.fd());
+  for (const io::Descriptor& queue : state.link.descriptors()) kept.add(queue.get());
   kept.add(state.link.claim().get());
   kept.add(state.placeholder.get());
   kept.add(state.log_sink.descriptor().get());
@@ -176,7 +176,7 @@ class Keeper {
   void drive(Instant until);
   void rest(Duration time);
   /// The mark that drop() and wake-ups need of a waiter that sleeps.
-  void fall_asleep();
+  void fall_asleep(bool sends);
   void awake();
 
   void serve(HostLock& lock);
@@ -205,8 +205,17 @@ class Keeper {
   /// A device's next user is waited for here; others keep it for themselves.
   bool holds_time_wait_ = false;
 
-  uint64_t generation_seen_ = 0, processes_seen_ = ~uint64_t{0};
-  Instant changed_at_{};
+  uint64_t processes_seen_ = ~uint64_t{0};
+  /// What is known of each queue's driver: LinkQueue::driver_generation, and when it was found changed.
+  struct Seen {
+    uint64_t generation = 0;
+    Instant changed_at{};
+  };
+  std::array<Seen, io::Link::kMaxQueues> seen_;
+  /// Queues that nobody attends, a bit each: they are the keeper's to drive.
+  uint32_t watched_ = 0;
+  /// Others may need it soon.
+  bool look_again_ = false;
   Duration tick_ = kGrace;
   /// Some process has no descriptor here to be watched by.
   bool blind_ = false;
@@ -340,6 +349,7 @@ void Keeper::turn(HostLock& lock) {
   Duration others = leave_to_others(now);
   if (others == Duration(0)) {
     Instant until = told_to_end() && shared_.attached_count == 0 ? now + 100ms : kNever;
+    if (look_again_) until = std::min(until, now + kLongestPause);
     drive(blind_ ? std::min(until, now + kLookForDead) : until);
   } else {
     rest(blind_ ? std::min(others, kLookForDead) : others);
@@ -349,24 +359,43 @@ void Keeper::turn(HostLock& lock) {
 }
 
 Duration Keeper::leave_to_others(Instant now) {
-  bool changed = shared_.driver_generation != generation_seen_;
-  generation_seen_ = shared_.driver_generation;
-  if (changed) changed_at_ = now;
-  if (shared_.driver != nullptr) {
-    if (changed) tick_ = std::min(2 * tick_, kLongestTick);
-    return now - changed_at_ >= kRestAfter ? Duration::max() : tick_;
+  watched_ = 0;
+  bool taken = false, steady = true, left_and_back = false, just_left = false;
+  for (uint32_t i = 0; i < shared_.queue_count; ++i) {
+    const LinkQueue& queue = shared_.queues[i];
+    const bool changed = queue.driver_generation != seen_[i].generation;
+    seen_[i].generation = queue.driver_generation;
+    if (changed) seen_[i].changed_at = now;
+    const Duration unchanged = now - seen_[i].changed_at;
+    if (queue.attended()) {
+      taken |= changed;
+      steady &= unchanged >= kRestAfter;
+    } else if (shared_.attached_count > 0 && changed) {
+      left_and_back = true;
+    } else if (shared_.attached_count > 0 && unchanged < kGrace) {
+      just_left = true;
+    } else {
+      watched_ |= 1u << i;
+    }
   }
-  if (shared_.attached_count > 0 && changed) return tick_ = std::min(2 * tick_, kLongestPause);
-  if (shared_.attached_count > 0 && now - changed_at_ < kGrace) return kGrace;
-  tick_ = kGrace;
-  return Duration(0);
+  look_again_ = !steady || left_and_back || just_left;
+  if (watched_ != 0) {
+    tick_ = kGrace;
+    return Duration(0);
+  }
+  if (just_left) return kGrace;
+  if (left_and_back) return tick_ = std::min(2 * tick_, kLongestPause);
+  if (taken) tick_ = std::min(2 * tick_, kLongestTick);
+  return steady ? Duration::max() : tick_;
 }
 
-void Keeper::fall_asleep() {
+/// `sends`: what is queued goes out first.
+void Keeper::fall_asleep(bool sends) {
   Waiter& waiter = *record_.waiter;
   waiter.event = events::kKeeper;
   waiter.word.store(0, std::memory_order_seq_cst);
   waiter.asleep = true;
+  if (sends) settle(shared_);  // who wakes it meanwhile ends the sleep before it begins
   drop(shared_);
 }
 
@@ -375,17 +404,27 @@ void Keeper::awake() {
   Waiter& waiter = *record_.waiter;
   waiter.asleep = false;
   static_cast<ListHook<PendingWake>&>(waiter).unlink();
+  for (LinkQueue& queue : shared_.queues)
+    if (queue.guest == &waiter) queue.guest = nullptr;
 }
 
 void Keeper::drive(Instant until) {
+  const bool several = shared_.queue_count > 1;
   shared_.host->send_owed_acks();
+  if (several) distribute(shared_);
   engine_->transmit();
   io::WaitRequest wait;
+  wait.queues = watched_;
   wait.deadline = std::max(Instant{}, std::min(until, shared_.host->next_deadline()));
   wait.wake_fd = events::descriptor(events::kKeeper);
   wait.kernel_fd = set_.get();
   record_.watching_until = wait.deadline;
-  fall_asleep();
+  for (uint32_t i = 0; i < shared_.queue_count; ++i) {
+    if ((watched_ & 1u << i) == 0) continue;
+    shared_.queues[i].guest = record_.waiter;
+    wait.room |= shared_.queues[i].full;
+  }
+  fall_asleep(several);
 
   io::WaitResult result = engine_->wait(wait);
 
@@ -400,9 +439,8 @@ void Keeper::drive(Instant until) {
 }
 
 void Keeper::rest(Duration time) {
-  settle(shared_);
   record_.resting = time == Duration::max();
-  fall_asleep();
+  fall_asleep(true);
 
   pollfd fds[2] = {{events::descriptor(events::kKeeper), POLLIN, 0}, {set_.get(), POLLIN, 0}};
   __kernel_timespec timeout{time.count() / 1'000'000'000, time.count() % 1'000'000'000};
@@ -522,8 +560,10 @@ void Keeper::bury(Attachment& process) {
   io::Descriptor(std::exchange(process.keepers_descriptor, -1)).reset();
   shared_.bury(process);
   // If it drove, or was about to, another one must.
-  if (shared_.driver == nullptr && shared_.sleepers.front() != nullptr)
-    rouse(shared_, *shared_.sleepers.front());
+  for (uint32_t i = 0; i < shared_.queue_count; ++i)
+    if (Waiter* next = shared_.next_sleeper(shared_.queues[i]);
+        next != nullptr && shared_.queues[i].driver == nullptr)
+      rouse(shared_, *next);
 }
 
 // --- the stand-in ---
@@ -622,7 +662,7 @@ bool Keeper::may_leave(Instant now) {
   if (link_lost_) return true;
   if (told_to_end() && out_of_patience(now)) return true;
   settle(shared_);
-  if (!escape::idle() || !shared_.host->drained()) return false;
+  if (!escape::idle() || !shared_.drained()) return false;
   return told_to_end() || !holds_time_wait_ || shared_.host->tcp().time_wait_count() == 0;
 }
 

@@ -53,7 +53,7 @@ void deliver(HostLock& lock) {
   Wait wait;
   for (;;) {
     settle(*shared_host);
-    if (host.drained()) return;
+    if (shared_host->drained()) return;
     Instant now = io::now();
     if (host.counters().TcpInSegs != segments) {
       segments = host.counters().TcpInSegs;

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <mutex>
 #include <new>
 #include <string>
@@ -65,9 +66,10 @@ std::optional<io::OpenError> make_descriptors(ProcessState& state) {
   state.placeholder =
       io::Descriptor(static_cast<int>(io::sys::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)));
   if (!state.placeholder || !io::move_high(state.placeholder).ok() ||
-      !io::move_high(state.link.descriptor()).ok() ||
-      (state.link.claim() && !io::move_high(state.link.claim()).ok()) || !events::make_first_events() ||
-      !keeper::make_control().ok())
+      !std::ranges::all_of(state.link.descriptors(),
+                           [](io::Descriptor& queue) { return io::move_high(queue).ok(); }) ||
+      (state.link.claim() && !io::move_high(state.link.claim()).ok()) ||
+      !events::make_first_events(state.link.queues()) || !keeper::make_control().ok())
     return io::OpenError{EMFILE,
                          "no descriptors left for the host's own use: raise RLIMIT_NOFILE (ulimit -n)"};
   if (!state.config.log_file.empty())
@@ -106,6 +108,7 @@ std::optional<io::OpenError> make_host(ProcessState& state) {
   list_journal = &shared->journal;
   file_step = &shared->file_step;
   shared->region = region;
+  shared->queue_count = state.link.queues();
   shared->arena = SharedArena::create(region->base(), region->size(), *region);
   if (shared->arena == nullptr) return no_memory();
 
@@ -198,15 +201,11 @@ int32_t Process::id() {
 
 bool Process::move_own(int fd) {
   ProcessState& state = process_state();
-  io::Descriptor* const holders[] = {&state.link.descriptor(),
-                                     &state.link.claim(),
-                                     &state.placeholder,
-                                     &state.log_sink.descriptor(),
-                                     state.capture != nullptr ? &state.capture->descriptor() : nullptr,
-                                     &state.counters_file,
-                                     &state.channel,
-                                     &keeper::control().to_keeper,
-                                     &keeper::control().in_keeper};
+  io::Descriptor* const holders[] = {
+      &state.link.claim(),          &state.placeholder,
+      &state.log_sink.descriptor(), state.capture != nullptr ? &state.capture->descriptor() : nullptr,
+      &state.counters_file,         &state.channel,
+      &keeper::control().to_keeper, &keeper::control().in_keeper};
   // The calling thread's engine makes its descriptors anew when it next drives.
   if (ThreadState& thread = this_thread(); thread.engine != nullptr) {
     Scope scope;
@@ -218,14 +217,18 @@ bool Process::move_own(int fd) {
   long moved = io::sys::fcntl(fd, F_DUPFD_CLOEXEC, fd + 1);
   if (moved < 0) moved = io::sys::fcntl(fd, F_DUPFD_CLOEXEC, 3);
   if (moved < 0) return false;
-  for (io::Descriptor* holder : holders) {
-    if (holder == nullptr || holder->get() != fd) continue;
-    holder->release();
-    *holder = io::Descriptor(static_cast<int>(moved));
-    io::add_own_descriptor(holder->get());
+  auto moves = [&](io::Descriptor& holder) {
+    if (holder.get() != fd) return false;
+    holder.release();
+    holder = io::Descriptor(static_cast<int>(moved));
+    io::add_own_descriptor(holder.get());
     io::remove_own_descriptor(fd);
     return true;
-  }
+  };
+  for (io::Descriptor& queue : state.link.descriptors())
+    if (moves(queue)) return true;
+  for (io::Descriptor* holder : holders)
+    if (holder != nullptr && moves(*holder)) return true;
   if (events::move(fd, static_cast<int>(moved))) return true;
   io::sys::close(static_cast<int>(moved));
   return false;

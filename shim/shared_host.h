@@ -6,14 +6,17 @@
 
 #include <pthread.h>
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 
+#include "io/link.h"
 #include "io/shared_region.h"
 #include "shim/driver.h"
 #include "shim/escaped_end.h"
 #include "shim/file_step.h"
 #include "shim/keeper.h"
+#include "shim/link_queue.h"
 #include "stack/base/intrusive_list.h"
 #include "stack/host.h"
 #include "stack/mem/shared_arena.h"
@@ -54,23 +57,14 @@ struct Attachment : ListHook<> {
 struct SharedHost {
   /// Robust and process-shared: its owner may die.
   pthread_mutex_t lock;
-  /// Held by the thread that drives, for as long as it does. A robust mutex and not a mere word, so that the
-  /// death of its owner frees the role.
-  pthread_mutex_t role;
 
   io::SharedRegion* region = nullptr;
   Arena* arena = nullptr;
   Host* host = nullptr;
 
-  /// Who drives, for people and for wake(); the thread that has `role`.
-  Waiter* driver = nullptr;
-  int32_t driver_pid = 0, driver_tid = 0;
-  /// How often the role was taken.
-  uint64_t driver_generation = 0;
-  /// "Asleep until T": when the driver will look at the host again by itself; kAwake while it is about to
-  /// anyway. Others that move the next deadline before it wake the driver.
-  static constexpr Instant kAwake = Instant::min();
-  Instant asleep_until = kAwake;
+  /// The link's. How many there are doesn't change.
+  std::array<LinkQueue, io::Link::kMaxQueues> queues;
+  uint32_t queue_count = 1;
   /// When somebody last took in what had come over the link.
   Instant last_look{};
 
@@ -106,6 +100,19 @@ struct SharedHost {
   FileStep file_step;
 
   keeper::Record keeper;
+
+  /// The queue that a thread drives.
+  LinkQueue& queue_of(const Waiter& waiter) { return queues[waiter.queue]; }
+  /// The queue with the fewest threads, for a new one. Lock held.
+  uint8_t queue_for_new_thread();
+  /// The longest sleeper among the threads of a queue; nullptr: none. Lock held.
+  Waiter* next_sleeper(const LinkQueue& queue);
+  /// The thread drives no more. Lock held.
+  void forget_driver(const Waiter& waiter);
+  /// The thread is dead, or will be before it writes anything more. Lock held.
+  void forget_writer(Waiter& waiter);
+  /// Nothing is left to be sent: Host::drained(), and all frames are the link's. Lock held.
+  bool drained() const;
 
   /// Frees what is left of processes that have died, and closes what they had open if they died without a
   /// word (kill -9), as far as their numbers tell: not while they are zombies. Lock held.

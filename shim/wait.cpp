@@ -67,7 +67,11 @@ bool wake(Waiter& waiter) {
   return true;
 }
 
-Waiter* make_waiter() { return shared_host->arena->create<ThreadWaiter>(); }
+Waiter* make_waiter() {
+  Waiter* waiter = shared_host->arena->create<ThreadWaiter>();
+  if (waiter != nullptr && shared_host->queue_count > 1) waiter->queue = shared_host->queue_for_new_thread();
+  return waiter;
+}
 
 Waiter* this_waiter() {
   ThreadState& thread = this_thread();
@@ -86,6 +90,7 @@ Claims* this_claims() {
 
 void show(const Waiter& waiter, Census& census) {
   waiter.holdings.show(census);
+  waiter.outbox.show(census);
   static_cast<const ThreadWaiter&>(waiter).claims.show(census);
 }
 
@@ -106,10 +111,8 @@ void end_calls(Waiter& waiter) {
 }
 
 void destroy_waiter(Waiter* waiter) {
-  if (shared_host->driver == waiter) {  // its thread was killed
-    shared_host->driver = nullptr;
-    shared_host->asleep_until = SharedHost::kAwake;
-  }
+  shared_host->forget_driver(*waiter);  // its thread was killed
+  shared_host->forget_writer(*waiter);
   end_calls(*waiter);
   waiter->holdings.give_back(*shared_host->host);
   shared_host->arena->destroy(static_cast<ThreadWaiter*>(waiter));

@@ -12,8 +12,9 @@ namespace ustack {
 Host* Host::create(Arena& arena, RandomSource& random, const HostConfig& config, Instant now) {
   Host* host = arena.create<Host>(arena, random, config, now);
   if (host == nullptr) return nullptr;
-  HostContext context{host->arena_, host->blocks_,   host->frames_,   host->scheduler_, host->timers_,
-                      random,       host->counters_, host->settings_, host->log_,       host->now_};
+  HostContext context{host->arena_,  host->blocks_, host->frames_,   host->scheduler_,
+                      host->timers_, random,        host->counters_, host->settings_,
+                      host->log_,    host->now_,    host->queue_};
   host->tcp_ = arena.create<tcp::Protocol>(*host, context, host->network_);
   if (host->tcp_ == nullptr) {
     destroy(host);
@@ -38,8 +39,9 @@ Host::Host(Arena& arena, RandomSource& random, const HostConfig& config, Instant
       frames_(arena),
       scheduler_(arena, config.fiber_stack_bytes, config.fiber_stacks_carved),
       timers_(now),
-      network_({arena_, blocks_, frames_, scheduler_, timers_, random, counters_, settings_, log_, now_},
-               config.network, transmit_) {}
+      network_(
+          {arena_, blocks_, frames_, scheduler_, timers_, random, counters_, settings_, log_, now_, queue_},
+          config.network, transmit_) {}
 
 Host::~Host() {
   arena_.destroy(tcp_);

@@ -60,6 +60,10 @@ class Host {
   /// itself a frame for each request, and no ACK is later than the program's next wait (or a delayed ACK).
   void send_owed_acks();
   bool acks_wait() const { return acks_wait_; }
+  /// Where the link has several queues: that of the thread which calls from here on. A connection's frames
+  /// leave by the queue of the thread that has used it last, so that links that follow their senders (TAP)
+  /// bring its segments to the thread that reads that queue.
+  void set_queue(uint8_t queue) { queue_ = queue; }
   /// Frames to be handed to the link, in order; the caller takes them out and gives each back to frames().
   FrameQueue& transmit_queue() { return transmit_; }
 
@@ -105,6 +109,7 @@ class Host {
   Log log_;
   Instant now_;
   const bool acks_wait_;
+  uint8_t queue_ = 0;
   BlockPool blocks_;
   FramePool frames_;
   Scheduler scheduler_;

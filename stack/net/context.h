@@ -26,6 +26,8 @@ struct HostContext {
   const Log& log;
   /// The time of the batch being processed; set once per Host::receive/run, read instead of a clock.
   const Instant& now;
+  /// Host::set_queue().
+  const uint8_t& queue;
 };
 
 }  // namespace ustack

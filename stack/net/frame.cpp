@@ -34,6 +34,7 @@ TxFrame* FramePool::allocate() {
 void FramePool::clear(TxFrame& frame) {
   frame.slice_count_ = 0;
   frame.payload_bytes_ = 0;
+  frame.queue = kAnyQueue;
   frame.header_start_ = TxFrame::kHeaderRoom;
   frame.offload = Offload();
 }

@@ -58,6 +58,9 @@ struct RxFrame {
 
 class FramePool;
 
+/// A frame on any of the link's queues: whichever the thread that writes it has.
+inline constexpr uint8_t kAnyQueue = 0xff;
+
 /// A frame on its way out: headers are prepended into a buffer of its own, payload stays where it is (slices
 /// of the send buffer) and meets them in an iovec. Made and freed by its FramePool.
 class TxFrame : public ListHook<>, public ListHook<FramePool> {
@@ -80,6 +83,8 @@ class TxFrame : public ListHook<>, public ListHook<FramePool> {
   uint32_t payload_bytes() const { return payload_bytes_; }
 
   Offload offload;
+  /// Which of the link's queues it leaves by, where there are several.
+  uint8_t queue = kAnyQueue;
 
  private:
   friend class FramePool;

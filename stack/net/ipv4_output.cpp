@@ -158,6 +158,7 @@ Status Network::send_fragments(Route& route, TxFrame* frame, const Ipv4Header& h
 TxFrame* Network::copy_part(TxFrame& frame, uint32_t from, uint32_t count) {
   TxFrame* part = context_.frames.allocate();
   if (part == nullptr) return nullptr;
+  part->queue = frame.queue;
   Bytes header = frame.header();
   if (from < header.size()) {
     uint32_t n = std::min(count, static_cast<uint32_t>(header.size()) - from);

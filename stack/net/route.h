@@ -68,6 +68,9 @@ class Route {
   /// for it are reported to the transport as an ICMP host unreachable from this host, as Linux does.
   Status send(TxFrame* frame, uint8_t protocol, const IpOptionsOut& options);
 
+  /// By which of the link's queues what is sent leaves.
+  uint8_t queue = kAnyQueue;
+
  private:
   friend class Network;
   bool needs_neighbour() const;

@@ -165,6 +165,7 @@ void Route::confirm_reachable() {
 }
 
 Status Route::send(TxFrame* frame, uint8_t protocol, const IpOptionsOut& options) {
+  frame->queue = queue;
   return network_->send_ipv4(*this, frame, protocol, options);
 }
 

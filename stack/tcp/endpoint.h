@@ -250,6 +250,7 @@ class Endpoint final : public Socket,
 
   // listener.cpp
   void close_listener();
+  Endpoint* next_to_accept() const;
 
   // passive_open.cpp
   bool handle_listen_segments();

@@ -90,6 +90,7 @@ Status Endpoint::open_active(const SocketAddress& remote, bool with_data) {
   if (!options_.reaches(route->is_local())) return Error{ENETUNREACH};
   reset_tcb();
   route_ = *route;
+  route_.queue = protocol_.context().queue;
   ConnectionId id{{route_.local(), local_.port}, {route_.remote(), remote.port}};
   iss_floor_.reset();
   if (!port_.bound()) {

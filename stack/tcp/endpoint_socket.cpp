@@ -32,6 +32,7 @@ Result<Extents> Endpoint::reserve_send(size_t want) {
 
 void Endpoint::commit_send(size_t n, SendFlags flags) {
   Change change(*this);
+  route_.queue = protocol_.context().queue;
   Sender& snd = tcb_.snd;
   uint32_t queued = snd.buffer.reserved() ? snd.buffer.commit(n) : 0;
   if (queued > 0 && accepts_data()) {
@@ -84,6 +85,7 @@ Result<Extents> Endpoint::view_receive(size_t want, size_t offset) {
 
 void Endpoint::consume(size_t n) {
   Change change(*this);
+  route_.queue = protocol_.context().queue;
   Receiver& rcv = tcb_.rcv;
   uint32_t taken = rcv.buffer.consume(n);
   if (tcb_.urgent.marked()) tcb_.urgent.on_read(next_to_read());

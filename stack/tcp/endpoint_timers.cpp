@@ -113,7 +113,10 @@ void Endpoint::on_retransmission_timeout() {
   // RFC 9293, 3.8.3: R1, after which IP is asked for another way.
   if (snd.timeouts() == static_cast<uint32_t>(protocol_.settings().tcp_retries1)) {
     Result<Route> route = protocol_.network().find_route(id().local.address, id().remote.address);
-    if (route.ok()) route_ = *route;
+    if (route.ok()) {
+      route->queue = route_.queue;
+      route_ = *route;
+    }
   }
   protocol_.context().log(LogLevel::debug, [&](LogLine& line) {
     line << id() << ": retransmission time-out " << snd.timeouts() << ", next in " << to_ms(snd.rtt.rto())

@@ -44,12 +44,33 @@ Status Endpoint::listen(int backlog) {
   return {};
 }
 
+/// The oldest, or where the link has several queues one of the calling thread's among the oldest: what is on
+/// its way for that one comes to this thread. Not for long at the expense of another.
+Endpoint* Endpoint::next_to_accept() const {
+  constexpr Duration kMayWait = 1ms;
+  constexpr int kLooksAt = 8;
+  Endpoint* oldest = listener_->ready.front();
+  const uint8_t queue = protocol_.context().queue;
+  if (oldest == nullptr || oldest->route_.queue == queue ||
+      protocol_.now() - oldest->established_at_ > kMayWait)
+    return oldest;
+  Endpoint* child = oldest;
+  for (int i = 1; i < kLooksAt; ++i) {
+    child = listener_->ready.next(*child);
+    if (child == nullptr) return oldest;
+    if (child->route_.queue == queue) return child;
+  }
+  return oldest;
+}
+
 Result<Socket*> Endpoint::accept() {
   if (listener_ == nullptr) return Error{EINVAL};
-  Endpoint* child = listener_->ready.pop_front();
+  Endpoint* child = next_to_accept();
   if (child == nullptr) return Error{EAGAIN};
+  listener_->ready.remove(*child);
   --listener_->ready_count;
   child->just_accepted_ = child->accepted_ = true;
+  child->route_.queue = protocol_.context().queue;
   if (child->early_)
     listener_->early.push_back(*child);
   else

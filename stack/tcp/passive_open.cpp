@@ -96,6 +96,7 @@ bool Endpoint::adopt(Endpoint& listener, const Segment& segment) {
   tcb_.snd.rtt.bounds = listener.tcb_.snd.rtt.bounds;
   (void)tcb_.snd.congestion.select(listener.tcb_.snd.congestion->name());
   route_ = *route;
+  route_.queue = protocol_.context().queue;
   local_ = segment.id.local;
   port_.reuse_address = listener.options_.reuse_address;
   port_.reuse_port = listener.options_.reuse_port;

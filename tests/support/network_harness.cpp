@@ -33,7 +33,7 @@ NetworkHarness::NetworkHarness(const Options& options) : random(options.seed) {
   config.link = options.link;
   for (const Prefix& prefix : options.addresses) config.addresses[config.address_count++] = prefix;
   for (const IpAddress& gateway : options.gateways) config.gateways[config.gateway_count++] = gateway;
-  HostContext context{arena, blocks, frames, scheduler, timers, random, counters, settings, log, now};
+  HostContext context{arena, blocks, frames, scheduler, timers, random, counters, settings, log, now, queue};
   network = std::make_unique<Network>(context, config, transmit);
   network->set_transport(6, &tcp);
   network->set_transport(17, &udp);

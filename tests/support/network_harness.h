@@ -89,6 +89,7 @@ class NetworkHarness {
   BlockPool blocks{arena};
   FramePool frames{arena};
   Scheduler scheduler{arena, Scheduler::kDefaultStackBytes, 0};
+  uint8_t queue = 0;
   Instant now{Duration(1h)};
   TimerWheel timers{now};
   SeededRandom random;

@@ -141,7 +141,7 @@ bool arp_reply_comes(int milliseconds) {
 void wait_for_keeper() {
   for (bool watches = !keeper::will_take_over(); !watches; usleep(100)) {
     HostLock lock;
-    watches = shared_host->keeper.watching_until != SharedHost::kAwake;
+    watches = shared_host->keeper.watching_until != LinkQueue::kAwake;
   }
 }
 
@@ -228,7 +228,7 @@ TEST_P(ShimDriver, AKernelDescriptorEndsTheWaitOfDriverAndSleeper) {
             driver = std::thread([&] { EXPECT_TRUE(take(*other)); });
             while (true) {
               HostLock lock;
-              if (shared_host->driver != nullptr) break;
+              if (shared_host->queues[0].driver != nullptr) break;
             }
           }
           int ends[2];
@@ -361,7 +361,7 @@ void ring(int threads, uint64_t rounds, int tokens, bool with_signals) {
     EXPECT_GT(handled.load(), 0u);
   }
   HostLock lock;
-  EXPECT_EQ(shared_host->driver, nullptr);
+  EXPECT_EQ(shared_host->queues[0].driver, nullptr);
   EXPECT_TRUE(shared_host->sleepers.empty());
   EXPECT_TRUE(shared_host->wakes.empty());
 }
@@ -390,7 +390,7 @@ TEST_P(ShimDriver, ThreadsComeAndGo) {
           // Both wait at once in every round, so that every round needs as much memory as the first.
           for (bool both = false; !both; usleep(20)) {
             HostLock lock;
-            both = shared_host->driver != nullptr && !shared_host->sleepers.empty();
+            both = shared_host->queues[0].driver != nullptr && !shared_host->sleepers.empty();
             if (!both) continue;
             put(*place);
             put(*place);
@@ -469,7 +469,7 @@ TEST_P(ShimDriver, AKilledDriverIsSucceeded) {
         }
         for (bool driving = false; !driving;) {
           HostLock lock;
-          driving = shared_host->driver != nullptr && shared_host->driver_pid == child;
+          driving = shared_host->queues[0].driver != nullptr && shared_host->queues[0].driver_pid == child;
         }
         std::thread sleeper([&] { EXPECT_TRUE(take(*place)); });
         for (bool sleeping = false; !sleeping;) {
@@ -556,7 +556,7 @@ TEST_P(ShimDriver, AKilledSleeperLeavesNothing) {
         std::thread driver([&] { EXPECT_TRUE(take(*never)); });
         for (bool driving = false; !driving;) {
           HostLock lock;
-          driving = shared_host->driver != nullptr;
+          driving = shared_host->queues[0].driver != nullptr;
         }
         size_t before = 0;
         for (int i = 0; i < 3; ++i) {

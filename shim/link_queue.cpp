@@ -1,0 +1,148 @@
+#include "shim/link_queue.h"
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+#include "io/capture.h"
+#include "io/clock.h"
+#include "io/link.h"
+#include "shim/host_lock.h"
+#include "shim/process.h"
+#include "shim/scope.h"
+#include "shim/shared_host.h"
+
+namespace ustack::shim {
+
+namespace {
+
+/// So long others' frames are written besides one's own; then it is their turn.
+constexpr int kTurns = 8;
+
+/// What this thread can write now; nullptr: nothing.
+LinkQueue* writable(SharedHost& shared, uint32_t found_full) {
+  for (uint32_t i = 0; i < shared.queue_count; ++i) {
+    LinkQueue& queue = shared.queues[i];
+    if (!queue.pending.empty() && queue.writer == nullptr && (found_full & 1u << i) == 0) return &queue;
+  }
+  return nullptr;
+}
+
+/// Its driver, if it sleeps, looks at it again.
+void tell_driver(SharedHost& shared, LinkQueue& queue) {
+  if (queue.driver == nullptr) return keeper::wake(shared);
+  queue.asleep_until = LinkQueue::kAwake;
+  rouse(shared, *queue.driver);
+}
+
+}  // namespace
+
+void Outbox::fill(FrameQueue& queue) {
+  while (count_ < kMost) {
+    TxFrame* frame = queue.pop_front();
+    if (frame == nullptr) return;
+    results_[count_] = -ECANCELED;
+    frames_[count_] = frame;
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    ++count_;
+  }
+}
+
+void Outbox::write(uint32_t queue) {
+  for (uint32_t i = 0; i < count_; ++i) {
+    results_[i] = io::write_frame(Process::link(), queue, *frames_[i]);
+    if (results_[i] == -EAGAIN || results_[i] == -EWOULDBLOCK) return;
+  }
+}
+
+bool Outbox::empty(Host& host, FrameQueue& queue) {
+  const uint32_t count = std::exchange(count_, 0);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  io::Capture* capture = Process::link().capture;
+  uint32_t done = 0;
+  for (; done < count; ++done) {
+    if (capture != nullptr && results_[done] >= 0) capture->sent(*frames_[done], io::now());
+    if (!io::transmitted(host, frames_[done], results_[done])) break;
+  }
+  for (uint32_t i = count; i-- > done;) queue.push_front(*frames_[i]);
+  return done == count;
+}
+
+void Outbox::show(Census& census) const {
+  for (uint32_t i = 0; i < count_; ++i) census.see(*frames_[i]);
+}
+
+void Outbox::give_back(Host& host) {
+  for (uint32_t i = std::exchange(count_, 0); i-- > 0;) host.frames().release(frames_[i]);
+}
+
+void distribute(SharedHost& shared) {
+  const Waiter* waiter = this_thread().waiter;
+  const uint8_t own = waiter != nullptr ? waiter->queue : 0;
+  FrameQueue& all = shared.host->transmit_queue();
+  while (TxFrame* frame = all.pop_front())
+    shared.queues[frame->queue < shared.queue_count ? frame->queue : own].pending.push_back(*frame);
+}
+
+void write_out(SharedHost& shared) {
+  Waiter* waiter = this_thread().waiter;
+  uint32_t found_full = 0;
+  for (int turn = 0;; ++turn) {
+    distribute(shared);
+    LinkQueue* queue = waiter != nullptr ? writable(shared, found_full) : nullptr;
+    if (queue == nullptr) break;
+    if (turn >= kTurns) {
+      tell_driver(shared, *queue);
+      break;
+    }
+    const auto index = static_cast<uint32_t>(queue - shared.queues.data());
+    queue->writer = waiter;
+    waiter->outbox.fill(queue->pending);
+    drop(shared);
+    waiter->outbox.write(index);
+    acquire(shared);
+    queue->writer = nullptr;
+    queue->full = !waiter->outbox.empty(*shared.host, queue->pending);
+    if (queue->full) {
+      found_full |= 1u << index;
+      if (queue->driver != waiter) tell_driver(shared, *queue);
+    }
+  }
+}
+
+uint8_t SharedHost::queue_for_new_thread() {
+  std::array<uint32_t, io::Link::kMaxQueues> threads{};
+  for (Attachment& process : attached)
+    for (Waiter& waiter : process.waiters) ++threads[waiter.queue];
+  return static_cast<uint8_t>(std::min_element(threads.begin(), threads.begin() + queue_count) -
+                              threads.begin());
+}
+
+Waiter* SharedHost::next_sleeper(const LinkQueue& queue) {
+  for (Waiter& waiter : sleepers)
+    if (&queue_of(waiter) == &queue) return &waiter;
+  return nullptr;
+}
+
+void SharedHost::forget_driver(const Waiter& waiter) {
+  for (LinkQueue& queue : queues) {
+    if (queue.guest == &waiter) queue.guest = nullptr;
+    if (queue.driver != &waiter) continue;
+    queue.driver = nullptr;
+    queue.asleep_until = LinkQueue::kAwake;
+  }
+}
+
+void SharedHost::forget_writer(Waiter& waiter) {
+  waiter.outbox.give_back(*host);
+  for (LinkQueue& queue : queues)
+    if (queue.writer == &waiter) queue.writer = nullptr;
+}
+
+bool SharedHost::drained() const {
+  return host->drained() && std::none_of(queues.begin(), queues.end(), [](const LinkQueue& queue) {
+           return queue.writer != nullptr || !queue.pending.empty();
+         });
+}
+
+}  // namespace ustack::shim
