@@ -6,7 +6,6 @@
 #include <linux/if_arp.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
-#include <sys/un.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -14,11 +13,11 @@
 #include <utility>
 #include <vector>
 
+#include "io/claim.h"
 #include "io/config.h"
 #include "io/interface_query.h"
 #include "io/link.h"
 #include "io/syscalls.h"
-#include "io/yield.h"
 
 namespace ustack::io {
 
@@ -98,29 +97,6 @@ class Filter {
   std::vector<sock_filter> code_;
 };
 
-/// One program at a time has an address on an interface: a name in the abstract namespace, which is the
-/// network namespace's own, held as long as the socket is open (unix(7)).
-std::optional<OpenError> claim(const std::string& device, const IpAddress& address, Link* link) {
-  Descriptor holder(static_cast<int>(sys::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)));
-  if (!holder) return OpenError{EMFILE, "no descriptors left for the host's own use: raise RLIMIT_NOFILE"};
-  sockaddr_un name{};
-  name.sun_family = AF_UNIX;
-  std::string text = "ustack packet:" + device + " " + to_string(address);
-  text.copy(name.sun_path + 1, sizeof name.sun_path - 1);
-  auto length = static_cast<long>(offsetof(sockaddr_un, sun_path) + 1 + text.size());
-  long result = retry_while_busy(text, -EADDRINUSE,
-                                 [&] { return sys::call(SYS_bind, holder.get(), sys::arg(&name), length); });
-  if (sys::failed(result)) {
-    if (result == -EADDRINUSE)
-      return OpenError{EADDRINUSE, "the address " + to_string(address) + " on " + device +
-                                       " is in use by another program under libustack; choose another one in "
-                                       "USTACK_ADDR"};
-    return failure(device, "claim the address " + to_string(address), result);
-  }
-  link->claim() = std::move(holder);
-  return std::nullopt;
-}
-
 }  // namespace
 
 namespace {
@@ -198,7 +174,13 @@ long join_fanout(int fd, Fanout& group) {
 std::optional<OpenError> start_packet(const NetworkConfig& network, Link* link) {
   std::string name(link->name());
   int fd = link->fd();
-  if (auto problem = claim(name, network.addresses[0].address, link)) return problem;
+  const IpAddress& own = network.addresses[0].address;
+  auto taken = claim("packet:" + name + " " + to_string(own), link);
+  if (taken && taken->code == EADDRINUSE) {
+    taken->message = "the address " + to_string(own) + " on " + name +
+                     " is in use by another program under libustack; choose another one in USTACK_ADDR";
+  }
+  if (taken) return taken;
 
   ifreq device;
   if (long result = query_interface(fd, name, SIOCGIFHWADDR, &device); sys::failed(result))

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "io/claim.h"
 #include "io/clock.h"
 #include "io/interface_query.h"
 #include "io/link.h"
@@ -115,9 +116,14 @@ std::optional<OpenError> open_tun_device(const std::string& name, bool tap, Link
   Descriptor fd(static_cast<int>(opened));
 
   int several = queues > 1 ? IFF_MULTI_QUEUE : 0;
-  long result = attach_when_free(fd, name, tap, several, &request);
-  if (result == -EINVAL && existed && several == 0) {
-    // It was made for several queues, of which one will do.
+  long result = several == 0 ? attach_when_free(fd, name, tap, several, &request) : -EINVAL;
+  Link claimed;
+  if (result == -EINVAL && (existed || several != 0)) {
+    // The kernel gives queues to everybody who asks, and would spread what comes in over all of them. (One
+    // will do of a device that was made for several.)
+    if (existed)
+      if (auto taken = claim(mode_name(tap) + ":" + name, &claimed))
+        return attach_error(taken->code == EADDRINUSE ? EBUSY : taken->code, name, tap, existed, queues);
     several = IFF_MULTI_QUEUE;
     result = attach_when_free(fd, name, tap, several, &request);
   }
@@ -141,6 +147,9 @@ std::optional<OpenError> open_tun_device(const std::string& name, bool tap, Link
   if (query_interface(any.get(), device, SIOCGIFMTU, &request) == 0)
     info.mtu = static_cast<uint16_t>(std::min(request.ifr_mtu, 65535));
   Link made(std::move(fd), info, Link::kVirtioHeader, false, device);
+  made.claim() = std::move(claimed.claim());
+  if (several != 0 && !made.claim())
+    if (auto taken = claim(mode_name(tap) + ":" + device, &made)) return taken;
   while (made.queues() < queues) {
     Descriptor more(static_cast<int>(open_driver()));
     result = more ? attach_when_free(more, device, tap, several, &request) : -EMFILE;

@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 
 #include <mutex>
+#include <optional>
 
 #include "io/own_descriptors.h"
 #include "io/syscalls.h"
@@ -23,14 +24,21 @@ namespace sys = io::sys;
 /// table's alone, for that may take long.
 class TablesHeld {
  public:
-  TablesHeld() : table_(FdTable::lock()) {}
+  TablesHeld() : table_(std::in_place, FdTable::lock()) {}
+  ~TablesHeld() {
+    table_.reset();
+    if (unsent_) host_.lock();
+  }
+  TablesHeld(const TablesHeld&) = delete;
+  TablesHeld& operator=(const TablesHeld&) = delete;
   /// Drops the host's lock, which runs what the change has caused.
-  void drop_host() { host_.unlock(); }
+  void drop_host() { unsent_ = !host_.unlock_unsent(); }
   HostLock& host() { return host_; }
 
  private:
   HostLock host_;
-  std::lock_guard<ProcessLock> table_;
+  std::optional<std::lock_guard<ProcessLock>> table_;
+  bool unsent_ = false;
 };
 
 /// Takes an entry away; whoever still waits for what the number stood for keeps a reference of its own.

@@ -45,7 +45,8 @@ namespace sys = io::sys;
 constexpr Duration kRelativesCheck = 500ms;
 /// A queue whose driver has left it that long is looked at by others.
 constexpr Duration kAway = 2ms;
-/// A sleeper that could get no event (descriptors exhausted) looks that often.
+/// A sleeper that could get no event (descriptors exhausted) looks that often, and a driver where there is no
+/// keeper that would look at other queues.
 constexpr Duration kTick = 5ms;
 /// Long ago, but far enough from the ends of the clock to be subtracted.
 constexpr Instant kLook{};
@@ -210,9 +211,12 @@ void Sleep::drive() {
   io::WaitRequest wait;
   wait.queues = 1u << waiter_.queue;
   if (several) wait.queues |= be_guest();
+  // It will look after those that are left, if they stay so.
+  if (several && shared_.unattended()) keeper::driver_leaves(shared_, shared_.keeper);
   wait.deadline = std::max(kLook, std::min(request_.deadline, shared_.host->next_deadline()));
   if (shared_.attachments > 1)
     wait.deadline = std::min(wait.deadline, std::max(kLook, shared_.last_reap + kRelativesCheck));
+  if (several && !keeper::alive(shared_)) wait.deadline = std::min(wait.deadline, io::now() + kTick);
   wait.wake_fd = events::descriptor(events::driver(waiter_.queue));
   wait.kernel_fd = request_.kernel_fd;
   wait.signal_mask = request_.signal_mask;

@@ -39,6 +39,9 @@ class HostLock {
   /// Runs what became ready and transmits, then drops the lock; lock() takes it again. For copying.
   void unlock();
   void lock();
+  /// The same where a lock is held that comes after this one, so that it can't be taken again to send. False:
+  /// something is left to be sent, by the next unlock().
+  bool unlock_unsent();
 
  private:
   bool held_ = false;

@@ -228,6 +228,21 @@ void HostLock::lock() {
   shared_host->host->run(io::now());
 }
 
+bool HostLock::unlock_unsent() {
+  SharedHost& shared = *shared_host;
+  if (shared.queue_count == 1) {
+    unlock();
+    return true;
+  }
+  if (!shared.host->idle()) shared.host->run(shared.host->now());
+  bool sent = shared.host->transmit_queue().empty();
+  distribute(shared);
+  tell_deadline(shared, false);
+  held_ = false;
+  drop(shared);
+  return sent;
+}
+
 void HostLock::unlock() {
   SharedHost& shared = *shared_host;
   settle(shared);

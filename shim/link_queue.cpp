@@ -110,6 +110,11 @@ void write_out(SharedHost& shared) {
   }
 }
 
+bool SharedHost::unattended() const {
+  return std::any_of(queues.begin(), queues.begin() + queue_count,
+                     [](const LinkQueue& queue) { return !queue.attended(); });
+}
+
 uint8_t SharedHost::queue_for_new_thread() {
   std::array<uint32_t, io::Link::kMaxQueues> threads{};
   for (Attachment& process : attached)

@@ -103,6 +103,8 @@ struct SharedHost {
 
   /// The queue that a thread drives.
   LinkQueue& queue_of(const Waiter& waiter) { return queues[waiter.queue]; }
+  /// There is a queue that nobody looks at. Lock held.
+  bool unattended() const;
   /// The queue with the fewest threads, for a new one. Lock held.
   uint8_t queue_for_new_thread();
   /// The longest sleeper among the threads of a queue; nullptr: none. Lock held.
