@@ -360,6 +360,7 @@ void Keeper::turn(HostLock& lock) {
 
 Duration Keeper::leave_to_others(Instant now) {
   watched_ = 0;
+  uint32_t orphans = 0;
   bool taken = false, steady = true, left_and_back = false, just_left = false;
   for (uint32_t i = 0; i < shared_.queue_count; ++i) {
     const LinkQueue& queue = shared_.queues[i];
@@ -376,8 +377,11 @@ Duration Keeper::leave_to_others(Instant now) {
       just_left = true;
     } else {
       watched_ |= 1u << i;
+      if (unchanged >= kRestAfter) orphans |= 1u << i;
     }
   }
+  // Without a driver of their own for long: those of the others see to them, and are only away for a moment.
+  if (just_left || left_and_back) watched_ &= ~orphans;
   look_again_ = !steady || left_and_back || just_left;
   if (watched_ != 0) {
     tick_ = kGrace;
