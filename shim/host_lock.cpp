@@ -126,7 +126,7 @@ void relax() {
 /// pthread_mutex_lock(). Where several drive, a lock that is held is free again sooner than a thread could
 /// fall asleep.
 int lock_soon(SharedHost& shared) {
-  constexpr int kTries = 100;
+  constexpr int kTries = 400;
   if (shared.queue_count > 1) {
     for (int i = 0; i < kTries; ++i) {
       if (int result = pthread_mutex_trylock(&shared.lock); result != EBUSY) return result;
