@@ -149,9 +149,10 @@ void check_together(const Config& config, Complaints& complaints) {
   if (config.link.scheme == LinkSpec::Scheme::packet && config.addresses.empty())
     complaints.add("USTACK_LINK=packet:" + config.link.name +
                    ": needs USTACK_ADDR, an address of its own in the interface's network");
-  if (config.link.scheme == LinkSpec::Scheme::fd && config.link.queues > 1)
+  if (config.link.scheme == LinkSpec::Scheme::fd && config.link.queues > 1 &&
+      config.link.queues != 1 + config.link.more_fds.size())
     complaints.add("USTACK_QUEUES=" + std::to_string(config.link.queues) +
-                   ": a link over a socket has one queue");
+                   ": a link over sockets has as many queues as sockets are named");
   if (is_ip && config.mac)
     complaints.add("USTACK_MAC=" + to_string(*config.mac) + ": a link of bare IP has no MAC address");
   for (const IpAddress& gateway : config.gateways) {

@@ -72,7 +72,7 @@ struct Config {
 struct ConfigVariable {
   /// With the prefix: "USTACK_LINK".
   std::string_view name;
-  /// The form of its value: "tap:NAME | tun:NAME | packet:IFNAME | fd:N | fd:N:ip".
+  /// The form of its value: "tap:NAME | tun:NAME | ...".
   std::string_view form;
   /// What it chooses, one line, with the default.
   std::string_view help;

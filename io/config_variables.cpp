@@ -59,13 +59,22 @@ Problem parse_link(std::string_view value, Config& config) {
     spec.name = rest;
   } else if (scheme == "fd") {
     size_t second = rest.find(':');
-    auto fd = parse_number<int>(rest.substr(0, second), 0, 1 << 30);
-    if (!fd) return quoted(rest.substr(0, second)) + " is not a descriptor's number";
+    std::vector<int> fds;
+    auto add = [&fds](std::string_view item) -> Problem {
+      auto fd = parse_number<int>(item, 0, 1 << 30);
+      if (!fd) return quoted(item) + " is not a descriptor's number";
+      if (fds.size() == Link::kMaxQueues)
+        return "more than " + std::to_string(Link::kMaxQueues) + " descriptors";
+      fds.push_back(*fd);
+      return std::nullopt;
+    };
+    if (Problem problem = for_each_item(rest.substr(0, second), ',', false, add)) return problem;
     if (second != std::string_view::npos && rest.substr(second + 1) != "ip")
       return quoted(rest.substr(second + 1)) +
              ": only \"ip\" (a message is a bare IP packet) may follow the number";
     spec.scheme = LinkSpec::Scheme::fd;
-    spec.fd = *fd;
+    spec.fd = fds.front();
+    spec.more_fds.assign(fds.begin() + 1, fds.end());
     spec.ip = second != std::string_view::npos;
   } else {
     return "unknown kind of link " + quoted(scheme);
@@ -270,9 +279,10 @@ Problem parse_config(std::string_view value, Config& config) {
 
 constexpr std::array kVariables{
     ConfigVariable{
-        "USTACK_LINK", "tap:NAME | tun:NAME | packet:IFNAME | fd:N | fd:N:ip",
+        "USTACK_LINK", "tap:NAME | tun:NAME | packet:IFNAME | fd:N[,N...] | fd:N[,N...]:ip",
         "what the host is plugged into; fd is a datagram or seqpacket socket with one frame (or one "
-        "bare IP packet) a message; default: a TAP named by the kernel, ustack0 and so on",
+        "bare IP packet) a message, or one for each queue; default: a TAP named by the kernel, ustack0 and "
+        "so on",
         parse_link},
     ConfigVariable{
         "USTACK_ADDR", "ADDRESS/LENGTH[,...]",

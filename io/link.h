@@ -4,7 +4,7 @@
 //   tap:NAME     /dev/net/tun, IFF_TAP    virtio_net_hdr (10)  checksums and TSO both ways
 //   tun:NAME     /dev/net/tun, IFF_TUN    virtio_net_hdr (10)  the same, bare IP
 //   packet:IF    AF_PACKET, SOCK_RAW       virtio_net_hdr (10)  the same, beside the kernel
-//   fd:N[:ip]    a socket of the caller   none                 none
+//   fd:N[:ip]    a socket of the caller   none                 none        (fd:N,N...: one for each queue)
 //
 // A TAP, a TUN or a packet link may have several queues (IFF_MULTI_QUEUE, PACKET_FANOUT), a descriptor each:
 // the kernel spreads what comes in over them by connection, so that several threads can read and write at the
@@ -19,6 +19,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "io/descriptor.h"
 #include "io/open_error.h"
@@ -105,6 +106,8 @@ struct LinkSpec {
   bool ip = false;
   /// tap, tun, packet: how many queues.
   uint32_t queues = 1;
+  /// fd: those of the other queues.
+  std::vector<int> more_fds{};
 };
 
 /// Opens as told by `spec`. On failure `*link` is untouched. `*created`: a device that didn't exist before.

@@ -1,11 +1,28 @@
 // Opening what USTACK_LINK names, and links over a socket of the caller's.
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "io/link.h"
 #include "io/syscalls.h"
 
 namespace ustack::io {
+
+namespace {
+
+std::optional<OpenError> open_fds(const LinkSpec& spec, Link* link) {
+  Link opened;
+  if (auto problem = open_fd(spec.fd, spec.ip, &opened)) return problem;
+  for (int fd : spec.more_fds) {
+    Link more;
+    if (auto problem = open_fd(fd, spec.ip, &more)) return problem;
+    opened.add_queue(std::move(more.descriptors()[0]));
+  }
+  *link = std::move(opened);
+  return std::nullopt;
+}
+
+}  // namespace
 
 std::optional<OpenError> open_link(const LinkSpec& spec, Link* link, bool* created) {
   if (created != nullptr) *created = false;
@@ -19,7 +36,7 @@ std::optional<OpenError> open_link(const LinkSpec& spec, Link* link, bool* creat
     case LinkSpec::Scheme::packet:
       return open_packet(spec.name, link, spec.queues);
     case LinkSpec::Scheme::fd:
-      return open_fd(spec.fd, spec.ip, link);
+      return open_fds(spec, link);
   }
   return OpenError{EINVAL, "unknown kind of link"};
 }

@@ -74,7 +74,7 @@ TEST(Config, ReadsEveryVariable) {
               "USTACK_MAC=02:aB:00:00:00:01", "USTACK_MTU=9000", "USTACK_LOOPBACK=stack",
               "USTACK_KERNEL=203.0.113.0/24",
               "USTACK_SYSCTL=net.ipv4.tcp_sack=0; net.ipv4.tcp_rmem = 4096 65536 131072;", "USTACK_IO=plain",
-              "USTACK_SPIN=50", "USTACK_EFAULT=check", "USTACK_TRUST=credentials",
+              "USTACK_SPIN=50", "USTACK_QUEUES=4", "USTACK_EFAULT=check", "USTACK_TRUST=credentials",
               "USTACK_LOG=debug:/tmp/x:y", "USTACK_CAPTURE=/tmp/a.pcapng", "USTACK_COUNTERS=/tmp/c"});
   EXPECT_EQ(config.link.scheme, LinkSpec::Scheme::tap);
   EXPECT_EQ(config.link.name, "tap7");
@@ -90,6 +90,7 @@ TEST(Config, ReadsEveryVariable) {
   EXPECT_EQ(config.settings.tcp_rmem[2], 131072);
   EXPECT_EQ(config.io, EngineKind::plain);
   EXPECT_EQ(config.spin, 50us);
+  EXPECT_EQ(config.link.queues, 4u);
   EXPECT_TRUE(config.loopback_in_stack);
   EXPECT_TRUE(config.check_pointers);
   EXPECT_TRUE(config.parts_by_credentials);
@@ -106,6 +107,12 @@ TEST(Config, Links) {
   EXPECT_EQ(frames.link.fd, 3);
   EXPECT_FALSE(frames.link.ip);
   EXPECT_TRUE(parsed({"USTACK_LINK=fd:12:ip", "USTACK_ADDR=192.0.2.2/24"}).link.ip);
+  Config several = parsed({"USTACK_LINK=fd:12,7,9:ip", "USTACK_ADDR=192.0.2.2/24"});
+  EXPECT_EQ(several.link.fd, 12);
+  EXPECT_EQ(several.link.more_fds, (std::vector<int>{7, 9}));
+  EXPECT_TRUE(several.link.ip);
+  EXPECT_EQ(parsed({"USTACK_QUEUES=2", "USTACK_LINK=packet:eth0", "USTACK_ADDR=192.0.2.2/24"}).link.queues,
+            2u);
 }
 
 TEST(Config, AnEmptyVariableIsNotSet) {
@@ -170,8 +177,12 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{{"USTACK_SYSCTL=net.ipv4.tcp_sack=yes"}, {"yes"}},
         Bad{{"USTACK_SYSCTL=net.ipv4.tcp_rmem=1 2"}, {"tcp_rmem"}},
         Bad{{"USTACK_IO=epoll"}, {"uring", "plain"}}, Bad{{"USTACK_SPIN=-1"}, {"microseconds"}},
-        Bad{{"USTACK_SPIN=2000000"}, {"1000000"}}, Bad{{"USTACK_EFAULT=1"}, {"check"}},
-        Bad{{"USTACK_TRUST=me"}, {"relatives", "credentials"}},
+        Bad{{"USTACK_SPIN=2000000"}, {"1000000"}}, Bad{{"USTACK_QUEUES=0"}, {"1", "8"}},
+        Bad{{"USTACK_QUEUES=9"}, {"1 to 8"}},
+        Bad{{"USTACK_LINK=fd:3,x", "USTACK_ADDR=192.0.2.2/24"}, {"\"x\"", "descriptor"}},
+        Bad{{"USTACK_LINK=fd:3,3,3,3,3,3,3,3,3", "USTACK_ADDR=192.0.2.2/24"}, {"more than 8"}},
+        Bad{{"USTACK_LINK=fd:3,4", "USTACK_ADDR=192.0.2.2/24", "USTACK_QUEUES=4"}, {"as many queues"}},
+        Bad{{"USTACK_EFAULT=1"}, {"check"}}, Bad{{"USTACK_TRUST=me"}, {"relatives", "credentials"}},
         Bad{{"USTACK_LOG=loud"}, {"\"loud\"", "trace"}}, Bad{{"USTACK_LOG=info:"}, {"file"}},
         Bad{{"USTACK_CONFIG=/nonexistent/ustack.conf"}, {"No such file"}}));
 
@@ -241,7 +252,7 @@ TEST(Config, TheTableIsComplete) {
     EXPECT_FALSE(variable.help.empty()) << variable.name;
     EXPECT_TRUE(names.insert(variable.name).second) << variable.name;
   }
-  EXPECT_EQ(names.size(), 16u);
+  EXPECT_EQ(names.size(), 17u);
 }
 
 TEST(AddressText, RoundTrips) {

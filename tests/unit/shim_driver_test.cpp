@@ -84,8 +84,15 @@ bool take(Place& place, WaitRequest request = {}, std::atomic<uint64_t>* interru
   }
 }
 
+/// What a host of these tests is made with. Several queues are one socket: whoever reads first has the frame,
+/// as where the kernel has a connection's frames come by another queue than before.
+struct Way {
+  const char* engine;
+  unsigned queues = 1;
+};
+
 /// Runs `body` in a process of its own that gets a host, and expects it to end well within `seconds`.
-void in_process(const std::function<void()>& body, unsigned seconds = 60, const char* engine = "plain") {
+void in_process(const std::function<void()>& body, unsigned seconds = 60, Way way = {"plain"}) {
   pid_t child = fork();
   ASSERT_GE(child, 0);
   if (child == 0) {
@@ -93,9 +100,11 @@ void in_process(const std::function<void()>& body, unsigned seconds = 60, const 
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends) != 0) _exit(101);
     peer = ends[1];
-    setenv("USTACK_LINK", ("fd:" + std::to_string(ends[0])).c_str(), 1);
+    std::string link = "fd:" + std::to_string(ends[0]);
+    for (unsigned i = 1; i < way.queues; ++i) link += "," + std::to_string(ends[0]);
+    setenv("USTACK_LINK", link.c_str(), 1);
     setenv("USTACK_ADDR", "192.0.2.2/24", 1);
-    setenv("USTACK_IO", engine, 1);
+    setenv("USTACK_IO", way.engine, 1);
     Process::start();
     {
       Scope scope;
@@ -111,6 +120,14 @@ void in_process(const std::function<void()>& body, unsigned seconds = 60, const 
   if (WIFEXITED(status)) {
     EXPECT_EQ(WEXITSTATUS(status), 0);
   }
+}
+
+/// How many threads drive or sleep while others do. Lock held.
+int waiting() {
+  int count = 0;
+  for (const LinkQueue& queue : shared_host->queues) count += queue.driver != nullptr ? 1 : 0;
+  for ([[maybe_unused]] Waiter& sleeper : shared_host->sleepers) ++count;
+  return count;
 }
 
 /// An ARP request for the host's address, as the peer sends it.
@@ -145,7 +162,7 @@ void wait_for_keeper() {
   }
 }
 
-class ShimDriver : public testing::TestWithParam<const char*> {};
+class ShimDriver : public testing::TestWithParam<Way> {};
 
 TEST_P(ShimDriver, AWaitThatNothingEndsEndsAtItsDeadline) {
   in_process(
@@ -228,7 +245,7 @@ TEST_P(ShimDriver, AKernelDescriptorEndsTheWaitOfDriverAndSleeper) {
             driver = std::thread([&] { EXPECT_TRUE(take(*other)); });
             while (true) {
               HostLock lock;
-              if (shared_host->queues[0].driver != nullptr) break;
+              if (waiting() > 0) break;
             }
           }
           int ends[2];
@@ -361,8 +378,7 @@ void ring(int threads, uint64_t rounds, int tokens, bool with_signals) {
     EXPECT_GT(handled.load(), 0u);
   }
   HostLock lock;
-  EXPECT_EQ(shared_host->queues[0].driver, nullptr);
-  EXPECT_TRUE(shared_host->sleepers.empty());
+  EXPECT_EQ(waiting(), 0);
   EXPECT_TRUE(shared_host->wakes.empty());
 }
 
@@ -390,7 +406,7 @@ TEST_P(ShimDriver, ThreadsComeAndGo) {
           // Both wait at once in every round, so that every round needs as much memory as the first.
           for (bool both = false; !both; usleep(20)) {
             HostLock lock;
-            both = shared_host->queues[0].driver != nullptr && !shared_host->sleepers.empty();
+            both = waiting() == 2;
             if (!both) continue;
             put(*place);
             put(*place);
@@ -469,12 +485,13 @@ TEST_P(ShimDriver, AKilledDriverIsSucceeded) {
         }
         for (bool driving = false; !driving;) {
           HostLock lock;
-          driving = shared_host->queues[0].driver != nullptr && shared_host->queues[0].driver_pid == child;
+          for (const LinkQueue& queue : shared_host->queues)
+            driving |= queue.driver != nullptr && queue.driver_pid == child;
         }
         std::thread sleeper([&] { EXPECT_TRUE(take(*place)); });
         for (bool sleeping = false; !sleeping;) {
           HostLock lock;
-          sleeping = !shared_host->sleepers.empty();
+          sleeping = waiting() == 2;
         }
         kill(child, SIGKILL);
         waitpid(child, nullptr, 0);
@@ -556,7 +573,7 @@ TEST_P(ShimDriver, AKilledSleeperLeavesNothing) {
         std::thread driver([&] { EXPECT_TRUE(take(*never)); });
         for (bool driving = false; !driving;) {
           HostLock lock;
-          driving = shared_host->queues[0].driver != nullptr;
+          driving = waiting() == 1;
         }
         size_t before = 0;
         for (int i = 0; i < 3; ++i) {
@@ -569,14 +586,14 @@ TEST_P(ShimDriver, AKilledSleeperLeavesNothing) {
           }
           for (bool sleeping = false; !sleeping;) {
             HostLock lock;
-            sleeping = !shared_host->sleepers.empty();
+            sleeping = waiting() == 2;
           }
           kill(child, SIGKILL);
           waitpid(child, nullptr, 0);
           HostLock lock;
           shared_host->reap_dead();
           EXPECT_EQ(shared_host->attachments, 1u);
-          EXPECT_TRUE(shared_host->sleepers.empty());
+          EXPECT_EQ(waiting(), 1);
           EXPECT_TRUE(place->queue.empty());
           EXPECT_EQ(shared_host->shared_events, 0u);
           if (i == 0) before = shared_host->arena->in_use();
@@ -615,8 +632,13 @@ TEST_P(ShimDriver, AnUnannouncedChildIsNoticed) {
       60, GetParam());
 }
 
-INSTANTIATE_TEST_SUITE_P(Engines, ShimDriver, testing::Values("plain", "uring"),
-                         [](const auto& engine) { return std::string(engine.param); });
+INSTANTIATE_TEST_SUITE_P(Engines, ShimDriver,
+                         testing::Values(Way{"plain"}, Way{"uring"}, Way{"plain", 2}, Way{"uring", 3}),
+                         [](const auto& way) {
+                           return way.param.engine + (way.param.queues > 1
+                                                          ? std::to_string(way.param.queues) + "queues"
+                                                          : std::string());
+                         });
 
 }  // namespace
 }  // namespace ustack::shim

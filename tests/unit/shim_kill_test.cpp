@@ -244,11 +244,13 @@ void tell(const Log& log) {
 }
 
 /// `log`: processes are killed at a random instruction; nullptr: at a random time.
-int run_kills(std::chrono::milliseconds time, Log* log) {
+int run_kills(std::chrono::milliseconds time, unsigned queues, Log* log) {
   alarm(static_cast<unsigned>(time.count() / 1000 + 120));
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends) != 0) return 101;
-  setenv("USTACK_LINK", ("fd:" + std::to_string(ends[0])).c_str(), 1);
+  std::string link = "fd:" + std::to_string(ends[0]);
+  for (unsigned i = 1; i < queues; ++i) link += "," + std::to_string(ends[0]);
+  setenv("USTACK_LINK", link.c_str(), 1);
   setenv("USTACK_ADDR", "192.0.2.2/24", 1);
   Process::start();
   {
@@ -303,12 +305,13 @@ int run_kills(std::chrono::milliseconds time, Log* log) {
 }
 
 /// Runs for two seconds, or KILL_TEST_SECONDS.
-void survives_kills(Log* log) {
+void survives_kills(unsigned queues, Log* log) {
   pid_t child = fork();
   ASSERT_GE(child, 0);
   const char* seconds = std::getenv("KILL_TEST_SECONDS");
   if (child == 0)
-    _exit(run_kills(std::chrono::milliseconds(seconds != nullptr ? std::atoi(seconds) * 1000 : 2000), log));
+    _exit(run_kills(std::chrono::milliseconds(seconds != nullptr ? std::atoi(seconds) * 1000 : 2000), queues,
+                    log));
   int status = 0;
   ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status);
@@ -316,14 +319,19 @@ void survives_kills(Log* log) {
   if (testing::Test::HasFailure() && log != nullptr) tell(*log);
 }
 
-TEST(ShimKill, WhoIsKilledInsideTheLockTakesNobodyAlong) { survives_kills(nullptr); }
+/// With so many queues of the link.
+class ShimKill : public testing::TestWithParam<unsigned> {};
 
-TEST(ShimKill, WhoIsKilledAtAnyInstructionTakesNobodyAlong) {
+TEST_P(ShimKill, WhoIsKilledInsideTheLockTakesNobodyAlong) { survives_kills(GetParam(), nullptr); }
+
+TEST_P(ShimKill, WhoIsKilledAtAnyInstructionTakesNobodyAlong) {
   void* memory = mmap(nullptr, sizeof(Log), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   ASSERT_NE(memory, MAP_FAILED);
-  survives_kills(new (memory) Log);
+  survives_kills(GetParam(), new (memory) Log);
   munmap(memory, sizeof(Log));
 }
+
+INSTANTIATE_TEST_SUITE_P(Queues, ShimKill, testing::Values(1, 2));
 
 }  // namespace
 }  // namespace ustack::shim
