@@ -135,7 +135,12 @@ bool Sleep::take_role() {
   queue_.driver = &waiter_;
   queue_.driver_pid = Process::id();
   queue_.driver_tid = this_thread_id();
-  ++queue_.driver_generation;
+  if (++queue_.driver_generation == 1 && shared_.queue_count > 1) {
+    shared_.host->log()(LogLevel::debug, [&](LogLine& line) {
+      line << "queue " << waiter_.queue << " is driven first by thread " << queue_.driver_tid << " of process "
+           << queue_.driver_pid;
+    });
+  }
   return true;
 }
 

@@ -23,6 +23,7 @@ _MALFORMED = {
                       "net.ipv4.tcp_rmem=4096 131072", "net.ipv4.ip_default_ttl=0", "net.ipv4.ip_default_ttl=x"],
     "USTACK_CONFIG": ["/nonexistent/file", "/"],
     "USTACK_IO": ["epoll", "URING"],
+    "USTACK_QUEUES": ["0", "9", "two"],
     "USTACK_SPIN": ["-1", "x", "1.5", "99999999999"],
     "USTACK_EFAULT": ["yes"],
     "USTACK_TRUST": ["nobody"],

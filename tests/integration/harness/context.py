@@ -45,9 +45,9 @@ class Context:
         return f"{self._lab_prefix}-{len(self._labs)}"
 
     def lab(self, kind: str = "peer", *, wire: bool = False, hosts: int = 1, mtu: int | None = None,
-            emulation: list[str] | None = None) -> Lab:
+            queues: int | None = None, emulation: list[str] | None = None) -> Lab:
         """`kind`: peer, bridge, emulated (with options of the link emulator)."""
-        lab = Lab(self, kind, wire=wire, hosts=hosts, emulation=emulation or [], mtu=mtu)
+        lab = Lab(self, kind, wire=wire, hosts=hosts, emulation=emulation or [], mtu=mtu, queues=queues)
         self._labs.append(lab)
         return lab
 

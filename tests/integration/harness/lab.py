@@ -16,7 +16,8 @@ _KERNEL_KINDS = {"peer": "veth", "bridge": "veth", "emulated": "veth-emulated", 
 class Lab:
     """Made by Context.lab(). `host` runs a program under the library, `peer` one on the kernel's side."""
 
-    def __init__(self, context, kind: str, *, wire: bool, hosts: int, emulation: list[str], mtu: int | None):
+    def __init__(self, context, kind: str, *, wire: bool, hosts: int, emulation: list[str], mtu: int | None,
+                 queues: int | None):
         self.context = context
         self.emulated = kind == "emulated"
         self.wire = wire or self.emulated
@@ -30,6 +31,8 @@ class Lab:
             command += ["--hosts", str(hosts)]
         if mtu:
             command += ["--mtu", str(mtu)]
+        if queues:
+            command += ["--queues", str(queues)]
         if self.emulated:
             command += ["--emulator", str(context.emulator), "--", *emulation]
         made = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
