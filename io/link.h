@@ -127,6 +127,9 @@ std::optional<OpenError> open_packet(const std::string& name, Link* link, uint32
 /// filter promiscuous. EADDRINUSE: another program in this network namespace has the first address on this
 /// interface.
 std::optional<OpenError> start_packet(const NetworkConfig& network, Link* link);
+/// What start_packet() has the sockets receive, anew: `shared_mac` says that network.link.mac is the
+/// interface's own. 0 or a negative errno. Allocates nothing.
+long filter_packet(const NetworkConfig& network, bool shared_mac, Link& link);
 /// A datagram or seqpacket socket of the caller's, duplicated. One frame (`ip`: one bare IP packet) a
 /// message.
 std::optional<OpenError> open_fd(int fd, bool ip, Link* link);

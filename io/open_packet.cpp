@@ -8,10 +8,10 @@
 #include <linux/if_packet.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <utility>
-#include <vector>
 
 #include "io/claim.h"
 #include "io/config.h"
@@ -68,14 +68,14 @@ class Filter {
       for (uint8_t i = 0; i < network.address_count; ++i)
         if (network.addresses[i].address.is_v4())
           accept_if(BPF_JEQ, network.addresses[i].address.v4_host_order());
-      code_.push_back(BPF_STMT(BPF_RET | BPF_K, 0));
+      add(BPF_STMT(BPF_RET | BPF_K, 0));
     } else {
-      code_.push_back(BPF_STMT(BPF_RET | BPF_K, kAll));
+      add(BPF_STMT(BPF_RET | BPF_K, kAll));
     }
   }
 
   long attach(int fd) {
-    sock_fprog program{static_cast<unsigned short>(code_.size()), code_.data()};
+    sock_fprog program{static_cast<unsigned short>(count_), code_.data()};
     return sys::setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
   }
 
@@ -83,18 +83,24 @@ class Filter {
   static constexpr uint32_t kAll = 0x40000;  // bytes of the frame
 
   void load(unsigned width, uint32_t at) {
-    code_.push_back(BPF_STMT(static_cast<uint16_t>(BPF_LD | width | BPF_ABS), at));
+    add(BPF_STMT(static_cast<uint16_t>(BPF_LD | width | BPF_ABS), at));
   }
   void accept_if(unsigned condition, uint32_t value) {
-    code_.push_back(BPF_JUMP(static_cast<uint16_t>(BPF_JMP | condition | BPF_K), value, 0, 1));
-    code_.push_back(BPF_STMT(BPF_RET | BPF_K, kAll));
+    add(BPF_JUMP(static_cast<uint16_t>(BPF_JMP | condition | BPF_K), value, 0, 1));
+    add(BPF_STMT(BPF_RET | BPF_K, kAll));
   }
   void drop_unless(unsigned condition, uint32_t value) {
-    code_.push_back(BPF_JUMP(static_cast<uint16_t>(BPF_JMP | condition | BPF_K), value, 1, 0));
-    code_.push_back(BPF_STMT(BPF_RET | BPF_K, 0));
+    add(BPF_JUMP(static_cast<uint16_t>(BPF_JMP | condition | BPF_K), value, 1, 0));
+    add(BPF_STMT(BPF_RET | BPF_K, 0));
   }
 
-  std::vector<sock_filter> code_;
+  void add(const sock_filter& instruction) {
+    if (count_ < code_.size()) code_[count_++] = instruction;
+  }
+
+  static constexpr size_t kMost = 20 + 2 * NetworkConfig::kMaxAddresses;
+  std::array<sock_filter, kMost> code_;
+  size_t count_ = 0;
 };
 
 }  // namespace
@@ -171,6 +177,12 @@ long join_fanout(int fd, Fanout& group) {
 
 }  // namespace
 
+long filter_packet(const NetworkConfig& network, bool shared_mac, Link& link) {
+  for (Descriptor& queue : link.descriptors())
+    if (long result = Filter(network, shared_mac).attach(queue.get()); sys::failed(result)) return result;
+  return 0;
+}
+
 std::optional<OpenError> start_packet(const NetworkConfig& network, Link* link) {
   std::string name(link->name());
   int fd = link->fd();
@@ -196,9 +208,9 @@ std::optional<OpenError> start_packet(const NetworkConfig& network, Link* link) 
   address.sll_protocol = __builtin_bswap16(ETH_P_ALL);
   address.sll_ifindex = index;
   Fanout group;
+  if (long result = filter_packet(network, shared_mac, *link); sys::failed(result))
+    return failure(name, "set a filter", result);
   for (Descriptor& queue : link->descriptors()) {
-    if (long result = Filter(network, shared_mac).attach(queue.get()); sys::failed(result))
-      return failure(name, "set a filter", result);
     // Linux 4.20; before it our own frames come back and are dropped by their destination.
     set(queue.get(), SOL_PACKET, PACKET_IGNORE_OUTGOING, 1);
     if (long result = sys::call(SYS_bind, queue.get(), sys::arg(&address), sizeof address);

@@ -22,6 +22,7 @@
 
 #include "io/capture.h"
 #include "io/clock.h"
+#include "io/device_watch.h"
 #include "io/engine.h"
 #include "io/fork_mark.h"
 #include "io/syscalls.h"
@@ -168,6 +169,8 @@ class Keeper {
   bool attach(HostLock& lock);
   void open_descriptors();
   void open_yield_socket();
+  void watch_device();
+  void follow_device();
   bool watch(int fd);
 
   void turn(HostLock& lock);
@@ -201,7 +204,9 @@ class Keeper {
   Keeper* predecessor_;
   io::Engine* engine_ = nullptr;
   /// All that ends its sleep beside the link, the timers and wake-ups.
-  io::Descriptor set_, signals_, yield_;
+  io::Descriptor set_, signals_, yield_, device_watch_;
+  /// As last seen.
+  io::DeviceState device_;
   /// A device's next user is waited for here; others keep it for themselves.
   bool holds_time_wait_ = false;
 
@@ -253,6 +258,7 @@ Keeper::Keeper(Start* start, Keeper* predecessor)
   predecessor->set_.reset();
   predecessor->signals_.reset();
   predecessor->yield_.reset();
+  predecessor->device_watch_.reset();
   predecessor->stand_in_.reset();
   io::Engine::abandon(std::exchange(predecessor->engine_, nullptr));
 }
@@ -305,6 +311,7 @@ void Keeper::open_descriptors() {
   watch(signals_.get());
   watch(control().in_keeper.get());
   open_yield_socket();
+  watch_device();
   if (int fd = escape::kernel_fd(); fd >= 0) watch(fd);
 }
 
@@ -323,6 +330,43 @@ void Keeper::open_yield_socket() {
   }
   yield_ = io::open_yield_socket(name);
   holds_time_wait_ = watch(yield_.get());
+}
+
+void Keeper::watch_device() {
+  if (Process::config().link.scheme == io::LinkSpec::Scheme::fd) return;
+  device_watch_ = io::open_device_watch();
+  (void)io::move_high(device_watch_);
+  if (auto state = io::query_device(device_watch_.get(), Process::link().name())) device_ = *state;
+  watch(device_watch_.get());
+}
+
+/// An interface has changed; ours, perhaps. What the user has chosen stays as it is.
+void Keeper::follow_device() {
+  io::clear_device_watch(device_watch_);
+  std::optional<io::DeviceState> now = io::query_device(device_watch_.get(), Process::link().name());
+  if (!now) return;
+  const io::Config& config = Process::config();
+  Network& network = shared_.host->network();
+  const Log& log = shared_.host->log();
+  if (now->up != device_.up) {
+    log(LogLevel::warning, [&](LogLine& line) { line << "the link is " << (now->up ? "up again" : "down"); });
+    if (now->up) network.start();
+  }
+  if (now->mtu != device_.mtu) {
+    network.set_link_mtu(config.mtu != 0 ? std::min(config.mtu, now->mtu) : now->mtu);
+    log(LogLevel::info, [&](LogLine& line) { line << "the link's MTU is " << network.link().mtu; });
+  }
+  const bool shared_mac =
+      config.link.scheme == io::LinkSpec::Scheme::packet && network.link().mac == device_.mac;
+  if (now->mac != device_.mac && shared_mac) {
+    network.set_link_mac(now->mac);
+    const long result = io::filter_packet(network.config(), true, Process::link());
+    log(LogLevel::info, [&](LogLine& line) {
+      line << "the interface has another MAC address, and the host with it";
+      if (result < 0) line << "; its filter could not be set: errno " << -result;
+    });
+  }
+  device_ = *now;
 }
 
 void Keeper::run() {
@@ -470,6 +514,8 @@ void Keeper::serve(HostLock&) {
       receive_messages();
     } else if (fd == yield_.get()) {
       answer_yield();
+    } else if (fd == device_watch_.get()) {
+      follow_device();
     } else if (fd != escape::kernel_fd() && !stand_in_ended(fd) && !process_ended(fd)) {
       io::Descriptor(fd).reset();  // of one that a relative has buried
     }

@@ -53,6 +53,7 @@ class Network final : private NeighbourPort {
 
   const HostContext& context() { return context_; }
   const LinkInfo& link() const { return config_.link; }
+  const NetworkConfig& config() const { return config_; }
   std::string_view device() const { return config_.device.data(); }
   /// 127.0.0.0/8 is inside the host (USTACK_LOOPBACK=stack).
   bool has_loopback() const { return loopback() != nullptr; }
@@ -64,6 +65,13 @@ class Network final : private NeighbourPort {
 
   /// Announces our addresses (gratuitous ARP, RFC 5227 section 3; once, as Linux's arp_notify).
   void start();
+  /// The link's largest IP packet is another one from now on, 68 to 65535 bytes.
+  void set_link_mtu(uint16_t mtu) { config_.link.mtu = mtu; }
+  /// The link's MAC address is, which is announced.
+  void set_link_mac(const MacAddress& mac) {
+    config_.link.mac = mac;
+    start();
+  }
   /// A frame from the link. Never fails: what is malformed or not for us is counted and dropped.
   void receive(RxFrame&& frame);
   /// The way to `remote`, from `local` if that is specified. ENETUNREACH, EADDRNOTAVAIL (local is not ours),

@@ -4,7 +4,7 @@ import subprocess
 
 from cases.http_clients import fetch
 from cases.servers import http_server
-from harness import Context, Nginx, case, check, equal
+from harness import Context, Nginx, case, check, equal, wait_until
 
 PYTHON = "/usr/bin/python3"
 MEGABYTE = 1_000_000
@@ -87,6 +87,45 @@ def packet_link_down(context: Context):
     lab.in_host_namespace("ip", "link", "set", "dev", "eth0", "up").ok()
     running.ok(30)
     check("b'2'" in running.stdout, "the second answer is missing")
+
+
+@case("packet.device_changes", kernel=False)
+def packet_device_changes(context: Context):
+    """The interface gets another MTU, and another MAC address that the host shares: the connection goes on."""
+    lab = context.lab("packet")
+    lab.peer(PYTHON, context.tool("peer_services.py"), lab.peer_address, label="peer").wait_for_output("ready")
+    link = lab.in_host_namespace("ip", "-o", "link", "show", "dev", "eth0", label="mac").ok().stdout
+    mac = link.split("link/ether ")[1].split()[0]
+    log = context.directory / "log"
+    program = f"""
+import socket
+c = socket.create_connection(({lab.peer_address!r}, 7001))
+while True:
+    c.sendall(b'x' * 100000)
+    left = 100000
+    while left:
+        left -= len(c.recv(left))
+    print(c.getsockopt(socket.IPPROTO_IP, 14), flush=True)  # IP_MTU
+    if not input():
+        break
+"""
+    running = lab.host(PYTHON, "-u", "-c", program, stdin=subprocess.PIPE, label="client",
+                       env={"USTACK_MAC": mac, "USTACK_LOG": f"info:{log}"})
+    running.wait_for_output("1500")
+    changes = (("mtu", "1000", "MTU is 1000", "1000"), ("address", "02:00:5e:10:00:01", "another MAC address", "1000"),
+               ("mtu", "1400", "MTU is 1400", "1400"))
+    for what, value, told, expected in changes:
+        lab.in_host_namespace("ip", "link", "set", "dev", "eth0", what, value).ok()
+        wait_until(lambda told=told: told in log.read_text(), f"the log says {told!r}")
+        before = running.stdout.count(expected)
+        running.stdin.write(b"more\n")
+        running.stdin.flush()
+        wait_until(lambda: running.stdout.count(expected) > before, f"an answer, and IP_MTU {expected}")
+    neighbours = lab.peer("ip", "neighbour", "show", lab.host_address(), label="neighbours").ok().stdout
+    check("02:00:5e:10:00:01" in neighbours, f"the peer knows {neighbours!r}")
+    running.stdin.write(b"\n")
+    running.stdin.flush()
+    running.ok(10)
 
 
 @case("packet.errors", kernel=False)
