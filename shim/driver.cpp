@@ -137,8 +137,8 @@ bool Sleep::take_role() {
   queue_.driver_tid = this_thread_id();
   if (++queue_.driver_generation == 1 && shared_.queue_count > 1) {
     shared_.host->log()(LogLevel::debug, [&](LogLine& line) {
-      line << "queue " << waiter_.queue << " is driven first by thread " << queue_.driver_tid << " of process "
-           << queue_.driver_pid;
+      line << "queue " << waiter_.queue << " is driven first by thread " << queue_.driver_tid
+           << " of process " << queue_.driver_pid;
     });
   }
   return true;

@@ -28,7 +28,8 @@ TEST(FdLink, TakesMessageSockets) {
   for (int type : {SOCK_DGRAM, SOCK_SEQPACKET}) {
     Pair pair = make_pair_of(type);
     Link link;
-    auto problem = open_link({.scheme = LinkSpec::Scheme::fd, .name = "", .fd = pair.a.get(), .more_fds = {}}, &link);
+    auto problem =
+        open_link({.scheme = LinkSpec::Scheme::fd, .name = "", .fd = pair.a.get(), .more_fds = {}}, &link);
     ASSERT_FALSE(problem) << problem->message;
     EXPECT_EQ(link.name(), "fd:" + std::to_string(pair.a.get()));
     EXPECT_NE(link.fd(), pair.a.get()) << "the caller's descriptor stays the caller's";

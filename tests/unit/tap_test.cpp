@@ -17,6 +17,7 @@
 #include "io/link.h"
 #include "io/netlink.h"
 #include "io/virtio_header.h"
+#include "stack/base/checksum.h"
 #include "tests/support/heap_arena.h"
 #include "tests/support/private_network.h"
 
@@ -138,6 +139,89 @@ TEST(Tap, ADeviceInUseIsAClearError) {
     EXPECT_THAT(problem->message, HasSubstr("tap0 is in use by another program"));
     EXPECT_GE(now() - begin, 90ms) << "a device may be busy for a moment after its last user has gone";
     EXPECT_EQ(second.fd(), -1);
+  });
+}
+
+TEST(Tap, ADeviceWithSeveralQueuesHasOneProgram) {
+  test::in_private_network([] {
+    if (access("/dev/net/tun", R_OK | W_OK) != 0) GTEST_SKIP();
+    if (system("ip tuntap add dev tap0 mode tap multi_queue vnet_hdr") != 0) GTEST_SKIP() << "no ip(8)";
+    for (uint32_t queues : {2u, 1u, Link::kMaxQueues}) {
+      Link link, second;
+      ASSERT_FINE(open_tun_device("tap0", true, &link, nullptr, queues));
+      EXPECT_EQ(link.queues(), queues);
+      for (const Descriptor& queue : link.descriptors()) EXPECT_TRUE(queue);
+      // The kernel would let it.
+      auto problem = open_tun_device("tap0", true, &second, nullptr, 1);
+      ASSERT_TRUE(problem);
+      EXPECT_EQ(problem->code, EBUSY);
+      EXPECT_THAT(problem->message, HasSubstr("tap0 is in use by another program"));
+      EXPECT_EQ(second.fd(), -1);
+    }
+    Link plain;
+    ASSERT_FINE(open_tun_device("tap1", true, &plain));
+    auto problem = open_tun_device("tap1", true, &plain, nullptr, 2);
+    ASSERT_TRUE(problem);
+    EXPECT_THAT(problem->message, HasSubstr("multi_queue"));
+  });
+}
+
+/// By which queue the next frame with TCP comes; nothing: none within five seconds.
+std::optional<uint32_t> queue_of_next_tcp_frame(Link& link) {
+  for (Instant give_up = now() + 5s; now() < give_up;) {
+    std::array<unsigned char, 2048> frame;
+    for (uint32_t queue = 0; queue < link.queues(); ++queue) {
+      const ssize_t n = read(link.fd(queue), frame.data(), frame.size());
+      if (n >= 64 && frame[22] == 8 && frame[23] == 0 && frame[33] == 6) return queue;
+    }
+  }
+  return std::nullopt;
+}
+
+TEST(Tap, WhatLeavesByAQueueIsAnsweredByIt) {
+  test::in_private_network([] {
+    if (access("/dev/net/tun", R_OK | W_OK) != 0) GTEST_SKIP();
+    Link link;
+    ASSERT_FINE(open_tun_device("tap0", true, &link, nullptr, 3));
+    std::unique_ptr<Netlink> netlink;
+    ASSERT_FINE(Netlink::open(&netlink));
+    ASSERT_FINE(netlink->add_address("tap0", {IpAddress::v4(192, 0, 2, 1), 24}));
+    ASSERT_FINE(netlink->set_up("tap0"));
+    ASSERT_FINE(netlink->wait_until_up("tap0", 5000));
+    Netlink::LinkState state;
+    ASSERT_FINE(netlink->get_link("tap0", &state));
+
+    // A SYN from 192.0.2.2 to a port that nobody has: the kernel answers with a reset, once it has our MAC
+    // address from an ARP reply.
+    const unsigned char arp[52] = {
+        0,    0,    0,    0,    0,    0,    0, 0, 0, 0,                // virtio
+        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0,   2, 8, 6,  // Ethernet
+        0,    1,    8,    0,    6,    4,    0, 1, 2, 0, 0,   0, 0, 2,  // ARP request
+        192,  0,    2,    2,    0,    0,    0, 0, 0, 0, 192, 0, 2, 1};
+    ASSERT_EQ(write(link.fd(0), arp, sizeof arp), 52);
+    for (uint32_t queue : {2u, 0u, 1u, 2u}) {
+      unsigned char syn[64] = {1, 0,  0, 0,  0,
+                               0, 34, 0, 16, 0};  // virtio: the checksum is left to be completed
+      std::memcpy(syn + 10, state.mac.bytes.data(), 6);
+      const unsigned char rest[48] = {2,  0, 0, 0, 0,   2, 8, 0, 0x45, 0, 0,    40,   0,    0,    0x40, 0,
+                                      64, 6, 0, 0, 192, 0, 2, 2, 192,  0, 2,    1,    0x9c, 0x40, 0,    9,
+                                      0,  0, 0, 1, 0,   0, 0, 0, 0x50, 2, 0xff, 0xff, 0,    0,    0,    0};
+      std::memcpy(syn + 16, rest, sizeof rest);
+      const uint16_t header = checksum_of({reinterpret_cast<std::byte*>(syn) + 24, 20});
+      store_be16(reinterpret_cast<std::byte*>(syn) + 34, header);
+      // The pseudo-header's sum: addresses, protocol, length.
+      const uint32_t sum = 0xc000 + 0x0202 + 0xc000 + 0x0201 + 6 + 20;
+      store_be16(reinterpret_cast<std::byte*>(syn) + 60, static_cast<uint16_t>((sum & 0xffff) + (sum >> 16)));
+      // The kernel notes the queue once it has handled the frame: the answer to the first one may still come
+      // by another.
+      std::optional<uint32_t> by;
+      for (int i = 0; i < 2; ++i) {
+        ASSERT_EQ(write(link.fd(queue), syn, sizeof syn), 64);
+        by = queue_of_next_tcp_frame(link);
+        ASSERT_TRUE(by) << "no reset";
+      }
+      EXPECT_EQ(*by, queue);
+    }
   });
 }
 
