@@ -72,7 +72,7 @@ constexpr uint64_t bit(int signal) { return uint64_t{1} << (signal - 1); }
 
 /// Descriptors that stay, in ascending order.
 struct KeptDescriptors {
-  static constexpr int kMost = 64;
+  static constexpr int kMost = 128;
   int fds[kMost];
   int count = 0;
 
