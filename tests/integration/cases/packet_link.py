@@ -116,6 +116,8 @@ while True:
                ("mtu", "1400", "MTU is 1400", "1400"))
     for what, value, told, expected in changes:
         lab.in_host_namespace("ip", "link", "set", "dev", "eth0", what, value).ok()
+        if what == "mtu":  # of the cable: what the peer sends must fit, too
+            lab.peer("ip", "link", "set", "dev", lab.wire_device, "mtu", value).ok()
         wait_until(lambda told=told: told in log.read_text(), f"the log says {told!r}")
         before = running.stdout.count(expected)
         running.stdin.write(b"more\n")
