@@ -182,7 +182,9 @@ CapturedFrame CapturedFrame::of(TxFrame& frame, LinkInfo::Kind kind) {
     Bytes part = slice.bytes();
     bytes.insert(bytes.end(), part.begin(), part.end());
   }
-  return parse(std::move(bytes), kind, frame.offload);
+  CapturedFrame captured = parse(std::move(bytes), kind, frame.offload);
+  captured.queue = frame.queue;
+  return captured;
 }
 
 Bytes CapturedFrame::ip_packet() const { return Bytes(bytes).subspan(ethernet ? 14 : 0); }

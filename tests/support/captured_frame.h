@@ -72,6 +72,8 @@ struct CapturedTcp {
 struct CapturedFrame {
   std::vector<std::byte> bytes;
   Offload offload;
+  /// Which of the link's it leaves by.
+  uint8_t queue = kAnyQueue;
   std::optional<CapturedEthernet> ethernet;
   std::optional<CapturedArp> arp;
   std::optional<CapturedIpv4> ipv4;
