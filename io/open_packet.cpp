@@ -103,10 +103,6 @@ class Filter {
   size_t count_ = 0;
 };
 
-}  // namespace
-
-namespace {
-
 /// A packet socket with all but its filter and its interface.
 std::optional<OpenError> open_socket(const std::string& name, Descriptor* out) {
   // No protocol yet: nothing is received before start_packet() has set the filter.
@@ -119,6 +115,28 @@ std::optional<OpenError> open_socket(const std::string& name, Descriptor* out) {
   set_buffer(fd.get(), SO_SNDBUFFORCE, SO_SNDBUF);
   *out = std::move(fd);
   return std::nullopt;
+}
+
+/// A group of queues.
+struct Fanout {
+  static constexpr int kIgnoreOutgoing = 0x4000;  // Linux 6.12: PACKET_FANOUT_FLAG_IGNORE_OUTGOING
+  int number = -1;
+  int flags = kIgnoreOutgoing;
+};
+
+/// Joins a queue to the others (packet(7), PACKET_FANOUT): each connection's frames come to one of them. The
+/// first has a group made, whose number the others are told.
+long join_fanout(int fd, Fanout& group) {
+  const int mode = PACKET_FANOUT_HASH | group.flags | (group.number < 0 ? PACKET_FANOUT_FLAG_UNIQUEID : 0);
+  long result = set(fd, SOL_PACKET, PACKET_FANOUT, mode << 16 | std::max(group.number, 0));
+  if (result == -EINVAL && group.number < 0 && std::exchange(group.flags, 0) != 0)
+    return join_fanout(fd, group);
+  if (sys::failed(result) || group.number >= 0) return result;
+  int value = 0;
+  socklen_t length = sizeof value;
+  result = sys::getsockopt(fd, SOL_PACKET, PACKET_FANOUT, &value, &length);
+  group.number = value & 0xffff;
+  return result;
 }
 
 }  // namespace
@@ -150,32 +168,6 @@ std::optional<OpenError> open_packet(const std::string& name, Link* link, uint32
   *link = std::move(made);
   return std::nullopt;
 }
-
-namespace {
-
-/// A group of queues.
-struct Fanout {
-  static constexpr int kIgnoreOutgoing = 0x4000;  // Linux 6.12: PACKET_FANOUT_FLAG_IGNORE_OUTGOING
-  int number = -1;
-  int flags = kIgnoreOutgoing;
-};
-
-/// Joins a queue to the others (packet(7), PACKET_FANOUT): each connection's frames come to one of them. The
-/// first has a group made, whose number the others are told.
-long join_fanout(int fd, Fanout& group) {
-  const int mode = PACKET_FANOUT_HASH | group.flags | (group.number < 0 ? PACKET_FANOUT_FLAG_UNIQUEID : 0);
-  long result = set(fd, SOL_PACKET, PACKET_FANOUT, mode << 16 | std::max(group.number, 0));
-  if (result == -EINVAL && group.number < 0 && std::exchange(group.flags, 0) != 0)
-    return join_fanout(fd, group);
-  if (sys::failed(result) || group.number >= 0) return result;
-  int value = 0;
-  socklen_t length = sizeof value;
-  result = sys::getsockopt(fd, SOL_PACKET, PACKET_FANOUT, &value, &length);
-  group.number = value & 0xffff;
-  return result;
-}
-
-}  // namespace
 
 long filter_packet(const NetworkConfig& network, bool shared_mac, Link& link) {
   for (Descriptor& queue : link.descriptors())
@@ -216,8 +208,7 @@ std::optional<OpenError> start_packet(const NetworkConfig& network, Link* link) 
     if (long result = sys::call(SYS_bind, queue.get(), sys::arg(&address), sizeof address);
         sys::failed(result) && result != -ENETDOWN)
       return failure(name, "bind the packet socket", result);
-    if (link->queues() == 1) break;
-    if (long result = join_fanout(queue.get(), group); sys::failed(result))
+    if (long result = link->queues() > 1 ? join_fanout(queue.get(), group) : 0; sys::failed(result))
       return failure(name, "have several queues", result);
   }
   if (!shared_mac) {

@@ -92,7 +92,6 @@ class Sleep {
   bool take_role();
   /// Queues that nobody attends, to look at besides; a bit each. Lock held.
   uint32_t be_guest();
-  void leave_as_guest();
   /// Sends, waits for the link, takes in what has come. Lock held before and after.
   void drive();
   /// Sleeps until the driver or a signal says otherwise. Lock held before and after.
@@ -172,11 +171,6 @@ uint32_t Sleep::be_guest() {
   return queues;
 }
 
-void Sleep::leave_as_guest() {
-  for (uint32_t i = 0; i < shared_.queue_count; ++i)
-    if (shared_.queues[i].guest == &waiter_) shared_.queues[i].guest = nullptr;
-}
-
 /// The thread's own, made when it first drives; nullptr: no memory.
 io::Engine* Sleep::engine() {
   if (thread_.engine != nullptr && thread_.engine->stale()) {
@@ -245,7 +239,7 @@ void Sleep::drive() {
   acquire(shared_);
   waiter_.asleep = false;
   queue_.asleep_until = LinkQueue::kAwake;
-  if (several) leave_as_guest();
+  if (several) shared_.forget_guest(waiter_);
   Instant now = io::now();
   shared_.last_look = now;
   engine->deliver(now);

@@ -173,6 +173,11 @@ void rouse(SharedHost& shared, Waiter& waiter) {
   if (waiter.asleep && waiter.word.exchange(1) == 0) shared.wakes.push_back(waiter);
 }
 
+void wake_driver(SharedHost& shared, LinkQueue& queue) {
+  queue.asleep_until = LinkQueue::kAwake;
+  rouse(shared, *queue.driver);
+}
+
 namespace {
 
 /// Sees to it that a driver looks at the host when its next deadline comes, and if the link was found full.
@@ -189,8 +194,7 @@ void tell_deadline(SharedHost& shared, bool full) {
   }
   // A driver that is away for a moment looks when it is back; else the keeper, which watches over that.
   if (late != nullptr && (!away || !keeper::alive(shared))) {
-    late->asleep_until = LinkQueue::kAwake;
-    rouse(shared, *late->driver);
+    wake_driver(shared, *late);
   } else if (shared.keeper.watching_until != LinkQueue::kAwake &&
              (full || next < shared.keeper.watching_until)) {
     keeper::wake(shared);
@@ -223,7 +227,8 @@ void HostLock::lock() {
   held_ = true;
   if (Process::is_late_child()) [[unlikely]]
     Process::late_child();
-  if (shared_host->queue_count > 1 && !keeper::is_keeper())
+  // acquire() knows it from then on.
+  if (shared_host->queue_count > 1 && this_thread().waiter == nullptr && !keeper::is_keeper())
     if (Waiter* waiter = this_waiter()) shared_host->host->set_queue(waiter->queue);
   shared_host->host->run(io::now());
 }

@@ -14,5 +14,7 @@ void drop(SharedHost& shared);
 void settle(SharedHost& shared);
 /// Ends a sleep when the lock is dropped, without a notification: its thread looks at its conditions again.
 void rouse(SharedHost& shared, Waiter& waiter);
+/// The same for the driver that a queue has.
+void wake_driver(SharedHost& shared, LinkQueue& queue);
 
 }  // namespace ustack::shim

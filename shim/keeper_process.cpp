@@ -452,8 +452,7 @@ void Keeper::awake() {
   Waiter& waiter = *record_.waiter;
   waiter.asleep = false;
   static_cast<ListHook<PendingWake>&>(waiter).unlink();
-  for (LinkQueue& queue : shared_.queues)
-    if (queue.guest == &waiter) queue.guest = nullptr;
+  shared_.forget_guest(waiter);
 }
 
 void Keeper::drive(Instant until) {

@@ -28,11 +28,12 @@ LinkQueue* writable(SharedHost& shared, uint32_t found_full) {
   return nullptr;
 }
 
-/// Its driver, if it sleeps, looks at it again.
+/// Its driver looks at it again; the keeper, where it has none.
 void tell_driver(SharedHost& shared, LinkQueue& queue) {
-  if (queue.driver == nullptr) return keeper::wake(shared);
-  queue.asleep_until = LinkQueue::kAwake;
-  rouse(shared, *queue.driver);
+  if (queue.driver != nullptr)
+    wake_driver(shared, queue);
+  else
+    keeper::wake(shared);
 }
 
 }  // namespace
@@ -129,13 +130,17 @@ Waiter* SharedHost::next_sleeper(const LinkQueue& queue) {
   return nullptr;
 }
 
-void SharedHost::forget_driver(const Waiter& waiter) {
-  for (LinkQueue& queue : queues) {
+void SharedHost::forget_guest(const Waiter& waiter) {
+  for (LinkQueue& queue : queues)
     if (queue.guest == &waiter) queue.guest = nullptr;
-    if (queue.driver != &waiter) continue;
-    queue.driver = nullptr;
-    queue.asleep_until = LinkQueue::kAwake;
-  }
+}
+
+void SharedHost::forget_driver(const Waiter& waiter) {
+  forget_guest(waiter);
+  LinkQueue& queue = queue_of(waiter);
+  if (queue.driver != &waiter) return;
+  queue.driver = nullptr;
+  queue.asleep_until = LinkQueue::kAwake;
 }
 
 void SharedHost::forget_writer(Waiter& waiter) {

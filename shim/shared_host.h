@@ -109,6 +109,8 @@ struct SharedHost {
   uint8_t queue_for_new_thread();
   /// The longest sleeper among the threads of a queue; nullptr: none. Lock held.
   Waiter* next_sleeper(const LinkQueue& queue);
+  /// It looks at no other queue than its own any more. Lock held.
+  void forget_guest(const Waiter& waiter);
   /// The thread drives no more. Lock held.
   void forget_driver(const Waiter& waiter);
   /// The thread is dead, or will be before it writes anything more. Lock held.

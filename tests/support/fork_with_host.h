@@ -1,7 +1,10 @@
-// fork() as the library's hook does it, for tests that link the shim without its hooks.
+// For tests that link the shim without its hooks: fork() as the library's hook does it, and links over
+// sockets.
 #pragma once
 
 #include <unistd.h>
+
+#include <string>
 
 #include "shim/process.h"
 
@@ -18,6 +21,14 @@ inline pid_t fork_with_host() {
     shim::Process::fork_returned(child);
   }
   return child;
+}
+
+/// USTACK_LINK for a socket as a link of so many queues, all of them the same socket: whoever reads first has
+/// the frame.
+inline std::string link_over(int socket, unsigned queues = 1) {
+  std::string link = "fd:" + std::to_string(socket);
+  for (unsigned i = 1; i < queues; ++i) link += "," + std::to_string(socket);
+  return link;
 }
 
 }  // namespace ustack::test

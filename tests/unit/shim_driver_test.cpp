@@ -100,9 +100,7 @@ void in_process(const std::function<void()>& body, unsigned seconds = 60, Way wa
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends) != 0) _exit(101);
     peer = ends[1];
-    std::string link = "fd:" + std::to_string(ends[0]);
-    for (unsigned i = 1; i < way.queues; ++i) link += "," + std::to_string(ends[0]);
-    setenv("USTACK_LINK", link.c_str(), 1);
+    setenv("USTACK_LINK", test::link_over(ends[0], way.queues).c_str(), 1);
     setenv("USTACK_ADDR", "192.0.2.2/24", 1);
     setenv("USTACK_IO", way.engine, 1);
     Process::start();

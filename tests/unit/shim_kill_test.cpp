@@ -248,9 +248,7 @@ int run_kills(std::chrono::milliseconds time, unsigned queues, Log* log) {
   alarm(static_cast<unsigned>(time.count() / 1000 + 120));
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends) != 0) return 101;
-  std::string link = "fd:" + std::to_string(ends[0]);
-  for (unsigned i = 1; i < queues; ++i) link += "," + std::to_string(ends[0]);
-  setenv("USTACK_LINK", link.c_str(), 1);
+  setenv("USTACK_LINK", test::link_over(ends[0], queues).c_str(), 1);
   setenv("USTACK_ADDR", "192.0.2.2/24", 1);
   Process::start();
   {
