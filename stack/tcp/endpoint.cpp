@@ -222,6 +222,7 @@ void Endpoint::handle_segment(Segment& segment) {
   ArrivalRules rules{.invalid_rate_limit =
                          std::chrono::milliseconds(protocol_.settings().tcp_invalid_ratelimit)};
   tcb_.traffic.receive(segment.segments(), segment.payload_size() > 0);
+  if (segment.payload_size() > 0) tcb_.snd.on_data_received();
   if (options_.times.wants_arrivals()) [[unlikely]]
     note_arrival(segment);
   Verdict verdict = segment_arrives(tcb_, segment, rules, protocol_.now());

@@ -110,6 +110,18 @@ bool Sender::deferred(uint32_t usable, const SendLimits& limits, Instant now) {
   return usable < chunk;
 }
 
+/// A program that streams in one direction has more for a superframe that isn't full soon. Nagle's rule as in
+/// RFC 896, for superframes: it waits for an acknowledgment of what is under way, but no longer than a
+/// millisecond. Not what a program has asked to go at once (TCP_NODELAY), and not where it waits for room.
+bool Sender::gathers(uint32_t pending, const SendLimits& limits, Instant now) {
+  constexpr Duration kMost = 1ms;
+  if (!limits.more_comes || nodelay || fin_queued_ || urgent || paced() || !streaming()) return false;
+  if (pending + limits.header_length >= limits.max_superframe || in_flight() < 4 * mss_) return false;
+  if (recovery_.state() != CongestionState::open || now - last_sent_ >= kMost) return false;
+  pacing_deadline = last_sent_ + kMost;
+  return true;
+}
+
 std::optional<Transmission> Sender::next_new(const SendLimits& limits, Instant now) {
   uint32_t pending = unsent();
   if (pending == 0 && (!fin_queued_ || fin_sent_)) {
@@ -134,7 +146,7 @@ std::optional<Transmission> Sender::next_new(const SendLimits& limits, Instant n
                              .cork = held,
                              .fin = fin_queued_};
   if (usable == 0 || !should_send(decision)) return std::nullopt;
-  if (usable < pending && deferred(usable, limits, now)) return std::nullopt;
+  if (usable < pending ? deferred(usable, limits, now) : gathers(pending, limits, now)) return std::nullopt;
   uint32_t length = superframe_payload({.unsent = pending,
                                         .usable = usable,
                                         .mss = mss_,

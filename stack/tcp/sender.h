@@ -38,6 +38,8 @@ struct SendLimits {
   uint32_t max_superframe = 0;
   /// IP and TCP with options, in bytes.
   uint32_t header_length = 40;
+  /// The program has room for more, so that it may bring it at once.
+  bool more_comes = false;
 };
 
 /// Lock: the host's.
@@ -207,6 +209,10 @@ class Sender {
   uint64_t delivered_marked() const { return delivered_marked_; }
   uint64_t bytes_acknowledged() const { return bytes_acknowledged_; }
   uint64_t bytes_sent() const { return bytes_sent_; }
+  /// The peer has sent data: what follows may be an answer that somebody waits for.
+  void on_data_received() { answered_at_ = bytes_sent_; }
+  /// A stream in one direction: this much was sent since the peer has said anything.
+  bool streaming() const { return bytes_sent_ - answered_at_ >= kStream; }
   uint64_t bytes_retransmitted() const { return bytes_retransmitted_; }
 
  private:
@@ -214,6 +220,8 @@ class Sender {
   std::optional<Transmission> next_retransmission(const SendLimits& limits);
   std::optional<Transmission> next_new(const SendLimits& limits, Instant now);
   bool deferred(uint32_t usable, const SendLimits& limits, Instant now);
+  bool gathers(uint32_t pending, const SendLimits& limits, Instant now);
+  static constexpr uint64_t kStream = 1 << 20;
   bool small_in_flight() const { return small_sent_ && small_end_ > snd_una; }
   bool take_window(const Segment& segment);
   void take_cumulative(SeqNum ack, uint32_t advanced, AckTally& tally);
@@ -256,6 +264,7 @@ class Sender {
   Instant paced_until_{};
   uint64_t delivered_marked_ = 0;
   uint64_t bytes_acknowledged_ = 0, bytes_sent_ = 0, bytes_retransmitted_ = 0;
+  uint64_t answered_at_ = 0;
 };
 
 /// una 1 nxt 2921 wnd 64240 cwnd 14480 in flight 2920.
