@@ -21,7 +21,9 @@ SendLimits Endpoint::send_limits() const {
   uint32_t headers = (family_ == Family::ipv6 ? 40u : 20u) + kMinHeader + (tcb_.timestamps ? 12u : 0u);
   bool cuts = link.checksum_offload &&
               (family_ == Family::ipv6 ? link.tcp_segmentation_v6 : link.tcp_segmentation_v4);
-  return {.max_superframe = cuts ? std::min(link.max_superframe, 65535u) : 0, .header_length = headers, .more_comes = can_write()};
+  return {.max_superframe = cuts ? std::min(link.max_superframe, 65535u) : 0,
+          .header_length = headers,
+          .more_comes = can_write()};
 }
 
 /// Sends all that the sender lets go.

@@ -534,6 +534,93 @@ TEST_F(TcpSender, NagleAppliesToTheEndOfASuperframe) {
   EXPECT_EQ(sent(), Sent{"5010+500"});
 }
 
+/// A program that has sent more than a mebibyte to a peer that says nothing, and 8000 bytes that are under
+/// way.
+class TcpStream : public TcpSender {
+ protected:
+  TcpStream() {
+    TcpPeer::Options options;
+    options.link = superframe_link();
+    options.link.max_superframe = 40 + 10 * 1000;
+    restart(options);
+    connect();
+    EXPECT_TRUE(socket.set(SOL_SOCKET, SO_SNDBUF, 100'000).ok());
+    for (; offset < 1 << 20; ack(offset)) more(10'000);
+    more(8000);
+    sent();
+  }
+  void more(uint32_t bytes) {
+    write(bytes);
+    offset += bytes;
+  }
+  static std::string piece(uint32_t at, uint32_t length) {
+    return std::to_string(at) + "+" + std::to_string(length);
+  }
+  uint32_t offset = 0;
+};
+
+TEST_F(TcpStream, GathersASuperframeWhileSomethingIsUnderWay) {
+  uint32_t at = offset;
+  more(2000);
+  more(3500);
+  EXPECT_THAT(sent(), IsEmpty());
+  ack(at);
+  EXPECT_EQ(sent(), Sent{piece(at, 5500)});
+}
+
+TEST_F(TcpStream, GathersForAMillisecondAtMost) {
+  uint32_t at = offset;
+  more(2000);
+  peer->advance(500us);
+  EXPECT_THAT(sent(), IsEmpty());
+  peer->advance(1ms);
+  EXPECT_EQ(sent(), Sent{piece(at, 2000)});
+}
+
+TEST_F(TcpStream, AFullSuperframeDoesNotWait) {
+  uint32_t at = offset;
+  more(9000);
+  EXPECT_THAT(sent(), IsEmpty());
+  more(1500);
+  EXPECT_EQ(sent(), Sent{piece(at, 10'000)}) << "the rest waits";
+}
+
+TEST_F(TcpStream, WhatIsToGoAtOnceDoes) {
+  uint32_t at = offset;
+  more(2000);
+  ASSERT_TRUE(socket.set(IPPROTO_TCP, TCP_NODELAY, 1).ok());
+  peer->run();
+  EXPECT_EQ(sent(), Sent{piece(at, 2000)}) << "TCP_NODELAY";
+  ASSERT_TRUE(socket.set(IPPROTO_TCP, TCP_NODELAY, 0).ok());
+  at = offset;
+  more(2000);
+  EXPECT_THAT(sent(), IsEmpty());
+  ASSERT_TRUE(socket.get()->shutdown(ShutdownHow::write).ok());
+  peer->run();
+  EXPECT_EQ(sent(), Sent{piece(at, 2000) + "F"}) << "the last of it";
+}
+
+TEST_F(TcpStream, AnAnswerDoesNotWait) {
+  uint32_t at = offset;
+  peer->send({.seq = 5001, .ack = start + at - 8000, .payload = "a question"});
+  sent();
+  more(2000);
+  EXPECT_EQ(sent(), Sent{piece(at, 2000)});
+}
+
+TEST_F(TcpStream, NoWaitWhereTheBufferIsTheLimit) {
+  ASSERT_TRUE(socket.set(SOL_SOCKET, SO_SNDBUF, 10'000).ok());
+  uint32_t at = offset;
+  int64_t taken = socket.send(std::string(30'000, 'd'));
+  ASSERT_GT(taken, 0);
+  ASSERT_LT(taken, 30'000);
+  peer->run();
+  std::vector<std::string> went = sent();
+  ASSERT_THAT(went, ::testing::Not(IsEmpty()));
+  EXPECT_EQ(went.back().substr(0, went.back().find('+')), std::to_string(at + 10'000))
+      << "less than a superframe";
+}
+
 TEST_F(TcpSender, KeepaliveProbesAndGivesUp) {
   connect();
   ASSERT_TRUE(socket.set(SOL_SOCKET, SO_KEEPALIVE, 1).ok());
