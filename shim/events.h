@@ -2,8 +2,8 @@
 // handlers. An event is a small number, the same in all processes of the host; each process knows the
 // descriptor it has for it.
 //
-//   0 .. kKeeper      the drivers', one for each queue of the link, made with the host: relatives inherit
-//   them kKeeper           the keeper's: the same
+//   0 .. kKeeper      the drivers', one for each queue of the link; made with the host, and inherited
+//   kKeeper           the keeper's: the same
 //   .. kShared        for sleepers of related processes: made before the first fork
 //   from kShared on   for sleepers of one process; also good for its descendants that were forked later
 #pragma once

@@ -50,6 +50,7 @@ std::optional<Transmission> Sender::next(const SendLimits& limits, Instant now) 
     return next_unpaced(limits, now);
   // No more than a millisecond's worth at once (Linux's tcp_tso_autosize).
   SendLimits burst = limits;
+  burst.more_comes = false;
   uint64_t most = std::max<uint64_t>(pacing_rate() / 1000, 2 * mss_) + limits.header_length;
   burst.max_superframe = static_cast<uint32_t>(std::min<uint64_t>(limits.max_superframe, most));
   std::optional<Transmission> next = next_unpaced(burst, now);
@@ -115,7 +116,9 @@ bool Sender::deferred(uint32_t usable, const SendLimits& limits, Instant now) {
 /// millisecond. Not what a program has asked to go at once (TCP_NODELAY), and not where it waits for room.
 bool Sender::gathers(uint32_t pending, const SendLimits& limits, Instant now) {
   constexpr Duration kMost = 1ms;
-  if (!limits.more_comes || nodelay || fin_queued_ || urgent || paced() || !streaming()) return false;
+  constexpr uint64_t kStream = 1 << 20;  // bytes to which the peer has said nothing
+  if (bytes_sent_ - sent_before_answer_ < kStream) return false;
+  if (!limits.more_comes || nodelay || fin_queued_ || urgent) return false;
   if (pending + limits.header_length >= limits.max_superframe || in_flight() < 4 * mss_) return false;
   if (recovery_.state() != CongestionState::open || now - last_sent_ >= kMost) return false;
   pacing_deadline = last_sent_ + kMost;

@@ -87,7 +87,7 @@ class Sender {
   uint64_t max_pacing_rate = kUnpaced;
 
   // --- timers, kNever when off ---
-  /// Something may be sent then, which pacing holds back.
+  /// Something may be sent then, which pacing holds back, or gathers() for a fuller superframe.
   Instant pacing_deadline = kNever;
   Instant rto_deadline = kNever;
   /// Loss probe (RFC 8985, 7.2).
@@ -155,6 +155,8 @@ class Sender {
   /// An acceptable ACK: SND.UNA <= SEG.ACK <= SND.NXT. `echoed` is when the timestamp that it echoes was
   /// sent (the start of that tick), if timestamps are on and it is valid.
   AckOutcome on_ack(const Segment& segment, std::optional<Instant> echoed, Instant now);
+  /// The peer has sent data: what follows may be an answer that somebody waits for.
+  void on_data_received() { sent_before_answer_ = bytes_sent_; }
   /// The retransmission timer has expired (RFC 6298, 5.4 to 5.6).
   RecoveryEvents on_rto(Instant now);
   /// The loss probe's timer has expired: what to send in spite of cwnd; nothing if there is no use in it.
@@ -209,10 +211,6 @@ class Sender {
   uint64_t delivered_marked() const { return delivered_marked_; }
   uint64_t bytes_acknowledged() const { return bytes_acknowledged_; }
   uint64_t bytes_sent() const { return bytes_sent_; }
-  /// The peer has sent data: what follows may be an answer that somebody waits for.
-  void on_data_received() { answered_at_ = bytes_sent_; }
-  /// A stream in one direction: this much was sent since the peer has said anything.
-  bool streaming() const { return bytes_sent_ - answered_at_ >= kStream; }
   uint64_t bytes_retransmitted() const { return bytes_retransmitted_; }
 
  private:
@@ -221,7 +219,6 @@ class Sender {
   std::optional<Transmission> next_new(const SendLimits& limits, Instant now);
   bool deferred(uint32_t usable, const SendLimits& limits, Instant now);
   bool gathers(uint32_t pending, const SendLimits& limits, Instant now);
-  static constexpr uint64_t kStream = 1 << 20;
   bool small_in_flight() const { return small_sent_ && small_end_ > snd_una; }
   bool take_window(const Segment& segment);
   void take_cumulative(SeqNum ack, uint32_t advanced, AckTally& tally);
@@ -264,7 +261,8 @@ class Sender {
   Instant paced_until_{};
   uint64_t delivered_marked_ = 0;
   uint64_t bytes_acknowledged_ = 0, bytes_sent_ = 0, bytes_retransmitted_ = 0;
-  uint64_t answered_at_ = 0;
+  /// bytes_sent_ when the peer last sent data.
+  uint64_t sent_before_answer_ = 0;
 };
 
 /// una 1 nxt 2921 wnd 64240 cwnd 14480 in flight 2920.
