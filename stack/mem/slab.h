@@ -45,10 +45,11 @@ class Slab {
   static constexpr size_t kHeader = (sizeof(Chunk) + alignof(Slot) - 1) / alignof(Slot) * alignof(Slot);
 
  public:
-  /// Objects in a chunk: as many as fit 16 KiB, 1 to 64.
+  static constexpr size_t kChunk = 16 * 1024;
+  /// Objects in a chunk: as many as fit it, 1 to 64.
   static constexpr uint8_t kCapacity = [] {
-    size_t fit = (16 * 1024 - kHeader) / sizeof(Slot);
-    return static_cast<uint8_t>(fit < 1 || sizeof(Slot) > 16 * 1024 ? 1 : fit > 64 ? 64 : fit);
+    size_t fit = (kChunk - kHeader) / sizeof(Slot);
+    return static_cast<uint8_t>(fit < 1 || sizeof(Slot) > kChunk ? 1 : fit > 64 ? 64 : fit);
   }();
 
   explicit Slab(Arena& arena) : arena_(arena), capacity_(arena.recycle() ? kCapacity : 1) {}
@@ -176,6 +177,8 @@ class Slab {
   }
   size_t chunk_bytes() const {
     size_t bytes = kHeader + capacity_ * sizeof(Slot);
+    // Most chunks are of one size, so that one kind of object can use what another has given back.
+    if (capacity_ > 1 && bytes > kChunk / 2) return kChunk;
     return (bytes + kAlign - 1) / kAlign * kAlign;
   }
 

@@ -1,0 +1,81 @@
+#include "stack/mem/sparse.h"
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstring>
+#include <memory>
+
+#include "tests/support/seeded_random.h"
+
+namespace ustack::test {
+namespace {
+
+struct Object {
+  Object* self = this;
+  uint64_t words[600] = {};
+  void* pointer = nullptr;
+  bool operator==(const Object& other) const {
+    return std::memcmp(words, other.words, sizeof words) == 0 && pointer == other.pointer;
+  }
+};
+
+class Sparse : public ::testing::Test {
+ protected:
+  size_t write() { return write_sparse(&object, &fresh, sizeof object, out); }
+  /// What it takes; the copy is the same.
+  size_t copied() {
+    const size_t bytes = write();
+    auto copy = std::make_unique<Object>();
+    read_sparse(Bytes(out).first(bytes), copy.get());
+    EXPECT_TRUE(*copy == object);
+    EXPECT_EQ(copy->self, copy.get()) << "it points into itself, not into the other";
+    return bytes;
+  }
+  Object fresh, object;
+  std::array<std::byte, 8192> out;
+};
+
+TEST_F(Sparse, AByteThatDiffersTakesThree) {
+  object.words[3] = 0x4200;
+  // 600 words that are the same take two bytes for each 256 of them, and the tail nothing.
+  EXPECT_EQ(copied(), 3u + 2 * 2);
+  object.words[3] = 0x42000041;
+  EXPECT_EQ(copied(), 4u + 2 * 2);
+}
+
+TEST_F(Sparse, FarAway) {
+  object.words[299] = ~uint64_t{0};
+  object.words[599] = 1;
+  copied();
+}
+
+TEST_F(Sparse, AnythingAtAll) {
+  SeededRandom random(7);
+  for (int i = 0; i < 200; ++i) {
+    for (uint64_t& word : object.words) {
+      std::array<std::byte, 9> draw;
+      random.fill(draw);
+      if (std::to_integer<int>(draw[8]) < i) std::memcpy(&word, draw.data(), sizeof word);
+    }
+    copied();
+  }
+}
+
+TEST_F(Sparse, APointerOutOfTheObjectStays) {
+  object.pointer = &fresh.words[1];
+  copied();
+}
+
+TEST_F(Sparse, APointerIntoTheObjectThatAFreshOneHasNotIsRefused) {
+  object.pointer = &object.words[1];
+  EXPECT_EQ(write(), 0u);
+}
+
+TEST_F(Sparse, WhatDoesNotFitIsRefused) {
+  for (uint64_t& word : object.words) word = ~uint64_t{0};
+  EXPECT_EQ(write_sparse(&object, &fresh, sizeof object, MutableBytes(out).first(1000)), 0u);
+}
+
+}  // namespace
+}  // namespace ustack::test
