@@ -60,7 +60,7 @@ namespace ustack {
   X(Ustack, RxMartians) X(Ustack, RxNoMemory) X(Ustack, TxNoMemory) X(Ustack, TxQueueDrops) \
   X(Ustack, TxLinkErrors) X(Ustack, ArpRequestsSent) X(Ustack, ArpRepliesSent) X(Ustack, ArpReceived) \
   X(Ustack, ArpConflicts) X(Ustack, ArpQueueDrops) X(Ustack, ArpFailures) X(Ustack, FiberRuns) \
-  X(Ustack, TcpResetsSuppressed) X(Ustack, MemoryRecovered)
+  X(Ustack, TcpResetsSuppressed) X(Ustack, TcpRests) X(Ustack, TcpAwakenings) X(Ustack, MemoryRecovered)
 // clang-format on
 
 /// All of a host's counters; plain integers under the host's lock, read racily by observers.

@@ -14,32 +14,29 @@ Endpoint::Endpoint(Protocol& protocol, Family family)
       Task(protocol.context().scheduler),
       Connection(Kind::endpoint),
       protocol_(protocol),
-      family_(family),
-      tcb_(protocol.context().blocks, protocol.pieces(), protocol.sent_segments()),
-      local_{IpAddress::any(family), 0},
-      bound_address_(IpAddress::any(family)),
-      idle_(*this) {
-  tcb_.rcv.limit = static_cast<uint32_t>(protocol.settings().tcp_rmem[1]);
-  options_.send_limit = static_cast<uint32_t>(protocol.settings().tcp_wmem[1]);
-  (void)tcb_.snd.congestion.select(protocol.settings().tcp_congestion_control);
-  tcb_.snd.rtt.bounds = {.least = std::chrono::microseconds(protocol.settings().tcp_rto_min_us),
-                         .most = std::chrono::milliseconds(protocol.settings().tcp_rto_max_ms)};
-  idle_.add(notification_, kNotification);
-  idle_.add(new_segment_, kNewSegment);
-  idle_.add(resend_, kResend);
+      awake_(protocol.awakes().create(protocol, *this, family)),
+      family_(family) {
+  if (awake_ == nullptr) return;
+  awake_->tcb.rcv.limit = static_cast<uint32_t>(protocol.settings().tcp_rmem[1]);
+  awake_->options.send_limit = static_cast<uint32_t>(protocol.settings().tcp_wmem[1]);
+  (void)awake_->tcb.snd.congestion.select(protocol.settings().tcp_congestion_control);
+  awake_->tcb.snd.rtt.bounds = {.least = std::chrono::microseconds(protocol.settings().tcp_rto_min_us),
+                                .most = std::chrono::milliseconds(protocol.settings().tcp_rto_max_ms)};
 }
 
 void Endpoint::retire() {
   released_ = true;
   protocol_.remove_listener(*this);
   protocol_.context().arena.destroy(std::exchange(listener_, nullptr));
-  drop_queue();
-  protocol_.segments().release(std::exchange(early_syn_, nullptr));
+  if (awake_ != nullptr) {
+    drop_queue();
+    protocol_.segments().release(std::exchange(awake_->early_syn, nullptr));
+    for (Waker* waker : awake_->wakers()) waker->forsake();
+  }
   protocol_.connections().remove(*this);
   protocol_.ports().release(port_);
   if (std::exchange(counted_closing_, false)) protocol_.count_closing(-1);
   timer_.cancel();
-  for (Waker* waker : wakers()) waker->forsake();
   static_cast<ListHook<AcceptTag>&>(*this).unlink();
   static_cast<ListHook<OwesAck>&>(*this).unlink();
   static_cast<ListHook<Task>&>(*this).unlink();
@@ -59,12 +56,12 @@ void Endpoint::run_handshake() {
   } else {
     Handshake handshake(*this);
     if (passive_) {
-      SeqNum iss = iss_floor_ ? *iss_floor_ : protocol_.iss().iss(id(), protocol_.now());
-      handshake.reset_to_syn_rcvd(iss, peer_iss_, peer_syn_, peer_window_);
+      SeqNum iss = awake_->iss_floor ? *awake_->iss_floor : protocol_.iss().iss(id(), protocol_.now());
+      handshake.reset_to_syn_rcvd(iss, awake_->peer_iss, awake_->peer_syn, awake_->peer_window);
       if (peer_ecn_) handshake.accept_ecn();
       if (early_) {
-        handshake.open_early(*early_syn_);
-        protocol_.segments().release(std::exchange(early_syn_, nullptr));
+        handshake.open_early(*awake_->early_syn);
+        protocol_.segments().release(std::exchange(awake_->early_syn, nullptr));
       }
     } else {
       handshake.reset_state();
@@ -77,10 +74,10 @@ void Endpoint::run_handshake() {
 /// protocolMainLoop: handles what has happened and returns when nothing is left; the next wake-up starts it
 /// anew.
 void Endpoint::main_loop() {
-  for (int waker = idle_.fetch(false); waker != -1; waker = idle_.fetch(false)) {
+  for (int waker = awake_->idle.fetch(false); waker != -1; waker = awake_->idle.fetch(false)) {
     bool more = false;
     switch (waker) {
-      case kNotification: {
+      case Awake::kNotification: {
         uint32_t what = fetch_notifications();
         if ((what & kNotifyDrain) != 0) {
           while (listener_ != nullptr ? handle_listen_segments() : handle_segments()) {
@@ -89,21 +86,22 @@ void Endpoint::main_loop() {
           park();
         }
         // Closed while the handshake was just being completed.
-        if ((what & kNotifyClose) != 0 && released_ && is_synchronized(tcb_.state) && !tcb_.orphaned)
+        if ((what & kNotifyClose) != 0 && released_ && is_synchronized(awake_->tcb.state) &&
+            !awake_->tcb.orphaned)
           orphan();
         break;
       }
-      case kNewSegment:
+      case Awake::kNewSegment:
         more = listener_ != nullptr ? handle_listen_segments() : handle_segments();
         break;
-      case kResend:
+      case Awake::kResend:
         on_timer();
         break;
     }
     settle();
     if (more) {
       // The rest has to wait until others have had their turn.
-      new_segment_.wake();
+      awake_->new_segment.wake();
       return;
     }
   }
@@ -114,11 +112,11 @@ void Endpoint::settle() {
   if (drained_) return;
   // RFC 7413, 4.2.2: data may answer the SYN; its retransmission has to wait for the handshake.
   if (early_) output();
-  if (!is_synchronized(tcb_.state)) return;
+  if (!is_synchronized(awake_->tcb.state)) return;
   output();
-  if (tcb_.rcv.ack_due())
+  if (awake_->tcb.rcv.ack_due())
     send_ack();
-  else if (tcb_.rcv.ack_owed())
+  else if (awake_->tcb.rcv.ack_owed())
     protocol_.owe_ack(*this);
   sync_timers();
 }
@@ -126,57 +124,65 @@ void Endpoint::settle() {
 void Endpoint::park() {
   drained_ = true;
   Sleeper sleeper(*this);
-  sleeper.add(undrain_, 0);
+  sleeper.add(awake_->undrain, 0);
   sleeper.fetch(true);
   drained_ = false;
 }
 
-void Endpoint::undrain() { undrain_.wake(); }
+void Endpoint::undrain() { awake_->undrain.wake(); }
 
 void Endpoint::notify(uint32_t what) {
+  if (!ensure_awake()) return;  // nothing that could be told would change it
   notifications_ |= what;
-  notification_.wake();
+  awake_->notification.wake();
 }
 
 uint32_t Endpoint::fetch_notifications() { return std::exchange(notifications_, 0); }
 
 void Endpoint::on_host_ending() {
+  if (!awake()) return;
   notify(kNotifyClose);
-  undrain_.wake();
+  awake_->undrain.wake();
 }
 
 void Endpoint::enqueue(Segment* segment) {
+  if (!ensure_awake()) {
+    ++protocol_.counters().UstackRxNoMemory;
+    protocol_.segments().release(segment);
+    return;
+  }
   // What waits is not yet in the receive buffer, but it is memory (Linux's limit of the backlog).
   uint32_t cost = segment->payload_size() + static_cast<uint32_t>(sizeof(Segment));
-  uint32_t limit = tcb_.rcv.limit + options_.send_limit + 64 * 1024;
+  uint32_t limit = awake_->tcb.rcv.limit + awake_->options.send_limit + 64 * 1024;
   if (listener_ != nullptr)
     limit = std::max(limit, listener_->backlog * static_cast<uint32_t>(sizeof(Segment)));
   // IP_MINTTL (RFC 5082).
-  if (segment->ttl < options_.plain.min_ttl) [[unlikely]] {
+  if (segment->ttl < awake_->options.plain.min_ttl) [[unlikely]] {
     ++protocol_.counters().TcpExtTCPMinTTLDrop;
     protocol_.segments().release(segment);
     return;
   }
-  if (queue_bytes_ + cost > limit) {
+  if (awake_->queue_bytes + cost > limit) {
     ++protocol_.counters().TcpExtTCPBacklogDrop;
     protocol_.segments().release(segment);
     return;
   }
-  queue_bytes_ += cost;
-  queue_.push_back(*segment);
-  new_segment_.wake();
+  awake_->queue_bytes += cost;
+  awake_->queue.push_back(*segment);
+  awake_->new_segment.wake();
 }
 
 Segment* Endpoint::dequeue() {
-  Segment* segment = queue_.pop_front();
-  if (segment != nullptr) queue_bytes_ -= segment->payload_size() + static_cast<uint32_t>(sizeof(Segment));
+  Segment* segment = awake_->queue.pop_front();
+  if (segment != nullptr)
+    awake_->queue_bytes -= segment->payload_size() + static_cast<uint32_t>(sizeof(Segment));
   return segment;
 }
 
 void Endpoint::requeue_front(Segment* segment) {
-  queue_bytes_ += segment->payload_size() + static_cast<uint32_t>(sizeof(Segment));
-  queue_.push_front(*segment);
-  new_segment_.wake();
+  awake_->queue_bytes += segment->payload_size() + static_cast<uint32_t>(sizeof(Segment));
+  awake_->queue.push_front(*segment);
+  awake_->new_segment.wake();
 }
 
 void Endpoint::drop_queue() {
@@ -189,7 +195,7 @@ bool Endpoint::handle_segments() {
     Segment* segment = dequeue();
     if (segment == nullptr) return false;
     // The connection has ended before this one's turn: TIME-WAIT answers, or nobody.
-    if (!is_synchronized(tcb_.state)) {
+    if (!is_synchronized(awake_->tcb.state)) {
       protocol_.dispatch(segment);
       continue;
     }
@@ -197,14 +203,14 @@ bool Endpoint::handle_segments() {
     handle_segment(*segment);
     protocol_.segments().release(segment);
   }
-  return !queue_.empty();
+  return !awake_->queue.empty();
 }
 
 /// Whether a segment's text may be kept. Linux's tcp_try_rmem_schedule: everybody may have a little; then
 /// what came out of order makes room.
 bool Endpoint::has_memory() {
   auto little = static_cast<uint32_t>(protocol_.settings().tcp_rmem[0]);
-  Receiver& rcv = tcb_.rcv;
+  Receiver& rcv = awake_->tcb.rcv;
   if (!protocol_.out_of_memory() || rcv.true_size() < little) [[likely]]
     return true;
   if (rcv.prune()) ++protocol_.counters().TcpExtOfoPruned;
@@ -215,21 +221,21 @@ bool Endpoint::has_memory() {
 }
 
 void Endpoint::handle_segment(Segment& segment) {
-  protocol_.context().log(LogLevel::trace,
-                          [&](LogLine& line) { line << name_of(tcb_.state) << " received " << segment; });
-  State before = tcb_.state;
+  protocol_.context().log(
+      LogLevel::trace, [&](LogLine& line) { line << name_of(awake_->tcb.state) << " received " << segment; });
+  State before = awake_->tcb.state;
   bool could_write = can_write();
   ArrivalRules rules{.invalid_rate_limit =
                          std::chrono::milliseconds(protocol_.settings().tcp_invalid_ratelimit)};
-  tcb_.traffic.receive(segment.segments(), segment.payload_size() > 0);
-  if (segment.payload_size() > 0) tcb_.snd.on_data_received();
-  if (options_.times.wants_arrivals()) [[unlikely]]
+  awake_->tcb.traffic.receive(segment.segments(), segment.payload_size() > 0);
+  if (segment.payload_size() > 0) awake_->tcb.snd.on_data_received();
+  if (awake_->options.times.wants_arrivals()) [[unlikely]]
     note_arrival(segment);
-  Verdict verdict = segment_arrives(tcb_, segment, rules, protocol_.now());
+  Verdict verdict = segment_arrives(awake_->tcb, segment, rules, protocol_.now());
   log_verdict(verdict, segment);
   judge_mtu_probe();
   apply(verdict, segment, before);
-  if (verdict.acknowledged && may_send(tcb_.state)) {
+  if (verdict.acknowledged && may_send(awake_->tcb.state)) {
     grow_send_buffer();
     if (!could_write && can_write()) wake(ready::kOut | ready::kWrNorm);
   }
@@ -259,15 +265,15 @@ void Endpoint::apply(const Verdict& verdict, const Segment& segment, State befor
     soft_error_ = 0;
     if (reports_ != nullptr) [[unlikely]]
       report_times();
-    route_.confirm_reachable();
+    awake_->route.confirm_reachable();
     if (segment.payload_size() == 0) ++counters.TcpExtTCPPureAcks;
   }
   count_recovery(verdict.ack.recovery);
   if (uint32_t marked = verdict.ack.delivered_marked; marked > 0) [[unlikely]]
-    counters.TcpExtTCPDeliveredCE += (marked + tcb_.snd.mss() - 1) / tcb_.snd.mss();
+    counters.TcpExtTCPDeliveredCE += (marked + awake_->tcb.snd.mss() - 1) / awake_->tcb.snd.mss();
   if (verdict.text.out_of_order) {
     ++counters.TcpExtTCPOFOQueue;
-    ++tcb_.traffic.out_of_order;
+    ++awake_->tcb.traffic.out_of_order;
   }
   if (verdict.text.pruned) ++counters.TcpExtOfoPruned;
   if (verdict.text.dropped)
@@ -291,11 +297,11 @@ void Endpoint::apply(const Verdict& verdict, const Segment& segment, State befor
     done(verdict.error);
     return;
   }
-  if (tcb_.state != before) on_state_change(before);
+  if (awake_->tcb.state != before) on_state_change(before);
   if (verdict.fin) {
     receive_ended_ = true;
     wake(ready::kIn | ready::kRdNorm | ready::kRdHup);
-  } else if (verdict.readable && tcb_.rcv.buffer.size() >= tcb_.rcv.low_water) {
+  } else if (verdict.readable && awake_->tcb.rcv.buffer.size() >= awake_->tcb.rcv.low_water) {
     wake(ready::kIn | ready::kRdNorm);
   }
   if (verdict.urgent) wake(ready::kPri | ready::kRdBand);
@@ -307,20 +313,20 @@ void Endpoint::apply(const Verdict& verdict, const Segment& segment, State befor
   if (verdict.fin_acknowledged) {
     // Whoever lingers in close(2) has nothing to wait for any more.
     wake(ready::kOut | ready::kHup);
-    if (tcb_.state == State::fin_wait_2 && tcb_.orphaned) {
-      if (options_.fin_wait_2 < Duration(0)) {
+    if (awake_->tcb.state == State::fin_wait_2 && awake_->tcb.orphaned) {
+      if (awake_->options.fin_wait_2 < Duration(0)) {
         ++counters.TcpExtTCPAbortOnLinger;
         send_reset();
         done(0);
         return;
       }
-      start_fin_wait(options_.fin_wait_2);
+      start_fin_wait(awake_->options.fin_wait_2);
     }
   }
   if (ack_can_wait(verdict)) return;
   // An ACK that is due may ride on data.
-  if (tcb_.rcv.ack_due() && verdict.may_transmit) output();
-  if (tcb_.rcv.ack_due()) send_ack();
+  if (awake_->tcb.rcv.ack_due() && verdict.may_transmit) output();
+  if (awake_->tcb.rcv.ack_due()) send_ack();
 }
 
 /// RFC 9293, 3.10.7 (MUST-59): what is here already and follows in order shares one ACK, up to a superframe's
@@ -329,11 +335,11 @@ void Endpoint::apply(const Verdict& verdict, const Segment& segment, State befor
 bool Endpoint::ack_can_wait(const Verdict& verdict) const {
   constexpr uint32_t kMost = 64 * 1024;
   constexpr Duration kOrderly = 1s;
-  const Receiver& rcv = tcb_.rcv;
+  const Receiver& rcv = awake_->tcb.rcv;
   if (verdict.text.readable == 0 || verdict.fin || !rcv.reassembly().empty()) return false;
   if (rcv.rcv_nxt - rcv.last_acknowledged() >= kMost) return false;
   if (protocol_.now() - rcv.last_disorder() < kOrderly) return false;
-  const Segment* next = queue_.front();
+  const Segment* next = awake_->queue.front();
   return next != nullptr && next->payload_size() > 0 && next->seq == rcv.rcv_nxt;
 }
 
@@ -342,7 +348,7 @@ void Endpoint::log_verdict(const Verdict& verdict, const Segment& segment) const
     return;
   protocol_.context().log(LogLevel::debug, [&](LogLine& line) {
     if (verdict.ack.entered_recovery) {
-      line << id() << ": loss, fast recovery: " << tcb_.snd;
+      line << id() << ": loss, fast recovery: " << awake_->tcb.snd;
       return;
     }
     constexpr std::string_view kWhy[] = {"",
@@ -353,17 +359,17 @@ void Endpoint::log_verdict(const Verdict& verdict, const Segment& segment) const
                                          "RST with an inexact number",
                                          "unacceptable ACK",
                                          "data after close"};
-    line << id() << ": " << kWhy[static_cast<size_t>(verdict.cause)] << " in " << name_of(tcb_.state) << ": "
-         << segment;
+    line << id() << ": " << kWhy[static_cast<size_t>(verdict.cause)] << " in " << name_of(awake_->tcb.state)
+         << ": " << segment;
   });
 }
 
 void Endpoint::on_state_change(State before) {
-  State now = tcb_.state;
+  State now = awake_->tcb.state;
   Counters& counters = protocol_.counters();
   if (now == State::established) {
     ++counters.TcpCurrEstab;
-    established_at_ = protocol_.now();
+    awake_->established_at = protocol_.now();
   }
   if (before == State::established) --counters.TcpCurrEstab;
   if (now == State::closed && (before == State::established || before == State::close_wait))
@@ -372,7 +378,7 @@ void Endpoint::on_state_change(State before) {
     if (connected())
       line << id();
     else
-      line << local_;
+      line << awake_->local;
     line << ": " << name_of(before) << " -> " << name_of(now);
   });
   update_closing();
@@ -380,14 +386,14 @@ void Endpoint::on_state_change(State before) {
 
 /// Host::drained() waits for connections that nobody holds any more and that have something to say yet.
 void Endpoint::update_closing() {
-  bool closing = released_ && tcb_.state != State::closed && tcb_.state != State::listen;
+  bool closing = released_ && awake_->tcb.state != State::closed && awake_->tcb.state != State::listen;
   if (closing != counted_closing_) {
     counted_closing_ = closing;
     protocol_.count_closing(closing ? 1 : -1);
   }
 }
 
-bool Endpoint::can_write() const { return tcb_.snd.writable(options_.send_limit); }
+bool Endpoint::can_write() const { return awake_->tcb.snd.writable(awake_->options.send_limit); }
 
 int Endpoint::take_error() { return std::exchange(error_, 0); }
 

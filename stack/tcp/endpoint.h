@@ -8,23 +8,22 @@
 // wait, so an idle connection has no fiber. What the program does (send, read, shutdown, close) is done
 // directly in the caller, which saves a switch: the main loop never stops in the middle of something, so the
 // two can't meet. Only a handshake does; it is told by notifications.
+//
+// A connection on which nothing happens needs little of all that: where there are many, it is put to rest
+// (endpoint_rest.cpp).
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <optional>
 
 #include "stack/fiber/task.h"
-#include "stack/net/route.h"
 #include "stack/socket/socket.h"
+#include "stack/tcp/awake.h"
 #include "stack/tcp/demux.h"
-#include "stack/tcp/mtu_probing.h"
 #include "stack/tcp/output.h"
 #include "stack/tcp/protocol.h"
 #include "stack/tcp/reports.h"
 #include "stack/tcp/segment_arrives.h"
-#include "stack/tcp/socket_options.h"
-#include "stack/tcp/tcb.h"
 #include "stack/time/timer.h"
 
 namespace ustack::tcp {
@@ -49,8 +48,9 @@ class Endpoint final : public Socket,
   static constexpr uint32_t kNotifyDrain = 2;  ///< handle what is queued, then pause until undrain()
   static constexpr uint32_t kNotifyError = 4;  ///< a hard ICMP error came during the handshake
 
+  /// Without memory it isn't awake(), and can only be destroyed.
   Endpoint(Protocol& protocol, Family family);
-  ~Endpoint() override { protocol_.context().arena.destroy(reports_); }
+  ~Endpoint() override;
 
   // --- Socket ---
   int protocol() const override { return kProtocolNumber; }
@@ -74,15 +74,20 @@ class Endpoint final : public Socket,
   Status set_option(int level, int name, Bytes value) override;
   Result<size_t> get_option(int level, int name, MutableBytes out) override;
   Result<int> ioctl_value(unsigned long request) override;
-  uint32_t receive_low_water() const override { return tcb_.rcv.low_water; }
-  Duration receive_timeout() const override { return options_.receive_timeout; }
-  Duration send_timeout() const override { return options_.send_timeout; }
-  bool tells_unread() const override { return options_.plain.tells_unread(); }
-  int peek_offset() const override { return options_.plain.peek_offset; }
-  void set_peek_offset(int offset) override { options_.plain.peek_offset = offset; }
+  // What has other answers than these doesn't rest.
+  uint32_t receive_low_water() const override { return awake() ? awake_->tcb.rcv.low_water : 1; }
+  Duration receive_timeout() const override {
+    return awake() ? awake_->options.receive_timeout : Duration(0);
+  }
+  Duration send_timeout() const override { return awake() ? awake_->options.send_timeout : Duration(0); }
+  bool tells_unread() const override { return awake() && awake_->options.plain.tells_unread(); }
+  int peek_offset() const override { return awake() ? awake_->options.plain.peek_offset : -1; }
+  TimeStamping time_stamping() const override { return awake() ? awake_->options.times : TimeStamping{}; }
+  void set_peek_offset(int offset) override {
+    if (ensure_awake()) awake_->options.plain.peek_offset = offset;
+  }
   bool failed() const override { return error_ != 0; }
   std::optional<Report> take_report() override;
-  TimeStamping time_stamping() const override { return options_.times; }
   std::optional<Instant> arrived_at(size_t offset) const override;
   void sent_message(std::optional<uint32_t> stamps, bool zero_copy) override;
 
@@ -103,12 +108,15 @@ class Endpoint final : public Socket,
 
   // --- for the handshake, listeners and tests ---
   Protocol& tcp() { return protocol_; }
-  Tcb& tcb() { return tcb_; }
-  const Tcb& tcb() const { return tcb_; }
-  State tcp_state() const { return tcb_.state; }
+  /// Nothing of it is at rest: what follows can be asked for.
+  bool awake() const { return awake_ != nullptr; }
+  Tcb& tcb() { return awake_->tcb; }
+  const Tcb& tcb() const { return awake_->tcb; }
+  Route& route() { return awake_->route; }
+  SocketOptions& options() { return awake_->options; }
+  /// These always.
+  State tcp_state() const { return awake_ != nullptr ? awake_->tcb.state : State::established; }
   Family family() const { return family_; }
-  Route& route() { return route_; }
-  SocketOptions& options() { return options_; }
   const PortHolder& port() const { return port_; }
   Listener* listener() { return listener_; }
   /// The listener whose queue it is in, until it is accepted.
@@ -136,7 +144,6 @@ class Endpoint final : public Socket,
   friend struct OptionRows;
   /// Where connect(2) stands.
   enum class Connecting : uint8_t { idle, under_way, established, connected, failed };
-  enum WakerId { kNotification, kNewSegment, kResend };
   struct PassiveOpen;
   /// Says for its lifetime that the endpoint is being changed.
   class Change {
@@ -241,11 +248,18 @@ class Endpoint final : public Socket,
   Status set_time_stamping(uint32_t flags, bool new_format);
   void update_telling();
 
+  // endpoint_rest.cpp
+  /// False: there is no memory for it.
+  bool ensure_awake() { return awake_ != nullptr || awaken(); }
+  bool awaken();
+  bool may_rest(Instant now) const;
+  bool rest();
+  void release_record();
+
   // mend.cpp
   void show(Census& census);
   bool free_now() const;
-  std::array<Waker*, 4> wakers() { return {&notification_, &new_segment_, &resend_, &undrain_}; }
-  void mend_timer_and_wakers();
+  void mend_wakers();
   void break_off();
 
   // listener.cpp
@@ -267,10 +281,10 @@ class Endpoint final : public Socket,
   void passive_open_done();
   void show_early();
 
-  bool handshaking() const { return tcb_.state == State::syn_sent || tcb_.state == State::syn_received; }
+  bool handshaking() const { return tcp_state() == State::syn_sent || tcp_state() == State::syn_received; }
   /// The program may queue data: the connection's, or what the SYN (or the answer to one) carries (RFC 7413).
   bool accepts_data() const {
-    return may_send(tcb_.state) || fast_open_deferred_ || (early_ && !close_pending_);
+    return may_send(awake_->tcb.state) || fast_open_deferred_ || (early_ && !close_pending_);
   }
   bool can_write() const;
   SeqNum next_to_read() const;
@@ -278,21 +292,13 @@ class Endpoint final : public Socket,
   void wake(uint32_t events) { waiters.notify(events); }
 
   Protocol& protocol_;
+  /// nullptr: at rest, and the record says what it was.
+  Awake* awake_ = nullptr;
+  std::byte* record_ = nullptr;
+  uint16_t record_bytes_ = 0;
   const Family family_;
-  Tcb tcb_;
-  Route route_;
   PortHolder port_;
-  SocketAddress local_;
-  /// The address of bind(2), or the wildcard.
-  IpAddress bound_address_;
   bool port_chosen_by_user_ = false;
-  SocketOptions options_;
-  /// SO_COOKIE; 0 until it is asked for.
-  uint64_t cookie_ = 0;
-
-  // Arrivals.
-  SegmentQueue queue_;
-  uint32_t queue_bytes_ = 0;
 
   // Passive open.
   Listener* listener_ = nullptr;
@@ -302,36 +308,21 @@ class Endpoint final : public Socket,
   Connecting connecting_ = Connecting::idle;
   bool handshake_pending_ = false;
   bool passive_ = false;
-  /// For the handshake: what the SYN of a passive open said; what an active open must start above.
-  SynOptions peer_syn_;
-  SeqNum peer_iss_;
-  uint32_t peer_window_ = 0;
   bool peer_ecn_ = false;
-  std::optional<SeqNum> iss_floor_;
 
   // Fast Open (RFC 7413). Active: it was asked for; the SYN waits for the program's data; how it went.
   bool fast_open_ = false;
   bool fast_open_deferred_ = false;
   bool syn_data_acknowledged_ = false;
   FastOpenFailure fast_open_failure_ = FastOpenFailure::none;
-  /// Passive: data flows before the handshake is complete; the SYN that has brought it; the cookie for the
-  /// SYN-ACK.
+  /// Passive: data flows before the handshake is complete.
   bool early_ = false;
-  Segment* early_syn_ = nullptr;
-  std::optional<FastOpenCookie> granted_cookie_;
   /// shutdown(2) was called meanwhile.
   bool close_pending_ = false;
   /// By accept(2).
   bool accepted_ = false;
-  /// IP and TCP header of the SYN, for TCP_SAVED_SYN; empty when not kept or read already.
-  Slice saved_syn_;
 
-  /// nullptr: nothing was ever told or asked for.
-  Reports* reports_ = nullptr;
-
-  // Linux's sk_err, sk_err_soft, sk_shutdown.
-  int error_ = 0;
-  int soft_error_ = 0;
+  // Linux's sk_shutdown.
   bool send_shut_ = false;
   bool receive_ended_ = false;
   bool released_ = false;
@@ -342,24 +333,20 @@ class Endpoint final : public Socket,
   /// The program has wanted to send more than there was room for.
   bool send_starved_ = false;
   bool view_contended_ = false;
-
-  // Notifications.
-  uint32_t notifications_ = 0;
-  int notified_error_ = 0;
   bool drained_ = false;
+
+  // Linux's sk_err, sk_err_soft.
+  int error_ = 0;
+  int soft_error_ = 0;
+  uint32_t notifications_ = 0;
   uint32_t keepalive_probes_ = 0;
   Instant keepalive_deadline_ = kNever;
-  Instant fin_wait_deadline_ = kNever;
-  Instant established_at_{};
-  /// MSS of the peer's SYN, without options.
-  uint32_t peer_mss_ = 536;
-  MtuProber mtu_prober_;
 
-  Waker notification_, new_segment_, resend_, undrain_;
-  /// For all deadlines: the handshake's, or the first of the main loop's.
+  /// nullptr: nothing was ever told or asked for.
+  Reports* reports_ = nullptr;
+
+  /// For all deadlines: the handshake's, the first of the main loop's, or when to look whether it may rest.
   Timer timer_{&Endpoint::on_deadline, this};
-  /// The main loop's, where it waits without a stack, and the handshake's, which waits with one.
-  Sleeper idle_;
 };
 
 }  // namespace ustack::tcp

@@ -6,10 +6,11 @@
 namespace ustack::tcp {
 
 Status Endpoint::shutdown(ShutdownHow how) {
+  if (!ensure_awake()) return Error{ENOBUFS};
   Change change(*this);
   bool reading = how != ShutdownHow::write;
   bool writing = how != ShutdownHow::read;
-  switch (tcb_.state) {
+  switch (awake_->tcb.state) {
     case State::closed:
       return Error{ENOTCONN};
     case State::listen:
@@ -22,7 +23,7 @@ Status Endpoint::shutdown(ShutdownHow how) {
     case State::syn_received:
       if (early_) {
         // RFC 9293, 3.10.4: "queue for processing after entering ESTABLISHED".
-        if (reading) tcb_.receive_shut = true;
+        if (reading) awake_->tcb.receive_shut = true;
         if (writing) close_pending_ = send_shut_ = true;
         wake(ready::kIn | ready::kRdNorm | ready::kRdHup | ready::kOut | ready::kWrNorm);
         return {};
@@ -33,7 +34,7 @@ Status Endpoint::shutdown(ShutdownHow how) {
     default:
       break;
   }
-  if (reading) tcb_.receive_shut = true;
+  if (reading) awake_->tcb.receive_shut = true;
   if (writing) {
     close_send();
     settle();
@@ -48,19 +49,26 @@ Status Endpoint::shutdown(ShutdownHow how) {
 /// RFC 9293, 3.10.4: CLOSE: "queue this until all preceding SENDs have been segmentized, then form a FIN
 /// segment and send it."
 void Endpoint::close_send() {
-  State before = tcb_.state;
+  State before = awake_->tcb.state;
   if (before == State::established)
-    tcb_.state = State::fin_wait_1;
+    awake_->tcb.state = State::fin_wait_1;
   else if (before == State::close_wait)
-    tcb_.state = State::last_ack;
+    awake_->tcb.state = State::last_ack;
   else
     return;
   send_shut_ = true;
-  tcb_.snd.close();
+  awake_->tcb.snd.close();
   on_state_change(before);
 }
 
 void Endpoint::release() {
+  if (!ensure_awake()) {
+    // The peer learns of it when it next sends something.
+    ++protocol_.counters().TcpExtTCPAbortOnMemory;
+    ++protocol_.counters().TcpEstabResets;
+    --protocol_.counters().TcpCurrEstab;
+    return protocol_.destroy_endpoint(*this);
+  }
   Change change(*this);
   released_ = true;
   if (listener_ != nullptr)
@@ -69,7 +77,7 @@ void Endpoint::release() {
     update_closing();  // the handshake's end closes it
   else if (handshaking())
     notify(kNotifyClose);
-  else if (is_synchronized(tcb_.state))
+  else if (is_synchronized(awake_->tcb.state))
     orphan();
   try_free();
 }
@@ -77,57 +85,59 @@ void Endpoint::release() {
 /// close(2) of a connection (Linux's __tcp_close).
 void Endpoint::orphan() {
   Counters& counters = protocol_.counters();
-  tcb_.orphaned = tcb_.receive_shut = true;
+  awake_->tcb.orphaned = awake_->tcb.receive_shut = true;
   receive_ended_ = true;
   update_closing();
   // RFC 2525, 2.17: the peer has to know that what it sent was never read.
-  if (!tcb_.rcv.buffer.empty()) {
+  if (!awake_->tcb.rcv.buffer.empty()) {
     ++counters.TcpExtTCPAbortOnClose;
     send_reset();
     done(0);
     return;
   }
   // SO_LINGER with no time: an abort, RFC 9293, 3.10.5.
-  if (options_.linger && options_.linger_seconds == 0) {
+  if (awake_->options.linger && awake_->options.linger_seconds == 0) {
     ++counters.TcpExtTCPAbortOnData;
-    if (tcb_.state != State::closing && tcb_.state != State::last_ack) send_reset();
+    if (awake_->tcb.state != State::closing && awake_->tcb.state != State::last_ack) send_reset();
     done(0);
     return;
   }
   // Linux's tcp_check_oom: nobody pays for orphans, so they are counted.
   if (protocol_.closing() > static_cast<uint32_t>(protocol_.settings().tcp_max_orphans) ||
-      (protocol_.out_of_memory() && tcb_.snd.buffer.true_size() > kLeastSendBuffer)) {
+      (protocol_.out_of_memory() && awake_->tcb.snd.buffer.true_size() > kLeastSendBuffer)) {
     ++counters.TcpExtTCPAbortOnMemory;
     send_reset();
     done(0);
     return;
   }
   close_send();
-  if (tcb_.state == State::fin_wait_2) {
-    if (options_.fin_wait_2 < Duration(0)) {
+  if (awake_->tcb.state == State::fin_wait_2) {
+    if (awake_->options.fin_wait_2 < Duration(0)) {
       ++counters.TcpExtTCPAbortOnLinger;
       send_reset();
       done(0);
       return;
     }
-    start_fin_wait(options_.fin_wait_2);
+    start_fin_wait(awake_->options.fin_wait_2);
   }
   settle();
 }
 
 bool Endpoint::lingering_done() const {
-  if (!options_.linger || options_.linger_seconds == 0 || !is_synchronized(tcb_.state)) return true;
+  if (!awake()) return true;
+  if (!awake_->options.linger || awake_->options.linger_seconds == 0 || !is_synchronized(awake_->tcb.state))
+    return true;
   // Unread data makes close(2) a reset, which waits for nothing.
-  if (!tcb_.rcv.buffer.empty()) return true;
-  return !tcb_.snd.busy();
+  if (!awake_->tcb.rcv.buffer.empty()) return true;
+  return !awake_->tcb.snd.busy();
 }
 
 /// The connection is gone (Linux's tcp_done): nothing is sent or received any more. What was received can
 /// still be read.
 void Endpoint::done(int error) {
-  State before = tcb_.state;
+  State before = awake_->tcb.state;
   if (before != State::closed) {
-    tcb_.state = State::closed;
+    awake_->tcb.state = State::closed;
     on_state_change(before);
   }
   update_closing();
@@ -139,12 +149,12 @@ void Endpoint::done(int error) {
   }
   protocol_.connections().remove(*this);
   if (!port_chosen_by_user_) protocol_.ports().release(port_);
-  keepalive_deadline_ = fin_wait_deadline_ = kNever;
-  tcb_.snd.clear();
-  tcb_.rcv.ack_deadline = kNever;
-  tcb_.rcv.reassembly().clear();
+  keepalive_deadline_ = awake_->fin_wait_deadline = kNever;
+  awake_->tcb.snd.clear();
+  awake_->tcb.rcv.ack_deadline = kNever;
+  awake_->tcb.rcv.reassembly().clear();
   sync_timers();
-  if (released_) tcb_.rcv.clear();
+  if (released_) awake_->tcb.rcv.clear();
   if (error != 0 && !released_) error_ = error;
   send_shut_ = receive_ended_ = true;
   uint32_t events = ready::kIn | ready::kRdNorm | ready::kRdHup | ready::kOut | ready::kWrNorm | ready::kHup;
@@ -161,8 +171,8 @@ void Endpoint::enter_time_wait() {
 }
 
 bool Endpoint::free_now() const {
-  if (!released_ || tcb_.state != State::closed || handshake_pending_) return false;
-  if (tcb_.snd.buffer.reserved() || tcb_.rcv.buffer.viewed()) return false;
+  if (!awake() || !released_ || awake_->tcb.state != State::closed || handshake_pending_) return false;
+  if (awake_->tcb.snd.buffer.reserved() || awake_->tcb.rcv.buffer.viewed()) return false;
   return !holds_stack();
 }
 

@@ -9,30 +9,32 @@
 namespace ustack::tcp {
 
 Status Endpoint::bind(const SocketAddress& local) {
+  if (!ensure_awake()) return Error{ENOBUFS};
   if (local.address.family() != family_) return Error{EAFNOSUPPORT};
-  if (tcb_.state != State::closed || port_.bound()) return Error{EINVAL};
-  if (!local.address.is_unspecified() && !options_.plain.free_bind() &&
+  if (awake_->tcb.state != State::closed || port_.bound()) return Error{EINVAL};
+  if (!local.address.is_unspecified() && !awake_->options.plain.free_bind() &&
       !protocol_.network().is_own_address(local.address))
     return Error{EADDRNOTAVAIL};
   // IP_BIND_ADDRESS_NO_PORT: the port is chosen by connect(2), which knows more.
-  if (local.port == 0 && options_.bind_address_no_port) {
-    bound_address_ = local.address;
-    local_ = local;
+  if (local.port == 0 && awake_->options.bind_address_no_port) {
+    awake_->bound_address = local.address;
+    awake_->local = local;
     return {};
   }
-  port_.reuse_address = options_.reuse_address;
-  port_.reuse_port = options_.reuse_port;
-  port_.range = options_.plain.port_range;
+  port_.reuse_address = awake_->options.reuse_address;
+  port_.reuse_port = awake_->options.reuse_port;
+  port_.range = awake_->options.plain.port_range;
   port_.by_connect = false;
   Result<uint16_t> port = protocol_.bind_port(port_, local.address, local.port);
   if (!port.ok()) return port.error();
-  bound_address_ = local.address;
-  local_ = {local.address, *port};
+  awake_->bound_address = local.address;
+  awake_->local = {local.address, *port};
   port_chosen_by_user_ = true;
   return {};
 }
 
 Status Endpoint::connect(const SocketAddress& remote) {
+  if (!ensure_awake()) return Error{ENOBUFS};
   if (remote.address.family() == Family::unspecified) {
     disconnect();
     return {};
@@ -55,21 +57,22 @@ Status Endpoint::connect(const SocketAddress& remote) {
     case Connecting::idle:
       break;
   }
-  if (tcb_.state != State::closed) return Error{EISCONN};
-  return open_active(remote, options_.fast_open_connect);
+  if (awake_->tcb.state != State::closed) return Error{EISCONN};
+  return open_active(remote, awake_->options.fast_open_connect);
 }
 
 Status Endpoint::connect_with_data(const SocketAddress& remote) {
+  if (!ensure_awake()) return Error{ENOBUFS};
   // Linux's tcp_sendmsg_fastopen.
   if ((protocol_.settings().tcp_fastopen & fast_open::kClient) == 0) return Error{EOPNOTSUPP};
-  if (connecting_ != Connecting::idle || tcb_.state != State::closed) return connect(remote);
+  if (connecting_ != Connecting::idle || awake_->tcb.state != State::closed) return connect(remote);
   if (remote.address.family() != family_) return Error{EAFNOSUPPORT};
   return open_active(remote, true);
 }
 
 /// RFC 7413, 4.1.3: a SYN to this peer may carry data.
 bool Endpoint::fast_open_possible() const {
-  if (options_.fast_open_no_cookie ||
+  if (awake_->options.fast_open_no_cookie ||
       (protocol_.settings().tcp_fastopen & fast_open::kClientWithoutCookie) != 0)
     return true;
   FastOpenCache& cache = protocol_.fast_open();
@@ -80,21 +83,21 @@ bool Endpoint::fast_open_possible() const {
 /// RFC 9293, 3.10.1: an active OPEN. `with_data`: by Fast Open if that is possible, then the SYN waits for
 /// the program's data; if not, a cookie is asked for.
 Status Endpoint::open_active(const SocketAddress& remote, bool with_data) {
-  if (tcb_.snd.buffer.reserved() || tcb_.rcv.buffer.viewed()) return Error{EALREADY};
+  if (awake_->tcb.snd.buffer.reserved() || awake_->tcb.rcv.buffer.viewed()) return Error{EALREADY};
   Change change(*this);
-  Result<Route> route = protocol_.network().find_route(bound_address_, remote.address);
+  Result<Route> route = protocol_.network().find_route(awake_->bound_address, remote.address);
   // TCP has no broadcast, whatever SO_BROADCAST says.
   if (!route.ok()) return route.code() == EACCES ? Error{ENETUNREACH} : route.error();
-  if (options_.dont_route && !route->is_local() && !(route->next_hop() == route->remote()))
+  if (awake_->options.dont_route && !route->is_local() && !(route->next_hop() == route->remote()))
     return Error{ENETUNREACH};
-  if (!options_.reaches(route->is_local())) return Error{ENETUNREACH};
+  if (!awake_->options.reaches(route->is_local())) return Error{ENETUNREACH};
   reset_tcb();
-  route_ = *route;
-  route_.queue = protocol_.context().queue;
-  ConnectionId id{{route_.local(), local_.port}, {route_.remote(), remote.port}};
-  iss_floor_.reset();
+  awake_->route = *route;
+  awake_->route.queue = protocol_.context().queue;
+  ConnectionId id{{awake_->route.local(), awake_->local.port}, {awake_->route.remote(), remote.port}};
+  awake_->iss_floor.reset();
   if (!port_.bound()) {
-    port_.range = options_.plain.port_range;
+    port_.range = awake_->options.plain.port_range;
     Result<uint16_t> port = protocol_.ephemeral_port(port_, id.local.address, id.remote);
     if (!port.ok()) return port.error();
     id.local.port = *port;
@@ -102,7 +105,7 @@ Status Endpoint::open_active(const SocketAddress& remote, bool with_data) {
   auto give_port_back = [&] {
     if (!port_chosen_by_user_) protocol_.ports().release(port_);
   };
-  if (!protocol_.acquire_tuple(id, route_.is_local(), iss_floor_)) {
+  if (!protocol_.acquire_tuple(id, awake_->route.is_local(), awake_->iss_floor)) {
     give_port_back();
     return Error{EADDRNOTAVAIL};
   }
@@ -110,7 +113,7 @@ Status Endpoint::open_active(const SocketAddress& remote, bool with_data) {
     give_port_back();
     return status;
   }
-  local_ = id.local;
+  awake_->local = id.local;
   connecting_ = Connecting::under_way;
   error_ = soft_error_ = 0;
   send_shut_ = receive_ended_ = false;
@@ -120,8 +123,8 @@ Status Endpoint::open_active(const SocketAddress& remote, bool with_data) {
   fast_open_failure_ = FastOpenFailure::none;
   handshake_pending_ = true;
   ++protocol_.counters().TcpActiveOpens;
-  State before = tcb_.state;
-  tcb_.state = State::syn_sent;
+  State before = awake_->tcb.state;
+  awake_->tcb.state = State::syn_sent;
   on_state_change(before);
   if (with_data) {
     fast_open_deferred_ = fast_open_possible();
@@ -171,9 +174,9 @@ void Endpoint::handshake_done(Status status, bool passive) {
   }
 
   protocol_.context().log(LogLevel::info, [&](LogLine& line) {
-    line << id() << ": " << (passive ? "accepted" : "connected") << ", mss " << tcb_.snd.mss() << " wscale "
-         << tcb_.snd.snd_wscale << '/' << tcb_.rcv.rcv_wscale << (tcb_.timestamps ? " timestamps" : "")
-         << (tcb_.sack ? " sack" : "");
+    line << id() << ": " << (passive ? "accepted" : "connected") << ", mss " << awake_->tcb.snd.mss()
+         << " wscale " << awake_->tcb.snd.snd_wscale << '/' << awake_->tcb.rcv.rcv_wscale
+         << (awake_->tcb.timestamps ? " timestamps" : "") << (awake_->tcb.sack ? " sack" : "");
   });
   if (passive) ++counters.TcpPassiveOpens;
   if (passive && parent_ == nullptr && !early_) {
@@ -184,7 +187,7 @@ void Endpoint::handshake_done(Status status, bool passive) {
   }
   grow_send_buffer();
   // Our SYN was acknowledged: the next hop is alive.
-  route_.confirm_reachable();
+  awake_->route.confirm_reachable();
   start_keepalive();
   if (passive) {
     passive_open_done();
@@ -209,30 +212,30 @@ void Endpoint::reset_tcb() {
     Duration max_ack_delay;
     RttEstimator::Bounds rto;
     std::string_view congestion;
-  } kept{tcb_.snd.nodelay,
-         tcb_.snd.thin_linear,
-         tcb_.snd.cork,
-         tcb_.snd.notsent_lowat,
-         tcb_.rcv.limit,
-         tcb_.rcv.low_water,
-         tcb_.rcv.limit_locked,
-         tcb_.snd.max_pacing_rate,
-         tcb_.rcv.max_ack_delay,
-         tcb_.snd.rtt.bounds,
-         tcb_.snd.congestion->name()};
-  tcb_.~Tcb();
-  new (&tcb_) Tcb(protocol_.context().blocks, protocol_.pieces(), protocol_.sent_segments());
-  tcb_.snd.nodelay = kept.nodelay;
-  tcb_.snd.thin_linear = kept.thin_linear;
-  tcb_.snd.cork = kept.cork;
-  tcb_.snd.max_pacing_rate = kept.max_pacing_rate;
-  tcb_.snd.notsent_lowat = kept.notsent_lowat;
-  tcb_.rcv.limit = kept.limit;
-  tcb_.rcv.limit_locked = kept.limit_locked;
-  tcb_.rcv.low_water = kept.low_water;
-  tcb_.rcv.max_ack_delay = kept.max_ack_delay;
-  tcb_.snd.rtt.bounds = kept.rto;
-  (void)tcb_.snd.congestion.select(kept.congestion);
+  } kept{awake_->tcb.snd.nodelay,
+         awake_->tcb.snd.thin_linear,
+         awake_->tcb.snd.cork,
+         awake_->tcb.snd.notsent_lowat,
+         awake_->tcb.rcv.limit,
+         awake_->tcb.rcv.low_water,
+         awake_->tcb.rcv.limit_locked,
+         awake_->tcb.snd.max_pacing_rate,
+         awake_->tcb.rcv.max_ack_delay,
+         awake_->tcb.snd.rtt.bounds,
+         awake_->tcb.snd.congestion->name()};
+  awake_->tcb.~Tcb();
+  new (&awake_->tcb) Tcb(protocol_.context().blocks, protocol_.pieces(), protocol_.sent_segments());
+  awake_->tcb.snd.nodelay = kept.nodelay;
+  awake_->tcb.snd.thin_linear = kept.thin_linear;
+  awake_->tcb.snd.cork = kept.cork;
+  awake_->tcb.snd.max_pacing_rate = kept.max_pacing_rate;
+  awake_->tcb.snd.notsent_lowat = kept.notsent_lowat;
+  awake_->tcb.rcv.limit = kept.limit;
+  awake_->tcb.rcv.limit_locked = kept.limit_locked;
+  awake_->tcb.rcv.low_water = kept.low_water;
+  awake_->tcb.rcv.max_ack_delay = kept.max_ack_delay;
+  awake_->tcb.snd.rtt.bounds = kept.rto;
+  (void)awake_->tcb.snd.congestion.select(kept.congestion);
   keepalive_probes_ = 0;
 }
 
@@ -243,7 +246,7 @@ void Endpoint::disconnect() {
   } else if (handshaking()) {
     connecting_ = Connecting::idle;
     notify(kNotifyClose);
-  } else if (is_synchronized(tcb_.state)) {
+  } else if (is_synchronized(awake_->tcb.state)) {
     send_reset();
     done(0);
   }

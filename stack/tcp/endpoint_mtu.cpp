@@ -9,10 +9,10 @@ namespace ustack::tcp {
 /// segment.
 uint32_t Endpoint::path_payload() const {
   uint32_t headers = (family_ == Family::ipv6 ? 40 : 20) + kMinHeader;
-  uint32_t mtu = std::min(route_.mtu(), mtu_prober_.limit());
-  uint32_t mss = std::min(peer_mss_, mtu > headers ? mtu - headers : 1);
-  if (options_.max_segment != 0) mss = std::min<uint32_t>(mss, options_.max_segment);
-  uint32_t option_bytes = tcb_.timestamps ? 12 : 0;
+  uint32_t mtu = std::min(awake_->route.mtu(), awake_->mtu_prober.limit());
+  uint32_t mss = std::min(awake_->peer_mss, mtu > headers ? mtu - headers : 1);
+  if (awake_->options.max_segment != 0) mss = std::min<uint32_t>(mss, awake_->options.max_segment);
+  uint32_t option_bytes = awake_->tcb.timestamps ? 12 : 0;
   // A peer's absurd MSS must not make segments of nothing but headers (Linux: tcp_min_snd_mss).
   auto least = static_cast<uint32_t>(protocol_.settings().tcp_min_snd_mss);
   return std::max(mss, least) - option_bytes;
@@ -20,37 +20,38 @@ uint32_t Endpoint::path_payload() const {
 
 /// ICMP's "fragmentation needed", validated (Protocol::on_icmp_error).
 void Endpoint::on_path_mtu(uint32_t mtu) {
-  if (!is_synchronized(tcb_.state)) return;
+  if (!is_synchronized(awake_->tcb.state)) return;
   uint32_t payload = path_payload();
-  if (payload >= tcb_.snd.mss()) return;
+  if (payload >= awake_->tcb.snd.mss()) return;
   protocol_.context().log(LogLevel::debug, [&](LogLine& line) {
     line << id() << ": path MTU is " << mtu << ", segments of " << payload << " bytes from now on";
   });
-  tcb_.snd.on_mss_change(payload, true);
+  awake_->tcb.snd.on_mss_change(payload, true);
   // Not from within output(): the main loop sends.
   notify(0);
 }
 
 void Endpoint::start_mtu_probing() {
   uint32_t headers = (family_ == Family::ipv6 ? 40 : 20) + kMinHeader;
-  mtu_prober_ = {};
-  mtu_prober_.start(protocol_.settings(), std::min(route_.mtu(), peer_mss_ + headers), headers);
+  awake_->mtu_prober = {};
+  awake_->mtu_prober.start(protocol_.settings(), std::min(awake_->route.mtu(), awake_->peer_mss + headers),
+                           headers);
 }
 
 /// A segment in the search for a larger MTU, if there is data for it and behind it, so that its loss is
 /// noticed by the duplicate ACKs of what follows (RFC 4821, 7.4; Linux's tcp_mtu_probe). True: output has to
 /// wait until windows leave room for it.
 bool Endpoint::send_mtu_probe() {
-  if (!mtu_prober_.enabled()) [[likely]]
+  if (!awake_->mtu_prober.enabled()) [[likely]]
     return false;
-  Sender& snd = tcb_.snd;
+  Sender& snd = awake_->tcb.snd;
   const Flight& flight = snd.flight();
-  if (mtu_prober_.probing() || flight.sacked() > 0 || flight.lost() > 0) return false;
+  if (awake_->mtu_prober.probing() || flight.sacked() > 0 || flight.lost() > 0) return false;
   uint32_t headers = (family_ == Family::ipv6 ? 40 : 20) + kMinHeader;
-  uint32_t path_mtu = std::min(route_.mtu(), peer_mss_ + headers);
-  uint32_t mtu = mtu_prober_.next_probe(protocol_.settings(), path_mtu, protocol_.now());
+  uint32_t path_mtu = std::min(awake_->route.mtu(), awake_->peer_mss + headers);
+  uint32_t mtu = awake_->mtu_prober.next_probe(protocol_.settings(), path_mtu, protocol_.now());
   if (mtu == 0) return false;
-  uint32_t payload = mtu - headers - (tcb_.timestamps ? 12u : 0u);
+  uint32_t payload = mtu - headers - (awake_->tcb.timestamps ? 12u : 0u);
   if (payload <= snd.mss()) return false;
   constexpr uint32_t kFollowing = 4;  // enough for three duplicate ACKs
   uint32_t needed = payload + kFollowing * snd.mss();
@@ -59,39 +60,39 @@ bool Endpoint::send_mtu_probe() {
   if (!room) return !flight.empty();
   SeqNum start = snd.snd_nxt;
   if (transmit({.seq = start, .length = payload}, payload) && snd.snd_nxt == start + payload)
-    mtu_prober_.on_sent(mtu, start, snd.snd_nxt);
+    awake_->mtu_prober.on_sent(mtu, start, snd.snd_nxt);
   return false;
 }
 
 /// After an ACK or a time-out: what became of the probe.
 void Endpoint::judge_mtu_probe() {
-  if (!mtu_prober_.probing()) [[likely]]
+  if (!awake_->mtu_prober.probing()) [[likely]]
     return;
-  Sender& snd = tcb_.snd;
-  if (snd.snd_una >= mtu_prober_.end()) {
-    mtu_prober_.on_success();
+  Sender& snd = awake_->tcb.snd;
+  if (snd.snd_una >= awake_->mtu_prober.end()) {
+    awake_->mtu_prober.on_success();
     ++protocol_.counters().TcpExtTCPMTUPSuccess;
     snd.on_mss_change(path_payload(), false);
-  } else if (snd.snd_una == mtu_prober_.start() && snd.flight().lost() > 0) {
-    mtu_prober_.on_failure();
+  } else if (snd.snd_una == awake_->mtu_prober.start() && snd.flight().lost() > 0) {
+    awake_->mtu_prober.on_failure();
     ++protocol_.counters().TcpExtTCPMTUPFail;
   } else {
     return;
   }
   protocol_.context().log(LogLevel::debug, [&](LogLine& line) {
-    line << id() << ": the path's MTU is from " << mtu_prober_.search_low() << " to "
-         << mtu_prober_.search_high();
+    line << id() << ": the path's MTU is from " << awake_->mtu_prober.search_low() << " to "
+         << awake_->mtu_prober.search_high();
   });
 }
 
 /// The retransmission timer has expired again and again: perhaps segments of this size don't get through, and
 /// nobody says so (RFC 2923; RFC 4821, 7.7).
 void Endpoint::suspect_black_hole() {
-  if (tcb_.snd.timeouts() < static_cast<uint32_t>(protocol_.settings().tcp_retries1)) return;
-  if (!mtu_prober_.on_black_hole(protocol_.settings())) return;
+  if (awake_->tcb.snd.timeouts() < static_cast<uint32_t>(protocol_.settings().tcp_retries1)) return;
+  if (!awake_->mtu_prober.on_black_hole(protocol_.settings())) return;
   uint32_t payload = path_payload();
-  if (payload >= tcb_.snd.mss()) return;
-  tcb_.snd.on_mss_change(payload, true);
+  if (payload >= awake_->tcb.snd.mss()) return;
+  awake_->tcb.snd.on_mss_change(payload, true);
   protocol_.context().log(LogLevel::info, [&](LogLine& line) {
     line << id() << ": black hole? Segments of " << payload << " bytes from now on";
   });

@@ -100,10 +100,10 @@ struct OptionTable {
             .name = name,
             .set_int =
                 [](Endpoint& ep, int value) {
-                  ep.options_.*Field = value != 0;
+                  ep.awake_->options.*Field = value != 0;
                   return Status();
                 },
-            .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.*Field ? 1 : 0; }};
+            .get_int = [](Endpoint& ep) -> Result<int> { return ep.awake_->options.*Field ? 1 : 0; }};
   }
 
   static Status set_send_buffer(Endpoint& ep, int value, int most) {
@@ -111,21 +111,21 @@ struct OptionTable {
     // A negative one counts as huge (sock_setsockopt: min_t(u32, ...)).
     if (value < 0) value = INT_MAX;
     int limit = std::max(std::min(value, std::min(most, INT_MAX / 2)) * 2, int{kLeastSendBuffer});
-    ep.options_.send_limit = static_cast<uint32_t>(limit);
-    ep.options_.send_limit_locked = true;
-    if (may_send(ep.tcb_.state) && ep.can_write()) ep.wake(ready::kOut | ready::kWrNorm);
+    ep.awake_->options.send_limit = static_cast<uint32_t>(limit);
+    ep.awake_->options.send_limit_locked = true;
+    if (may_send(ep.awake_->tcb.state) && ep.can_write()) ep.wake(ready::kOut | ready::kWrNorm);
     return {};
   }
   static Status set_receive_buffer(Endpoint& ep, int value, int most) {
     if (value < 0) value = INT_MAX;
     int limit = std::max(std::min(value, std::min(most, INT_MAX / 2)) * 2, kLeastReceiveBuffer);
-    ep.tcb_.rcv.limit = static_cast<uint32_t>(limit);
-    ep.tcb_.rcv.limit_locked = true;
+    ep.awake_->tcb.rcv.limit = static_cast<uint32_t>(limit);
+    ep.awake_->tcb.rcv.limit_locked = true;
     return {};
   }
 
   static Status set_low_water(Endpoint& ep, int value) {
-    Receiver& rcv = ep.tcb_.rcv;
+    Receiver& rcv = ep.awake_->tcb.rcv;
     auto wanted = static_cast<uint32_t>(value < 0 ? INT_MAX : value);
     // tcp_set_rcvlowat: never more than the window can hold; and the buffer grows with it.
     uint32_t most =
@@ -141,19 +141,19 @@ struct OptionTable {
     linger l;
     if (value.size() < sizeof l) return Error{EINVAL};
     std::memcpy(&l, value.data(), sizeof l);
-    ep.options_.linger = l.l_onoff != 0;
-    if (l.l_onoff != 0) ep.options_.linger_seconds = l.l_linger < 0 ? INT_MAX : l.l_linger;
+    ep.awake_->options.linger = l.l_onoff != 0;
+    if (l.l_onoff != 0) ep.awake_->options.linger_seconds = l.l_linger < 0 ? INT_MAX : l.l_linger;
     return {};
   }
   static Result<size_t> get_linger(Endpoint& ep, MutableBytes out) {
-    linger l{ep.options_.linger ? 1 : 0, ep.options_.linger_seconds};
+    linger l{ep.awake_->options.linger ? 1 : 0, ep.awake_->options.linger_seconds};
     return write_out(&l, sizeof l, out);
   }
 
   /// Only BBR has something to tell (struct tcp_bbr_info).
   static Result<size_t> get_congestion_info(Endpoint& ep, MutableBytes out) {
-    if (ep.tcb_.snd.congestion->name() != "bbr") return size_t{0};
-    const auto& bbr = static_cast<const Bbr&>(*ep.tcb_.snd.congestion);
+    if (ep.awake_->tcb.snd.congestion->name() != "bbr") return size_t{0};
+    const auto& bbr = static_cast<const Bbr&>(*ep.awake_->tcb.snd.congestion);
     tcp_bbr_info info{.bbr_bw_lo = static_cast<uint32_t>(bbr.bandwidth()),
                       .bbr_bw_hi = static_cast<uint32_t>(bbr.bandwidth() >> 32),
                       .bbr_min_rtt = static_cast<uint32_t>(to_us(bbr.min_rtt())),
@@ -173,26 +173,26 @@ struct OptionTable {
       std::memcpy(&narrow, value.data(), sizeof narrow);
       rate = narrow == ~uint32_t{0} ? Sender::kUnpaced : narrow;
     }
-    ep.tcb_.snd.max_pacing_rate = rate;
+    ep.awake_->tcb.snd.max_pacing_rate = rate;
     ep.settle();
     return {};
   }
   static Result<size_t> get_max_pacing_rate(Endpoint& ep, MutableBytes out) {
-    uint64_t rate = ep.tcb_.snd.max_pacing_rate;
+    uint64_t rate = ep.awake_->tcb.snd.max_pacing_rate;
     if (out.size() == sizeof rate) return write_out(&rate, sizeof rate, out);
     auto narrow = static_cast<uint32_t>(std::min<uint64_t>(rate, ~uint32_t{0}));
     return write_out(&narrow, sizeof narrow, out);
   }
 
   static Status set_nodelay(Endpoint& ep, int value) {
-    ep.tcb_.snd.nodelay = value != 0;
+    ep.awake_->tcb.snd.nodelay = value != 0;
     if (value != 0) ep.settle();
     return {};
   }
   static Status set_cork(Endpoint& ep, int value) {
-    ep.tcb_.snd.cork = value != 0;
+    ep.awake_->tcb.snd.cork = value != 0;
     if (value == 0) {
-      ep.tcb_.snd.more = false;
+      ep.awake_->tcb.snd.more = false;
       ep.settle();
     }
     return {};
@@ -200,48 +200,48 @@ struct OptionTable {
 
   static Status set_max_segment(Endpoint& ep, int value) {
     if (value != 0 && (value < 88 || value > 32767)) return Error{EINVAL};
-    ep.options_.max_segment = static_cast<uint16_t>(value);
+    ep.awake_->options.max_segment = static_cast<uint16_t>(value);
     return {};
   }
   static Result<int> get_max_segment(Endpoint& ep) {
-    State state = ep.tcb_.state;
-    if (ep.options_.max_segment != 0 && (state == State::closed || state == State::listen))
-      return int{ep.options_.max_segment};
-    return static_cast<int>(ep.tcb_.snd.mss());
+    State state = ep.awake_->tcb.state;
+    if (ep.awake_->options.max_segment != 0 && (state == State::closed || state == State::listen))
+      return int{ep.awake_->options.max_segment};
+    return static_cast<int>(ep.awake_->tcb.snd.mss());
   }
 
   static Status set_window_clamp(Endpoint& ep, int value) {
     if (value == 0) {
-      if (ep.tcb_.state != State::closed) return Error{EINVAL};
-      ep.options_.window_clamp = 0;
+      if (ep.awake_->tcb.state != State::closed) return Error{EINVAL};
+      ep.awake_->options.window_clamp = 0;
       return {};
     }
-    ep.options_.window_clamp = static_cast<uint32_t>(std::max(value, kLeastReceiveBuffer / 2));
-    if (is_synchronized(ep.tcb_.state))
-      ep.tcb_.rcv.window_clamp =
-          std::min(ep.options_.window_clamp, kMaxUnscaledWindow << ep.tcb_.rcv.rcv_wscale);
+    ep.awake_->options.window_clamp = static_cast<uint32_t>(std::max(value, kLeastReceiveBuffer / 2));
+    if (is_synchronized(ep.awake_->tcb.state))
+      ep.awake_->tcb.rcv.window_clamp =
+          std::min(ep.awake_->options.window_clamp, kMaxUnscaledWindow << ep.awake_->tcb.rcv.rcv_wscale);
     return {};
   }
 
   static Status set_quick_ack(Endpoint& ep, int value) {
-    ep.tcb_.rcv.set_quick_ack(value != 0);
+    ep.awake_->tcb.rcv.set_quick_ack(value != 0);
     ep.settle();
     return {};
   }
 
   static Status set_fin_wait_2(Endpoint& ep, int value) {
-    ep.options_.fin_wait_2 = std::chrono::seconds(value < 0 ? -1 : std::min(value, 120));
+    ep.awake_->options.fin_wait_2 = std::chrono::seconds(value < 0 ? -1 : std::min(value, 120));
     return {};
   }
   static Result<int> get_fin_wait_2(Endpoint& ep) {
-    int value = seconds(ep.options_.fin_wait_2);
+    int value = seconds(ep.awake_->options.fin_wait_2);
     return value == 0 ? ep.protocol_.settings().tcp_fin_timeout : value;
   }
 
   template <Duration SocketOptions::*Field, int Most>
   static Status set_keepalive_time(Endpoint& ep, int value) {
     if (value < 1 || value > Most) return Error{EINVAL};
-    ep.options_.*Field = std::chrono::seconds(value);
+    ep.awake_->options.*Field = std::chrono::seconds(value);
     ep.start_keepalive();
     return {};
   }
@@ -251,33 +251,33 @@ struct OptionTable {
     // TCP_CA_NAME_MAX, 16 with the terminator; the name ends at a zero or where the value does.
     auto* text = reinterpret_cast<const char*>(value.data());
     // Not string_view::substr, which may throw.
-    return ep.tcb_.snd.congestion.select({text, strnlen(text, std::min<size_t>(value.size(), 15))});
+    return ep.awake_->tcb.snd.congestion.select({text, strnlen(text, std::min<size_t>(value.size(), 15))});
   }
   static Result<size_t> get_congestion(Endpoint& ep, MutableBytes out) {
     std::array<char, 16> name{};
-    std::string_view text = ep.tcb_.snd.congestion->name();
+    std::string_view text = ep.awake_->tcb.snd.congestion->name();
     std::memcpy(name.data(), text.data(), std::min(text.size(), name.size() - 1));
     return write_out(name.data(), name.size(), out);
   }
 
   static Status set_ttl(Endpoint& ep, int value) {
     if (value != -1 && (value < 1 || value > 255)) return Error{EINVAL};
-    ep.options_.ttl = value == -1 ? 0 : static_cast<uint8_t>(value);
+    ep.awake_->options.ttl = value == -1 ? 0 : static_cast<uint8_t>(value);
     return {};
   }
   static Status set_tos(Endpoint& ep, int value) {
     // The ECN field is TCP's own (ip(7)).
-    ep.options_.tos = static_cast<uint8_t>(value & ~3);
+    ep.awake_->options.tos = static_cast<uint8_t>(value & ~3);
     return {};
   }
   static Status set_mtu_discover(Endpoint& ep, int value) {
     if (value < 0 || value > 5) return Error{EINVAL};
-    ep.options_.pmtu_discovery = static_cast<PmtuDiscovery>(value);
+    ep.awake_->options.pmtu_discovery = static_cast<PmtuDiscovery>(value);
     return {};
   }
   static Result<int> get_mtu(Endpoint& ep) {
     if (!ep.connected()) return Error{ENOTCONN};
-    return static_cast<int>(ep.route_.mtu());
+    return static_cast<int>(ep.awake_->route.mtu());
   }
 
   // --- what only checkpointing uses (TCP_REPAIR): refused as to a program without CAP_NET_ADMIN ---
@@ -306,31 +306,31 @@ struct OptionTable {
     return {};
   }
   static Status set_rto_max(Endpoint& ep, int value) {
-    return set_duration(ep.tcb_.snd.rtt.bounds.most, std::chrono::milliseconds(value), 1s, kMaxRto);
+    return set_duration(ep.awake_->tcb.snd.rtt.bounds.most, std::chrono::milliseconds(value), 1s, kMaxRto);
   }
   static Status set_rto_min(Endpoint& ep, int value) {
-    return set_duration(ep.tcb_.snd.rtt.bounds.least, std::chrono::microseconds(value), kLeastTimeout,
+    return set_duration(ep.awake_->tcb.snd.rtt.bounds.least, std::chrono::microseconds(value), kLeastTimeout,
                         kMinRto);
   }
   static Status set_ack_delay_max(Endpoint& ep, int value) {
-    return set_duration(ep.tcb_.rcv.max_ack_delay, std::chrono::microseconds(value), kLeastTimeout,
+    return set_duration(ep.awake_->tcb.rcv.max_ack_delay, std::chrono::microseconds(value), kLeastTimeout,
                         kMaxAckDelay);
   }
   static Status set_save_syn(Endpoint& ep, int value) {
     // 2, with the link's header, is not kept.
     if (value < 0 || value > 1) return Error{EINVAL};
-    ep.options_.save_syn = value != 0;
+    ep.awake_->options.save_syn = value != 0;
     return {};
   }
   static Result<size_t> get_saved_syn(Endpoint& ep, MutableBytes out) {
-    if (ep.saved_syn_.length > out.size()) return Error{EINVAL};
+    if (ep.awake_->saved_syn.length > out.size()) return Error{EINVAL};
     // It is told once (tcp(7)).
-    Slice syn = std::exchange(ep.saved_syn_, Slice());
+    Slice syn = std::exchange(ep.awake_->saved_syn, Slice());
     if (syn.length == 0) return size_t{0};
     return write_out(syn.bytes().data(), syn.length, out);
   }
   static Result<int> get_timestamp(Endpoint& ep) {
-    return static_cast<int>(timestamp_clock(ep.protocol_.now(), ep.tcb_.ts_offset));
+    return static_cast<int>(timestamp_clock(ep.protocol_.now(), ep.awake_->tcb.ts_offset));
   }
 
   // --- told as a structure ---
@@ -351,20 +351,20 @@ struct OptionTable {
     return write_out(nobody, sizeof nobody, out);
   }
   static Result<size_t> get_cookie(Endpoint& ep, MutableBytes out) {
-    if (out.size() < sizeof ep.cookie_) return Error{EINVAL};
-    if (ep.cookie_ == 0) ep.cookie_ = ++ep.protocol_.last_cookie;
-    return write_out(&ep.cookie_, sizeof ep.cookie_, out);
+    if (out.size() < sizeof ep.awake_->cookie) return Error{EINVAL};
+    if (ep.awake_->cookie == 0) ep.awake_->cookie = ++ep.protocol_.last_cookie;
+    return write_out(&ep.awake_->cookie, sizeof ep.awake_->cookie, out);
   }
   static Result<size_t> get_memory(Endpoint& ep, MutableBytes out) {
     // SK_MEMINFO_RMEM_ALLOC, RCVBUF, WMEM_ALLOC, SNDBUF, FWD_ALLOC, WMEM_QUEUED, OPTMEM, BACKLOG, DROPS.
-    const uint32_t memory[9] = {ep.tcb_.rcv.buffer.true_size(),
-                                ep.tcb_.rcv.limit,
+    const uint32_t memory[9] = {ep.awake_->tcb.rcv.buffer.true_size(),
+                                ep.awake_->tcb.rcv.limit,
                                 0,
-                                ep.options_.send_limit,
+                                ep.awake_->options.send_limit,
                                 0,
-                                static_cast<uint32_t>(ep.tcb_.snd.buffer.true_size()),
+                                static_cast<uint32_t>(ep.awake_->tcb.snd.buffer.true_size()),
                                 0,
-                                ep.queue_bytes_,
+                                ep.awake_->queue_bytes,
                                 0};
     return write_out(memory, sizeof memory, out);
   }
@@ -379,7 +379,7 @@ struct OptionTable {
   /// The newer option's flags are told by the newer option only.
   template <bool New>
   static Result<size_t> get_time_stamping(Endpoint& ep, MutableBytes out) {
-    const TimeStamping& times = ep.options_.times;
+    const TimeStamping& times = ep.awake_->options.times;
     const uint32_t told[2] = {!New || times.new_format ? times.flags : 0, 0};
     return write_out(told, sizeof told, out);
   }
@@ -389,14 +389,14 @@ struct OptionTable {
             .name = name,
             .set_int =
                 [](Endpoint& ep, int value) {
-                  TimeStamping& times = ep.options_.times;
+                  TimeStamping& times = ep.awake_->options.times;
                   times.on_receive = value != 0;
                   times.nanoseconds = value != 0 && Nanoseconds;
                   if (value != 0) times.new_format = New;
                   return Status();
                 },
             .get_int = [](Endpoint& ep) -> Result<int> {
-              const TimeStamping& times = ep.options_.times;
+              const TimeStamping& times = ep.awake_->options.times;
               return times.on_receive && times.new_format == New && times.nanoseconds == Nanoseconds ? 1 : 0;
             }};
   }
@@ -406,13 +406,13 @@ struct OptionTable {
   }
   static Status set_buffer_lock(Endpoint& ep, int value) {
     if ((value & ~3) != 0) return Error{EINVAL};
-    ep.options_.send_limit_locked = (value & 1) != 0;
-    ep.tcb_.rcv.limit_locked = (value & 2) != 0;
+    ep.awake_->options.send_limit_locked = (value & 1) != 0;
+    ep.awake_->tcb.rcv.limit_locked = (value & 2) != 0;
     return {};
   }
   static Status set_thin_linear(Endpoint& ep, int value) {
     if (value < 0 || value > 1) return Error{EINVAL};
-    ep.tcb_.snd.thin_linear = value != 0;
+    ep.awake_->tcb.snd.thin_linear = value != 0;
     return {};
   }
 
@@ -422,7 +422,7 @@ struct OptionTable {
     return Error{value.size() < Bytes ? EINVAL : Code};
   }
   static std::string_view name_of_device(Endpoint& ep) {
-    switch (ep.options_.device) {
+    switch (ep.awake_->options.device) {
       case BoundDevice::any:
         return {};
       case BoundDevice::link:
@@ -439,11 +439,11 @@ struct OptionTable {
     std::string_view name(text, value.empty() ? 0 : strnlen(text, std::min(value.size(), kLongest)));
     Network& network = ep.protocol_.network();
     if (name.empty())
-      ep.options_.device = BoundDevice::any;
+      ep.awake_->options.device = BoundDevice::any;
     else if (name == network.device())
-      ep.options_.device = BoundDevice::link;
+      ep.awake_->options.device = BoundDevice::link;
     else if (name == "lo" && network.has_loopback())
-      ep.options_.device = BoundDevice::loopback;
+      ep.awake_->options.device = BoundDevice::loopback;
     else
       return Error{ENODEV};
     return {};
@@ -468,30 +468,31 @@ struct OptionTable {
 
   // --- Fast Open ---
   static bool before_connecting(const Endpoint& ep) {
-    return ep.tcb_.state == State::closed || ep.tcb_.state == State::listen;
+    return ep.awake_->tcb.state == State::closed || ep.awake_->tcb.state == State::listen;
   }
   static Status set_fast_open(Endpoint& ep, int value) {
     if (value < 0 || !before_connecting(ep)) return Error{EINVAL};
-    ep.options_.fast_open_queue = static_cast<uint32_t>(std::min(value, ep.protocol_.settings().somaxconn));
+    ep.awake_->options.fast_open_queue =
+        static_cast<uint32_t>(std::min(value, ep.protocol_.settings().somaxconn));
     return {};
   }
   static Status set_fast_open_connect(Endpoint& ep, int value) {
     if (value < 0 || value > 1) return Error{EINVAL};
     if ((ep.protocol_.settings().tcp_fastopen & fast_open::kClient) == 0) return Error{EOPNOTSUPP};
-    if (ep.tcb_.state != State::closed) return Error{EINVAL};
-    ep.options_.fast_open_connect = value != 0;
+    if (ep.awake_->tcb.state != State::closed) return Error{EINVAL};
+    ep.awake_->options.fast_open_connect = value != 0;
     return {};
   }
   static Status set_fast_open_no_cookie(Endpoint& ep, int value) {
     if (value < 0 || value > 1 || !before_connecting(ep)) return Error{EINVAL};
-    ep.options_.fast_open_no_cookie = value != 0;
+    ep.awake_->options.fast_open_no_cookie = value != 0;
     return {};
   }
   static Status set_fast_open_keys(Endpoint& ep, Bytes value) {
-    return ep.options_.fast_open_keys.set(value) ? Status() : Status(Error{EINVAL});
+    return ep.awake_->options.fast_open_keys.set(value) ? Status() : Status(Error{EINVAL});
   }
   static Result<size_t> get_fast_open_keys(Endpoint& ep, MutableBytes out) {
-    const FastOpenKeys& own = ep.options_.fast_open_keys;
+    const FastOpenKeys& own = ep.awake_->options.fast_open_keys;
     Bytes keys = (own.count != 0 ? own : ep.protocol_.fast_open_keys()).view();
     return write_out(keys.data(), keys.size(), out);
   }
@@ -499,12 +500,12 @@ struct OptionTable {
   template <Duration SocketOptions::*Field>
   static Status set_timeout(Endpoint& ep, Bytes value) {
     Result<Duration> timeout = read_timeout(value);
-    if (timeout.ok()) ep.options_.*Field = *timeout;
+    if (timeout.ok()) ep.awake_->options.*Field = *timeout;
     return timeout.status();
   }
   template <Duration SocketOptions::*Field>
   static Result<size_t> get_timeout(Endpoint& ep, MutableBytes out) {
-    return write_timeout(ep.options_.*Field, out);
+    return write_timeout(ep.awake_->options.*Field, out);
   }
 };
 
@@ -518,18 +519,18 @@ struct OptionRows : OptionTable {
        .name = SO_REUSEADDR,
        .set_int =
            [](Endpoint& ep, int value) {
-             ep.options_.reuse_address = ep.port_.reuse_address = value != 0;
+             ep.awake_->options.reuse_address = ep.port_.reuse_address = value != 0;
              return Status();
            },
-       .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.reuse_address ? 1 : 0; }},
+       .get_int = [](Endpoint& ep) -> Result<int> { return ep.awake_->options.reuse_address ? 1 : 0; }},
       {.level = SOL_SOCKET,
        .name = SO_REUSEPORT,
        .set_int =
            [](Endpoint& ep, int value) {
-             ep.options_.reuse_port = ep.port_.reuse_port = value != 0;
+             ep.awake_->options.reuse_port = ep.port_.reuse_port = value != 0;
              return Status();
            },
-       .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.reuse_port ? 1 : 0; }},
+       .get_int = [](Endpoint& ep) -> Result<int> { return ep.awake_->options.reuse_port ? 1 : 0; }},
       flag<&SocketOptions::out_of_band_inline>(SOL_SOCKET, SO_OOBINLINE),
       flag<&SocketOptions::dont_route>(SOL_SOCKET, SO_DONTROUTE),
       // Has no meaning for TCP in Linux either; it is remembered.
@@ -538,12 +539,12 @@ struct OptionRows : OptionTable {
        .name = SO_KEEPALIVE,
        .set_int =
            [](Endpoint& ep, int value) {
-             ep.options_.keepalive = value != 0;
+             ep.awake_->options.keepalive = value != 0;
              ep.keepalive_probes_ = 0;
              ep.start_keepalive();
              return Status();
            },
-       .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.keepalive ? 1 : 0; }},
+       .get_int = [](Endpoint& ep) -> Result<int> { return ep.awake_->options.keepalive ? 1 : 0; }},
       {.level = SOL_SOCKET,
        .name = SO_MAX_PACING_RATE,
        .set = &set_max_pacing_rate,
@@ -553,12 +554,14 @@ struct OptionRows : OptionTable {
        .name = SO_SNDBUF,
        .set_int = [](Endpoint& ep,
                      int value) { return set_send_buffer(ep, value, ep.protocol_.settings().wmem_max); },
-       .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.options_.send_limit); }},
+       .get_int = [](Endpoint& ep) -> Result<int> {
+         return static_cast<int>(ep.awake_->options.send_limit);
+       }},
       {.level = SOL_SOCKET,
        .name = SO_RCVBUF,
        .set_int = [](Endpoint& ep,
                      int value) { return set_receive_buffer(ep, value, ep.protocol_.settings().rmem_max); },
-       .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.tcb_.rcv.limit); }},
+       .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.awake_->tcb.rcv.limit); }},
       // The host is the program's own, so the program is its administrator.
       {.level = SOL_SOCKET,
        .name = SO_SNDBUFFORCE,
@@ -571,7 +574,7 @@ struct OptionRows : OptionTable {
       {.level = SOL_SOCKET,
        .name = SO_RCVLOWAT,
        .set_int = &set_low_water,
-       .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.tcb_.rcv.low_water); }},
+       .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.awake_->tcb.rcv.low_water); }},
       {.level = SOL_SOCKET, .name = SO_SNDLOWAT, .get_int = [](Endpoint&) -> Result<int> { return 1; }},
       {.level = SOL_SOCKET,
        .name = SO_RCVTIMEO,
@@ -625,11 +628,11 @@ struct OptionRows : OptionTable {
        .name = SO_ZEROCOPY,
        .set_int = [](Endpoint& ep, int value) -> Status {
          if (value < 0 || value > 1) return Error{EINVAL};
-         ep.options_.zero_copy = value != 0;
+         ep.awake_->options.zero_copy = value != 0;
          ep.update_telling();
          return {};
        },
-       .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.zero_copy ? 1 : 0; }},
+       .get_int = [](Endpoint& ep) -> Result<int> { return ep.awake_->options.zero_copy ? 1 : 0; }},
       {.level = SOL_SOCKET, .name = SO_PEERNAME, .get = &get_peer_name},
       {.level = SOL_SOCKET, .name = SO_PEERCRED, .get = &get_peer_credentials},
       {.level = SOL_SOCKET, .name = SO_COOKIE, .get = &get_cookie},
@@ -639,7 +642,7 @@ struct OptionRows : OptionTable {
        .name = kBufferLock,
        .set_int = &set_buffer_lock,
        .get_int = [](Endpoint& ep) -> Result<int> {
-         return (ep.options_.send_limit_locked ? 1 : 0) | (ep.tcb_.rcv.limit_locked ? 2 : 0);
+         return (ep.awake_->options.send_limit_locked ? 1 : 0) | (ep.awake_->tcb.rcv.limit_locked ? 2 : 0);
        }},
       {.level = SOL_SOCKET, .name = SO_BINDTODEVICE, .set = &set_device, .get = &get_device},
       // Filters: there is nothing that would run one.
@@ -653,11 +656,11 @@ struct OptionRows : OptionTable {
       {.level = IPPROTO_TCP,
        .name = TCP_NODELAY,
        .set_int = &set_nodelay,
-       .get_int = [](Endpoint& ep) -> Result<int> { return ep.tcb_.snd.nodelay ? 1 : 0; }},
+       .get_int = [](Endpoint& ep) -> Result<int> { return ep.awake_->tcb.snd.nodelay ? 1 : 0; }},
       {.level = IPPROTO_TCP,
        .name = TCP_CORK,
        .set_int = &set_cork,
-       .get_int = [](Endpoint& ep) -> Result<int> { return ep.tcb_.snd.cork ? 1 : 0; }},
+       .get_int = [](Endpoint& ep) -> Result<int> { return ep.awake_->tcb.snd.cork ? 1 : 0; }},
       {.level = IPPROTO_TCP, .name = TCP_MAXSEG, .set_int = &set_max_segment, .get_int = &get_max_segment},
       {.level = IPPROTO_TCP,
        .name = TCP_KEEPIDLE,
@@ -671,7 +674,7 @@ struct OptionRows : OptionTable {
        .name = TCP_KEEPCNT,
        .set_int = [](Endpoint& ep, int value) -> Status {
          if (value < 1 || value > 127) return Error{EINVAL};
-         ep.options_.keepalive_count = static_cast<uint32_t>(value);
+         ep.awake_->options.keepalive_count = static_cast<uint32_t>(value);
          return {};
        },
        .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.keepalive_count()); }},
@@ -679,84 +682,92 @@ struct OptionRows : OptionTable {
        .name = TCP_SYNCNT,
        .set_int = [](Endpoint& ep, int value) -> Status {
          if (value < 1 || value > 127) return Error{EINVAL};
-         ep.options_.syn_retries = static_cast<uint8_t>(value);
+         ep.awake_->options.syn_retries = static_cast<uint8_t>(value);
          return {};
        },
        .get_int = [](Endpoint& ep) -> Result<int> {
-         return ep.options_.syn_retries != 0 ? int{ep.options_.syn_retries}
-                                             : ep.protocol_.settings().tcp_syn_retries;
+         return ep.awake_->options.syn_retries != 0 ? int{ep.awake_->options.syn_retries}
+                                                    : ep.protocol_.settings().tcp_syn_retries;
        }},
       {.level = IPPROTO_TCP, .name = TCP_LINGER2, .set_int = &set_fin_wait_2, .get_int = &get_fin_wait_2},
       {.level = IPPROTO_TCP,
        .name = TCP_DEFER_ACCEPT,
        .set_int =
            [](Endpoint& ep, int value) {
-             ep.options_.defer_accept = seconds_to_timeouts(value);
+             ep.awake_->options.defer_accept = seconds_to_timeouts(value);
              return Status();
            },
-       .get_int = [](Endpoint& ep) -> Result<int> { return timeouts_to_seconds(ep.options_.defer_accept); }},
+       .get_int = [](Endpoint& ep) -> Result<int> {
+         return timeouts_to_seconds(ep.awake_->options.defer_accept);
+       }},
       {.level = IPPROTO_TCP,
        .name = TCP_WINDOW_CLAMP,
        .set_int = &set_window_clamp,
-       .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.options_.window_clamp); }},
+       .get_int = [](Endpoint& ep) -> Result<int> {
+         return static_cast<int>(ep.awake_->options.window_clamp);
+       }},
       {.level = IPPROTO_TCP,
        .name = TCP_QUICKACK,
        .set_int = &set_quick_ack,
-       .get_int = [](Endpoint& ep) -> Result<int> { return ep.tcb_.rcv.interactive() ? 0 : 1; }},
+       .get_int = [](Endpoint& ep) -> Result<int> { return ep.awake_->tcb.rcv.interactive() ? 0 : 1; }},
       {.level = IPPROTO_TCP, .name = TCP_CONGESTION, .set = &set_congestion, .get = &get_congestion},
       {.level = IPPROTO_TCP,
        .name = TCP_USER_TIMEOUT,
        .set_int = [](Endpoint& ep, int value) -> Status {
          if (value < 0) return Error{EINVAL};
-         ep.options_.user_timeout = std::chrono::milliseconds(value);
+         ep.awake_->options.user_timeout = std::chrono::milliseconds(value);
          return {};
        },
        .get_int = [](Endpoint& ep) -> Result<int> {
-         return static_cast<int>(to_ms(ep.options_.user_timeout));
+         return static_cast<int>(to_ms(ep.awake_->options.user_timeout));
        }},
       {.level = IPPROTO_TCP,
        .name = TCP_NOTSENT_LOWAT,
        .set_int =
            [](Endpoint& ep, int value) {
-             ep.tcb_.snd.notsent_lowat = static_cast<uint32_t>(value);
-             if (may_send(ep.tcb_.state) && ep.can_write()) ep.wake(ready::kOut | ready::kWrNorm);
+             ep.awake_->tcb.snd.notsent_lowat = static_cast<uint32_t>(value);
+             if (may_send(ep.awake_->tcb.state) && ep.can_write()) ep.wake(ready::kOut | ready::kWrNorm);
              return Status();
            },
-       .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.tcb_.snd.notsent_lowat); }},
+       .get_int = [](Endpoint& ep) -> Result<int> {
+         return static_cast<int>(ep.awake_->tcb.snd.notsent_lowat);
+       }},
       {.level = IPPROTO_TCP,
        .name = TCP_FASTOPEN,
        .set_int = &set_fast_open,
-       .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.options_.fast_open_queue); }},
+       .get_int = [](Endpoint& ep) -> Result<int> {
+         return static_cast<int>(ep.awake_->options.fast_open_queue);
+       }},
       {.level = IPPROTO_TCP,
        .name = TCP_FASTOPEN_CONNECT,
        .set_int = &set_fast_open_connect,
-       .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.fast_open_connect ? 1 : 0; }},
+       .get_int = [](Endpoint& ep) -> Result<int> { return ep.awake_->options.fast_open_connect ? 1 : 0; }},
       {.level = IPPROTO_TCP,
        .name = TCP_FASTOPEN_NO_COOKIE,
        .set_int = &set_fast_open_no_cookie,
-       .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.fast_open_no_cookie ? 1 : 0; }},
+       .get_int = [](Endpoint& ep) -> Result<int> { return ep.awake_->options.fast_open_no_cookie ? 1 : 0; }},
       {.level = IPPROTO_TCP,
        .name = TCP_SAVE_SYN,
        .set_int = &set_save_syn,
-       .get_int = [](Endpoint& ep) -> Result<int> { return ep.options_.save_syn ? 1 : 0; }},
+       .get_int = [](Endpoint& ep) -> Result<int> { return ep.awake_->options.save_syn ? 1 : 0; }},
       {.level = IPPROTO_TCP, .name = TCP_SAVED_SYN, .get = &get_saved_syn},
       {.level = IPPROTO_TCP,
        .name = kRtoMaxMs,
        .set_int = &set_rto_max,
        .get_int = [](Endpoint& ep) -> Result<int> {
-         return static_cast<int>(to_ms(ep.tcb_.snd.rtt.bounds.most));
+         return static_cast<int>(to_ms(ep.awake_->tcb.snd.rtt.bounds.most));
        }},
       {.level = IPPROTO_TCP,
        .name = kRtoMinUs,
        .set_int = &set_rto_min,
        .get_int = [](Endpoint& ep) -> Result<int> {
-         return static_cast<int>(to_us(ep.tcb_.snd.rtt.bounds.least));
+         return static_cast<int>(to_us(ep.awake_->tcb.snd.rtt.bounds.least));
        }},
       {.level = IPPROTO_TCP,
        .name = kAckDelayMaxUs,
        .set_int = &set_ack_delay_max,
        .get_int = [](Endpoint& ep) -> Result<int> {
-         return static_cast<int>(to_us(ep.tcb_.rcv.max_ack_delay));
+         return static_cast<int>(to_us(ep.awake_->tcb.rcv.max_ack_delay));
        }},
       {.level = IPPROTO_TCP, .name = TCP_TIMESTAMP, .set_int = &refuse<EPERM>, .get_int = &get_timestamp},
       // Linux has given up what it once did; 0 or 1 are taken as ever.
@@ -776,14 +787,14 @@ struct OptionRows : OptionTable {
       {.level = IPPROTO_TCP,
        .name = TCP_QUEUE_SEQ,
        .set_int = [](Endpoint& ep,
-                     int) { return Status(Error{ep.tcb_.state == State::closed ? EINVAL : EPERM}); },
+                     int) { return Status(Error{ep.awake_->tcb.state == State::closed ? EINVAL : EPERM}); },
        .get_int = &refuse_to_tell<EINVAL>},
       {.level = IPPROTO_TCP, .name = TCP_REPAIR_OPTIONS, .set_int = &refuse<EINVAL>},
       {.level = IPPROTO_TCP, .name = TCP_REPAIR_WINDOW, .set_int = &refuse<EPERM>, .get = &get_repair_window},
       {.level = IPPROTO_TCP,
        .name = kThinLinearTimeouts,
        .set_int = &set_thin_linear,
-       .get_int = [](Endpoint& ep) -> Result<int> { return ep.tcb_.snd.thin_linear ? 1 : 0; }},
+       .get_int = [](Endpoint& ep) -> Result<int> { return ep.awake_->tcb.snd.thin_linear ? 1 : 0; }},
       {.level = IPPROTO_TCP, .name = TCP_MD5SIG, .set = &refuse_structure<216, ENOPROTOOPT>},
       {.level = IPPROTO_TCP, .name = TCP_MD5SIG_EXT, .set = &refuse_structure<216, ENOPROTOOPT>},
       {.level = IPPROTO_TCP, .name = kIsMptcp, .get_int = &always<0>},
@@ -800,7 +811,7 @@ struct OptionRows : OptionTable {
       {.level = IPPROTO_IP,
        .name = IP_TOS,
        .set_int = &set_tos,
-       .get_int = [](Endpoint& ep) -> Result<int> { return int{ep.options_.tos}; }},
+       .get_int = [](Endpoint& ep) -> Result<int> { return int{ep.awake_->options.tos}; }},
       {.level = IPPROTO_IP,
        .name = IP_TTL,
        .set_int = &set_ttl,
@@ -810,12 +821,14 @@ struct OptionRows : OptionTable {
       // ip_getsockopt: inet_num, which is the port.
       {.level = IPPROTO_IP,
        .name = kIpProtocol,
-       .get_int = [](Endpoint& ep) -> Result<int> { return int{ep.local_.port}; }},
+       .get_int = [](Endpoint& ep) -> Result<int> { return int{ep.awake_->local.port}; }},
       {.level = IPPROTO_IP, .name = IP_MTU, .get_int = &get_mtu},
       {.level = IPPROTO_IP,
        .name = IP_MTU_DISCOVER,
        .set_int = &set_mtu_discover,
-       .get_int = [](Endpoint& ep) -> Result<int> { return static_cast<int>(ep.options_.pmtu_discovery); }},
+       .get_int = [](Endpoint& ep) -> Result<int> {
+         return static_cast<int>(ep.awake_->options.pmtu_discovery);
+       }},
       flag<&SocketOptions::bind_address_no_port>(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT),
       flag<&SocketOptions::receive_errors>(IPPROTO_IP, IP_RECVERR),
   };
@@ -853,6 +866,7 @@ Result<int> number_in(int level, Bytes value) {
 }  // namespace
 
 Status Endpoint::set_option(int level, int name, Bytes value) {
+  if (!ensure_awake()) return Error{ENOBUFS};
   const Result<int> number = number_in(level, value);
   Status result = number.status();
   const bool found = OptionRows::with(level, name, [&](auto constant) {
@@ -863,10 +877,11 @@ Status Endpoint::set_option(int level, int name, Bytes value) {
       result = row.set_int != nullptr ? row.set_int(*this, *number) : Status(Error{ENOPROTOOPT});
   });
   if (found || !number.ok()) return result;
-  return options_.plain.set(level, name, *number, value.size());
+  return awake_->options.plain.set(level, name, *number, value.size());
 }
 
 Result<size_t> Endpoint::get_option(int level, int name, MutableBytes out) {
+  if (!ensure_awake()) return Error{ENOBUFS};
   // As Linux, which looks for an unknown level in IP last (do_ip_getsockopt).
   if (level != SOL_SOCKET && level != IPPROTO_TCP && level != IPPROTO_IP) return Error{EOPNOTSUPP};
   Result<size_t> structure = size_t{0};
@@ -882,7 +897,7 @@ Result<size_t> Endpoint::get_option(int level, int name, MutableBytes out) {
     }
   });
   if (is_structure) return structure;
-  if (!found) number = options_.plain.get(level, name);
+  if (!found) number = awake_->options.plain.get(level, name);
   if (!number.ok()) return number.error();
   if (level == IPPROTO_IP && !out.empty() && out.size() < sizeof(int) && *number >= 0 && *number <= 255) {
     out[0] = static_cast<std::byte>(*number);

@@ -9,16 +9,17 @@ namespace ustack::tcp {
 
 IpOptionsOut Endpoint::ip_options() const {
   IpOptionsOut ip;
-  ip.ttl = options_.ttl != 0 ? options_.ttl : static_cast<uint8_t>(protocol_.settings().ip_default_ttl);
-  ip.tos = options_.tos;
-  ip.dont_fragment =
-      options_.pmtu_discovery != PmtuDiscovery::dont && options_.pmtu_discovery != PmtuDiscovery::omit;
+  ip.ttl = awake_->options.ttl != 0 ? awake_->options.ttl
+                                    : static_cast<uint8_t>(protocol_.settings().ip_default_ttl);
+  ip.tos = awake_->options.tos;
+  ip.dont_fragment = awake_->options.pmtu_discovery != PmtuDiscovery::dont &&
+                     awake_->options.pmtu_discovery != PmtuDiscovery::omit;
   return ip;
 }
 
 SendLimits Endpoint::send_limits() const {
-  const LinkInfo& link = route_.link();
-  uint32_t headers = (family_ == Family::ipv6 ? 40u : 20u) + kMinHeader + (tcb_.timestamps ? 12u : 0u);
+  const LinkInfo& link = awake_->route.link();
+  uint32_t headers = (family_ == Family::ipv6 ? 40u : 20u) + kMinHeader + (awake_->tcb.timestamps ? 12u : 0u);
   bool cuts = link.checksum_offload &&
               (family_ == Family::ipv6 ? link.tcp_segmentation_v6 : link.tcp_segmentation_v4);
   return {.max_superframe = cuts ? std::min(link.max_superframe, 65535u) : 0,
@@ -28,21 +29,21 @@ SendLimits Endpoint::send_limits() const {
 
 /// Sends all that the sender lets go.
 void Endpoint::output() {
-  if (!is_synchronized(tcb_.state) && !early_) return;
+  if (!is_synchronized(awake_->tcb.state) && !early_) return;
   SendLimits limits = send_limits();
   Instant now = protocol_.now();
   if (send_mtu_probe()) return;
-  while (std::optional<Transmission> next = tcb_.snd.next(limits, now))
+  while (std::optional<Transmission> next = awake_->tcb.snd.next(limits, now))
     if (!transmit(*next)) break;
   if (reports_ != nullptr) [[unlikely]]
     report_times();
-  tcb_.snd.update_persist(now);
-  tcb_.send_times.set(holding_up(), now);
+  awake_->tcb.snd.update_persist(now);
+  awake_->tcb.send_times.set(holding_up(), now);
 }
 
 /// Linux's tcp_chrono_start.
 SendTimes::What Endpoint::holding_up() const {
-  const Sender& snd = tcb_.snd;
+  const Sender& snd = awake_->tcb.snd;
   if (snd.buffer.empty()) return SendTimes::What::idle;
   if (snd.window_limited()) return SendTimes::What::window_limited;
   if (snd.unsent() == 0 && send_starved_ && !can_write()) return SendTimes::What::buffer_limited;
@@ -52,7 +53,7 @@ SendTimes::What Endpoint::holding_up() const {
 /// One segment or superframe, whose segments have `segment_size` bytes (0: the MSS). False when memory is
 /// out: a timer tries again.
 bool Endpoint::transmit(const Transmission& wanted, uint32_t segment_size) {
-  Sender& snd = tcb_.snd;
+  Sender& snd = awake_->tcb.snd;
   Counters& counters = protocol_.counters();
   FramePool& frames = protocol_.context().frames;
   TxFrame* frame = frames.allocate();
@@ -94,24 +95,27 @@ bool Endpoint::transmit(const Transmission& wanted, uint32_t segment_size) {
     segment.flags.cwr = snd.recovery().take_reduced();
   }
   segment.segment_size = static_cast<uint16_t>(segment_size != 0 ? segment_size : snd.mss());
-  if (!t.retransmission) tcb_.rcv.on_data_sent(now);
+  if (!t.retransmission) awake_->tcb.rcv.on_data_sent(now);
   // SACK blocks ride on data only where they fit.
   bool room =
-      t.length + segment_options_length(tcb_.timestamps, 1) - (tcb_.timestamps ? 12u : 0u) <= snd.mss();
+      t.length + segment_options_length(awake_->tcb.timestamps, 1) - (awake_->tcb.timestamps ? 12u : 0u) <=
+      snd.mss();
   Status status = send(frame, segment, room);
-  if (status.code() == EMSGSIZE) on_path_mtu(route_.mtu());
+  if (status.code() == EMSGSIZE) on_path_mtu(awake_->route.mtu());
   return true;
 }
 
 /// Fills in what all segments of a connection have in common, and sends it. Carries the ACK that is owed.
 Status Endpoint::send(TxFrame* frame, SegmentOut& segment, bool with_sacks) {
   Instant now = protocol_.now();
-  Receiver& rcv = tcb_.rcv;
+  Receiver& rcv = awake_->tcb.rcv;
   SegmentOptions options;
-  if (tcb_.timestamps) options.timestamps = Timestamps{tcb_.timestamp(now), tcb_.ts_recent};
-  if (tcb_.sack && with_sacks) {
-    uint32_t fit = tcb_.timestamps ? 3 : 4;
-    if (frame->payload_bytes() > 0) fit = std::min(fit, (tcb_.snd.mss() - frame->payload_bytes() - 4) / 8);
+  if (awake_->tcb.timestamps)
+    options.timestamps = Timestamps{awake_->tcb.timestamp(now), awake_->tcb.ts_recent};
+  if (awake_->tcb.sack && with_sacks) {
+    uint32_t fit = awake_->tcb.timestamps ? 3 : 4;
+    if (frame->payload_bytes() > 0)
+      fit = std::min(fit, (awake_->tcb.snd.mss() - frame->payload_bytes() - 4) / 8);
     options.sack_count = rcv.sack_blocks(std::span(options.sack_blocks).first(fit));
     if (rcv.reported_duplicate() && options.sack_count > 0) {
       Counters& counters = protocol_.counters();
@@ -135,8 +139,8 @@ Status Endpoint::send(TxFrame* frame, SegmentOut& segment, bool with_sacks) {
   if (segment.ecn_capable) segment.ip.tos |= ecn::kEct0;
   segment.flags.ece = rcv.echoes_congestion() && !segment.flags.rst;
   uint32_t size = std::max<uint32_t>(segment.segment_size, 1), payload = frame->payload_bytes();
-  tcb_.traffic.send(payload > size ? (payload + size - 1) / size : 1, payload > 0);
-  Status status = send_segment(protocol_, route_, frame, segment);
+  awake_->tcb.traffic.send(payload > size ? (payload + size - 1) / size : 1, payload > 0);
+  Status status = send_segment(protocol_, awake_->route, frame, segment);
   protocol_.counters().TcpExtTCPAckCompressed += rcv.on_ack_sent(now);
   return status;
 }
@@ -144,7 +148,7 @@ Status Endpoint::send(TxFrame* frame, SegmentOut& segment, bool with_sacks) {
 /// What was owed may have been sent with data meanwhile.
 void Endpoint::send_owed_ack() {
   Change change(*this);
-  if (is_synchronized(tcb_.state) && tcb_.rcv.ack_owed() && !drained_) send_ack();
+  if (is_synchronized(awake_->tcb.state) && awake_->tcb.rcv.ack_owed() && !drained_) send_ack();
 }
 
 void Endpoint::send_ack() {
@@ -152,12 +156,13 @@ void Endpoint::send_ack() {
   if (frame == nullptr) {
     ++protocol_.counters().UstackTxNoMemory;
     // It stays owed; the delayed ACK's timer tries again.
-    tcb_.rcv.ack_deadline = protocol_.now() + kMinAckDelay;
+    awake_->tcb.rcv.ack_deadline = protocol_.now() + kMinAckDelay;
     return;
   }
-  SegmentOut segment{.flags = {.ack = true}, .seq = tcb_.snd.snd_nxt};
+  SegmentOut segment{.flags = {.ack = true}, .seq = awake_->tcb.snd.snd_nxt};
   // Where the peer has taken window back, a number past its edge would be dropped (tcp_acceptable_seq).
-  if (segment.seq > tcb_.snd.window_end()) segment.seq = max(tcb_.snd.window_end(), tcb_.snd.snd_una);
+  if (segment.seq > awake_->tcb.snd.window_end())
+    segment.seq = max(awake_->tcb.snd.window_end(), awake_->tcb.snd.snd_una);
   (void)send(frame, segment, true);
 }
 
@@ -165,12 +170,13 @@ void Endpoint::send_challenge_ack() {
   // Linux's tcp_send_challenge_ack: so often for each connection, and for the whole host.
   Counters& counters = protocol_.counters();
   Instant now = protocol_.now();
-  if (tcb_.last_out_of_window != Instant{} &&
-      now - tcb_.last_out_of_window < std::chrono::milliseconds(protocol_.settings().tcp_invalid_ratelimit)) {
+  if (awake_->tcb.last_out_of_window != Instant{} &&
+      now - awake_->tcb.last_out_of_window <
+          std::chrono::milliseconds(protocol_.settings().tcp_invalid_ratelimit)) {
     ++counters.TcpExtTCPACKSkippedChallenge;
     return;
   }
-  tcb_.last_out_of_window = now;
+  awake_->tcb.last_out_of_window = now;
   if (protocol_.allow_challenge_ack()) send_ack();
 }
 
@@ -182,7 +188,7 @@ void Endpoint::send_probe() {
     ++protocol_.counters().UstackTxNoMemory;
     return;
   }
-  SegmentOut segment{.flags = {.ack = true}, .seq = tcb_.snd.snd_una - 1};
+  SegmentOut segment{.flags = {.ack = true}, .seq = awake_->tcb.snd.snd_una - 1};
   (void)send(frame, segment, false);
 }
 
@@ -194,8 +200,9 @@ void Endpoint::send_reset() {
     ++protocol_.counters().TcpExtTCPAbortFailed;
     return;
   }
-  SegmentOut segment{.flags = {.rst = true, .ack = true}, .seq = tcb_.snd.snd_nxt};
-  if (segment.seq > tcb_.snd.window_end()) segment.seq = max(tcb_.snd.window_end(), tcb_.snd.snd_una);
+  SegmentOut segment{.flags = {.rst = true, .ack = true}, .seq = awake_->tcb.snd.snd_nxt};
+  if (segment.seq > awake_->tcb.snd.window_end())
+    segment.seq = max(awake_->tcb.snd.window_end(), awake_->tcb.snd.snd_una);
   (void)send(frame, segment, false);
 }
 
@@ -208,17 +215,17 @@ void Endpoint::answer_with_reset(const Segment& segment) {
                  .ack = answer.ack,
 
                  .ip = ip_options()};
-  (void)send_segment(protocol_, route_, rst);
+  (void)send_segment(protocol_, awake_->route, rst);
 }
 
 /// Linux's tcp_sndbuf_expand: room for two windows, so that the program can refill one while the other flies.
 void Endpoint::grow_send_buffer() {
-  if (options_.send_limit_locked || protocol_.under_memory_pressure()) return;
+  if (awake_->options.send_limit_locked || protocol_.under_memory_pressure()) return;
   constexpr uint64_t kLeast = 46080;  // what Linux gives a fresh connection over Ethernet
-  uint64_t window = std::max(tcb_.snd.cwnd(), 10 * tcb_.snd.mss());
+  uint64_t window = std::max(awake_->tcb.snd.cwnd(), 10 * awake_->tcb.snd.mss());
   uint64_t wanted = std::min<uint64_t>(std::max(window * 2 + window / 4, kLeast),
                                        static_cast<uint32_t>(protocol_.settings().tcp_wmem[2]));
-  if (wanted > options_.send_limit) options_.send_limit = static_cast<uint32_t>(wanted);
+  if (wanted > awake_->options.send_limit) awake_->options.send_limit = static_cast<uint32_t>(wanted);
 }
 
 }  // namespace ustack::tcp

@@ -17,7 +17,8 @@ Reports* Endpoint::make_reports() {
 /// sock_queue_err_skb: as much as the receive buffer has room for.
 void Endpoint::report(Report&& report) {
   Reports* reports = make_reports();
-  if (reports == nullptr || released_ || reports->true_size() + tcb_.rcv.buffer.true_size() >= tcb_.rcv.limit)
+  if (reports == nullptr || released_ ||
+      reports->true_size() + awake_->tcb.rcv.buffer.true_size() >= awake_->tcb.rcv.limit)
     return;
   if (reports->push(std::move(report))) wake(ready::kErr);
 }
@@ -43,7 +44,7 @@ void Endpoint::report_icmp(int error, const IcmpError& icmp) {
 /// Before the segment is judged: its text may then be somewhere else.
 void Endpoint::note_arrival(const Segment& segment) {
   const SeqNum end = segment.seq + segment.payload_size();
-  if (segment.payload_size() == 0 || end <= tcb_.rcv.rcv_nxt) return;
+  if (segment.payload_size() == 0 || end <= awake_->tcb.rcv.rcv_nxt) return;
   if (Reports* reports = make_reports()) reports->note_arrival(end, protocol_.now());
 }
 
@@ -58,9 +59,10 @@ void Endpoint::report_time(uint32_t kind, SeqNum last) {
   told.what.ee_errno = ENOMSG;
   told.what.ee_origin = SO_EE_ORIGIN_TIMESTAMPING;
   told.what.ee_info = kind;
-  if ((options_.times.flags & SOF_TIMESTAMPING_OPT_ID) != 0) told.what.ee_data = last - reports_->first_key;
+  if ((awake_->options.times.flags & SOF_TIMESTAMPING_OPT_ID) != 0)
+    told.what.ee_data = last - reports_->first_key;
   told.at = protocol_.now();
-  if ((options_.times.flags & SOF_TIMESTAMPING_OPT_STATS) != 0) {
+  if ((awake_->options.times.flags & SOF_TIMESTAMPING_OPT_STATS) != 0) {
     told.payload.block = protocol_.context().blocks.allocate(kStatisticsBytes);
     if (!told.payload.block) return;
     told.payload.length = static_cast<uint32_t>(
@@ -78,26 +80,27 @@ void Endpoint::report_times() {
       message.awaited &= ~wanted;
       report_time(kind, message.last);
     };
-    if (message.last < tcb_.snd.snd_nxt) {
+    if (message.last < awake_->tcb.snd.snd_nxt) {
       // Handed to the link at once: there is no queueing discipline in between.
       fulfil(SOF_TIMESTAMPING_TX_SCHED, SCM_TSTAMP_SCHED);
       fulfil(SOF_TIMESTAMPING_TX_SOFTWARE, SCM_TSTAMP_SND);
     }
-    if (message.last < tcb_.snd.snd_una) fulfil(SOF_TIMESTAMPING_TX_ACK, SCM_TSTAMP_ACK);
+    if (message.last < awake_->tcb.snd.snd_una) fulfil(SOF_TIMESTAMPING_TX_ACK, SCM_TSTAMP_ACK);
   }
   reports_->tidy();
 }
 
 void Endpoint::sent_message(std::optional<uint32_t> stamps, bool zero_copy) {
+  if (!ensure_awake()) return;
   Change change(*this);
   Reports* reports = make_reports();
   if (reports == nullptr) return;
-  const uint32_t awaited = stamps.value_or(options_.times.flags) & time_stamping::kDepartures;
-  if (awaited != 0 && is_synchronized(tcb_.state)) {
-    reports->await({tcb_.snd.data_end() - 1, awaited});
+  const uint32_t awaited = stamps.value_or(awake_->options.times.flags) & time_stamping::kDepartures;
+  if (awaited != 0 && is_synchronized(awake_->tcb.state)) {
+    reports->await({awake_->tcb.snd.data_end() - 1, awaited});
     report_times();
   }
-  if (zero_copy && options_.zero_copy) {
+  if (zero_copy && awake_->options.zero_copy) {
     // Copied: the buffer is free again at once.
     Report told;
     told.what.ee_origin = SO_EE_ORIGIN_ZEROCOPY;
@@ -130,22 +133,24 @@ Status Endpoint::set_time_stamping(uint32_t flags, bool new_format) {
     return Error{EINVAL};
   // No clock of a card is there.
   if ((flags & SOF_TIMESTAMPING_BIND_PHC) != 0) return Error{EOPNOTSUPP};
-  if ((flags & SOF_TIMESTAMPING_OPT_ID & ~options_.times.flags) != 0) {
-    if (tcb_.state == State::closed || tcb_.state == State::listen) return Error{EINVAL};
+  if ((flags & SOF_TIMESTAMPING_OPT_ID & ~awake_->options.times.flags) != 0) {
+    if (awake_->tcb.state == State::closed || awake_->tcb.state == State::listen) return Error{EINVAL};
     Reports* reports = make_reports();
     if (reports == nullptr) return Error{ENOMEM};
-    reports->first_key = (flags & time_stamping::kIdFromUnsent) != 0 ? tcb_.snd.data_end() : tcb_.snd.snd_una;
+    reports->first_key =
+        (flags & time_stamping::kIdFromUnsent) != 0 ? awake_->tcb.snd.data_end() : awake_->tcb.snd.snd_una;
   }
   if ((flags & SOF_TIMESTAMPING_OPT_STATS) != 0 && (flags & SOF_TIMESTAMPING_OPT_TSONLY) == 0)
     return Error{EINVAL};
-  options_.times.flags = flags;
-  options_.times.new_format = new_format;
+  awake_->options.times.flags = flags;
+  awake_->options.times.new_format = new_format;
   update_telling();
   return {};
 }
 
 void Endpoint::update_telling() {
-  tells_of_sends = (options_.times.flags & time_stamping::kDepartures) != 0 || options_.zero_copy;
+  tells_of_sends =
+      (awake_->options.times.flags & time_stamping::kDepartures) != 0 || awake_->options.zero_copy;
 }
 
 }  // namespace ustack::tcp

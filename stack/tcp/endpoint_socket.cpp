@@ -8,19 +8,20 @@
 namespace ustack::tcp {
 
 Result<Extents> Endpoint::reserve_send(size_t want) {
+  if (!ensure_awake()) return Error{ENOBUFS};
   Change change(*this);
   if (error_ != 0) return Error{take_error()};
   if (handshaking() && !early_ && !fast_open_deferred_) return Error{EAGAIN};
   if (!accepts_data()) return Error{EPIPE};
   // Sending nothing needs no room, and reserves none.
   if (want == 0) return Extents{};
-  Sender& snd = tcb_.snd;
+  Sender& snd = awake_->tcb.snd;
   if (snd.buffer.reserved()) {
     send_contended_ = true;
     return Error{EAGAIN};
   }
   if (snd.notsent_lowat != 0 && snd.unsent() >= snd.notsent_lowat) return Error{EAGAIN};
-  uint32_t limit = options_.send_limit;
+  uint32_t limit = awake_->options.send_limit;
   if (protocol_.out_of_memory())
     limit = std::min(limit, static_cast<uint32_t>(protocol_.settings().tcp_wmem[0]));
   Extents room = snd.buffer.reserve(want, limit);
@@ -31,9 +32,10 @@ Result<Extents> Endpoint::reserve_send(size_t want) {
 }
 
 void Endpoint::commit_send(size_t n, SendFlags flags) {
+  if (!ensure_awake()) return;  // and so without a reservation
   Change change(*this);
-  route_.queue = protocol_.context().queue;
-  Sender& snd = tcb_.snd;
+  awake_->route.queue = protocol_.context().queue;
+  Sender& snd = awake_->tcb.snd;
   uint32_t queued = snd.buffer.reserved() ? snd.buffer.commit(n) : 0;
   if (queued > 0 && accepts_data()) {
     snd.more = flags.more;
@@ -51,26 +53,28 @@ void Endpoint::commit_send(size_t n, SendFlags flags) {
 }
 
 SeqNum Endpoint::next_to_read() const {
-  return tcb_.rcv.rcv_nxt - (tcb_.rcv.fin_received() ? 1u : 0u) - tcb_.rcv.buffer.size();
+  return awake_->tcb.rcv.rcv_nxt - (awake_->tcb.rcv.fin_received() ? 1u : 0u) - awake_->tcb.rcv.buffer.size();
 }
 
 Result<Extents> Endpoint::view_receive(size_t want, size_t offset) {
+  // At rest: there is nothing, and not the end either.
+  if (!awake()) return Error{error_ != 0 ? take_error() : EAGAIN};
   Change change(*this);
   if (listener_ != nullptr) return Error{ENOTCONN};
-  Receiver& rcv = tcb_.rcv;
+  Receiver& rcv = awake_->tcb.rcv;
   if (rcv.buffer.viewed()) {
     view_contended_ = true;
     return Error{EAGAIN};
   }
-  if (tcb_.urgent.marked() && !options_.out_of_band_inline) {
+  if (awake_->tcb.urgent.marked() && !awake_->options.out_of_band_inline) {
     // The urgent byte is not part of the stream; a read stops in front of it and the next one goes on behind
     // it.
     SeqNum at = next_to_read();
-    if (tcb_.urgent.seq() == at && !rcv.buffer.empty()) {
+    if (awake_->tcb.urgent.seq() == at && !rcv.buffer.empty()) {
       rcv.buffer.consume(1);
-      tcb_.urgent.on_read(++at);
-    } else if (tcb_.urgent.seq() > at) {
-      uint32_t before = tcb_.urgent.seq() - at;
+      awake_->tcb.urgent.on_read(++at);
+    } else if (awake_->tcb.urgent.seq() > at) {
+      uint32_t before = awake_->tcb.urgent.seq() - at;
       if (offset >= before && offset < rcv.buffer.size()) return Error{EAGAIN};
       if (offset < before) want = std::min<size_t>(want, before - offset);
     }
@@ -78,20 +82,21 @@ Result<Extents> Endpoint::view_receive(size_t want, size_t offset) {
   if (offset < rcv.buffer.size()) return rcv.buffer.view(want, offset);
   if (rcv.fin_received()) return Extents{};
   if (error_ != 0) return Error{take_error()};
-  if (receive_ended_ || tcb_.receive_shut) return Extents{};
-  if (tcb_.state == State::closed) return Error{ENOTCONN};
+  if (receive_ended_ || awake_->tcb.receive_shut) return Extents{};
+  if (awake_->tcb.state == State::closed) return Error{ENOTCONN};
   return Error{EAGAIN};
 }
 
 void Endpoint::consume(size_t n) {
+  if (!awake()) return;  // without a view
   Change change(*this);
-  route_.queue = protocol_.context().queue;
-  Receiver& rcv = tcb_.rcv;
+  awake_->route.queue = protocol_.context().queue;
+  Receiver& rcv = awake_->tcb.rcv;
   uint32_t taken = rcv.buffer.consume(n);
-  if (tcb_.urgent.marked()) tcb_.urgent.on_read(next_to_read());
+  if (awake_->tcb.urgent.marked()) awake_->tcb.urgent.on_read(next_to_read());
   if (reports_ != nullptr) [[unlikely]]
     reports_->forget_arrivals(next_to_read());
-  if (taken > 0 && is_synchronized(tcb_.state)) {
+  if (taken > 0 && is_synchronized(awake_->tcb.state)) {
     bool update = rcv.on_read(taken, protocol_.now());
     if (protocol_.settings().tcp_moderate_rcvbuf != 0 && !protocol_.under_memory_pressure())
       rcv.tune(static_cast<uint32_t>(protocol_.settings().tcp_rmem[2]), protocol_.now());
@@ -105,11 +110,12 @@ void Endpoint::consume(size_t n) {
 }
 
 Result<std::byte> Endpoint::receive_urgent(bool peek) {
-  UrgentMark& urgent = tcb_.urgent;
+  if (!ensure_awake()) return Error{ENOBUFS};
+  UrgentMark& urgent = awake_->tcb.urgent;
   using Phase = UrgentMark::Phase;
-  if (options_.out_of_band_inline || urgent.phase() == Phase::none || urgent.phase() == Phase::taken)
+  if (awake_->options.out_of_band_inline || urgent.phase() == Phase::none || urgent.phase() == Phase::taken)
     return Error{EINVAL};
-  if (tcb_.state == State::closed && !tcb_.rcv.fin_received()) return Error{ENOTCONN};
+  if (awake_->tcb.state == State::closed && !awake_->tcb.rcv.fin_received()) return Error{ENOTCONN};
   if (urgent.phase() == Phase::announced) return Error{EAGAIN};
   std::byte byte = urgent.byte();
   if (!peek) urgent.take();
@@ -119,58 +125,62 @@ Result<std::byte> Endpoint::receive_urgent(bool peek) {
 /// Linux's tcp_poll.
 uint32_t Endpoint::readiness() const {
   if (listener_ != nullptr) return listener_->ready.empty() ? 0 : ready::kIn | ready::kRdNorm;
+  if (!awake()) return ready::kOut | ready::kWrNorm | (error_ != 0 ? ready::kErr : 0);
   uint32_t bits = 0;
-  const Receiver& rcv = tcb_.rcv;
-  bool receive_over = receive_ended_ || tcb_.receive_shut;
-  if ((receive_over && send_shut_) || tcb_.state == State::closed) bits |= ready::kHup;
+  const Receiver& rcv = awake_->tcb.rcv;
+  bool receive_over = receive_ended_ || awake_->tcb.receive_shut;
+  if ((receive_over && send_shut_) || awake_->tcb.state == State::closed) bits |= ready::kHup;
   if (receive_over) bits |= ready::kIn | ready::kRdNorm | ready::kRdHup;
   // Linux: what is written now makes the SYN.
   if (fast_open_deferred_) bits |= ready::kOut | ready::kWrNorm;
   if (!handshaking() || early_) {
     uint32_t target = rcv.low_water;
     // The urgent byte at the front can't be read as part of the stream.
-    if (tcb_.urgent.marked() && !options_.out_of_band_inline && tcb_.urgent.seq() == next_to_read()) ++target;
+    if (awake_->tcb.urgent.marked() && !awake_->options.out_of_band_inline &&
+        awake_->tcb.urgent.seq() == next_to_read())
+      ++target;
     if (rcv.buffer.size() >= target) bits |= ready::kIn | ready::kRdNorm;
     if (send_shut_ || can_write()) bits |= ready::kOut | ready::kWrNorm;
-    if (tcb_.urgent.phase() == UrgentMark::Phase::arrived) bits |= ready::kPri;
+    if (awake_->tcb.urgent.phase() == UrgentMark::Phase::arrived) bits |= ready::kPri;
   }
   if (error_ != 0 || (reports_ != nullptr && !reports_->empty())) bits |= ready::kErr;
   return bits;
 }
 
-Result<SocketAddress> Endpoint::local_address() const { return local_; }
+Result<SocketAddress> Endpoint::local_address() const { return awake() ? awake_->local : id_.local; }
 
 Result<SocketAddress> Endpoint::remote_address() const {
   if (std::exchange(just_accepted_, false)) return id_.remote;
-  if (tcb_.state == State::closed || tcb_.state == State::listen || tcb_.state == State::syn_sent)
-    return Error{ENOTCONN};
+  const State state = tcp_state();
+  if (state == State::closed || state == State::listen || state == State::syn_sent) return Error{ENOTCONN};
   return id_.remote;
 }
 
 Result<int> Endpoint::ioctl_value(unsigned long request) {
   constexpr unsigned long kInq = 0x541b, kOutq = 0x5411, kOutqNotSent = 0x894b, kAtMark = 0x8905;
-  const Sender& snd = tcb_.snd;
+  if (!ensure_awake()) return Error{ENOBUFS};
+  const Sender& snd = awake_->tcb.snd;
   switch (request) {
     case kInq: {
       if (listener_ != nullptr) return Error{EINVAL};
       if (handshaking()) return 0;
-      uint32_t size = tcb_.rcv.buffer.size();
+      uint32_t size = awake_->tcb.rcv.buffer.size();
       // Linux's tcp_inq: up to the urgent mark.
       SeqNum at = next_to_read();
-      if (tcb_.urgent.marked() && !options_.out_of_band_inline && tcb_.urgent.seq() > at)
-        size = std::min(size, tcb_.urgent.seq() - at);
+      if (awake_->tcb.urgent.marked() && !awake_->options.out_of_band_inline && awake_->tcb.urgent.seq() > at)
+        size = std::min(size, awake_->tcb.urgent.seq() - at);
       return static_cast<int>(size);
     }
     case kOutq:
     case kOutqNotSent: {
       if (listener_ != nullptr) return Error{EINVAL};
-      if (handshaking() || tcb_.state == State::closed) return 0;
+      if (handshaking() || awake_->tcb.state == State::closed) return 0;
       uint32_t bytes = request == kOutq ? snd.buffer.size() : snd.unsent();
       bool fin = snd.fin_queued() && !snd.fin_acknowledged() && !(request == kOutqNotSent && snd.fin_sent());
       return static_cast<int>(bytes + (fin ? 1 : 0));
     }
     case kAtMark:
-      return tcb_.urgent.marked() && tcb_.urgent.seq() == next_to_read() ? 1 : 0;
+      return awake_->tcb.urgent.marked() && awake_->tcb.urgent.seq() == next_to_read() ? 1 : 0;
     default:
       return Error{ENOTTY};
   }

@@ -23,32 +23,40 @@ Duration model_timeout(uint32_t boundary, Duration most) {
 }  // namespace
 
 Instant Endpoint::next_deadline() const {
-  return std::min({tcb_.snd.recovery_deadline(), tcb_.snd.pacing_deadline, tcb_.rcv.ack_deadline,
-                   tcb_.snd.persist_deadline, keepalive_deadline_, fin_wait_deadline_});
+  return std::min({awake_->tcb.snd.recovery_deadline(), awake_->tcb.snd.pacing_deadline,
+                   awake_->tcb.rcv.ack_deadline, awake_->tcb.snd.persist_deadline, keepalive_deadline_,
+                   awake_->fin_wait_deadline});
 }
 
 /// A timer that is armed too early is left so: it fires, finds nothing due and is armed anew, or not. So an
 /// ACK, which moves the deadline away, costs no work on the wheel, and neither does a request that is
 /// answered.
 void Endpoint::sync_timers() {
-  if (tcb_.state == State::closed) return timer_.cancel();
-  if (const Instant next = next_deadline(); next < timer_.deadline())
-    protocol_.context().timers.arm(timer_, next);
+  if (awake_->tcb.state == State::closed) return timer_.cancel();
+  Instant next = next_deadline();
+  // Where many are awake, each is looked at from time to time: it may have come to rest.
+  if (protocol_.crowded()) [[unlikely]]
+    next = std::min(next, protocol_.now() + std::chrono::milliseconds(protocol_.settings().tcp_rest_ms));
+  if (next < timer_.deadline()) protocol_.context().timers.arm(timer_, next);
 }
 
 /// The main loop isn't bothered for nothing. A handshake knows its own deadline.
-void Endpoint::on_deadline(Timer&, void* context, Instant now) {
+void Endpoint::on_deadline(Timer& timer, void* context, Instant now) {
   auto& endpoint = *static_cast<Endpoint*>(context);
+  if (!endpoint.ensure_awake()) {  // keepalive's
+    endpoint.protocol_.context().timers.arm(timer, now + 1s);
+    return;
+  }
   if (endpoint.handshaking() || endpoint.next_deadline() <= now)
-    endpoint.resend_.wake();
-  else
+    endpoint.awake_->resend.wake();
+  else if (!endpoint.protocol_.crowded() || !endpoint.may_rest(now) || !endpoint.rest())
     endpoint.sync_timers();
 }
 
 /// The timer was armed for one of them; each looks whether it is due.
 void Endpoint::on_timer() {
   on_resend();
-  if (tcb_.rcv.ack_deadline <= protocol_.now() && tcb_.rcv.on_ack_timer())
+  if (awake_->tcb.rcv.ack_deadline <= protocol_.now() && awake_->tcb.rcv.on_ack_timer())
     ++protocol_.counters().TcpExtDelayedACKs;
   on_persist();
   on_keepalive();
@@ -63,25 +71,26 @@ uint32_t Endpoint::orphan_retries(bool alive) const {
 }
 
 bool Endpoint::retransmission_timed_out() const {
-  const Sender& snd = tcb_.snd;
+  const Sender& snd = awake_->tcb.snd;
   if (snd.timeouts() == 0) return false;
   Duration waited = protocol_.now() - snd.first_retransmit();
   // RFC 5482, TCP_USER_TIMEOUT.
-  if (options_.user_timeout > Duration(0)) return waited >= options_.user_timeout;
+  if (awake_->options.user_timeout > Duration(0)) return waited >= awake_->options.user_timeout;
   // A peer that has closed its window over what is in flight, but answers, is alive.
-  if (snd.snd_wnd == 0 && !tcb_.orphaned && protocol_.now() - tcb_.last_heard < snd.rtt.bounds.most)
+  if (snd.snd_wnd == 0 && !awake_->tcb.orphaned &&
+      protocol_.now() - awake_->tcb.last_heard < snd.rtt.bounds.most)
     return false;
   // RFC 9293, 3.8.3: R2, as Linux counts it.
   auto retries = static_cast<uint32_t>(protocol_.settings().tcp_retries2);
-  if (tcb_.orphaned) retries = std::min(retries, orphan_retries(snd.rtt.rto() < snd.rtt.bounds.most));
+  if (awake_->tcb.orphaned) retries = std::min(retries, orphan_retries(snd.rtt.rto() < snd.rtt.bounds.most));
   return waited >= model_timeout(retries, snd.rtt.bounds.most);
 }
 
 /// The timers of loss recovery, and pacing's: all end in output().
 void Endpoint::on_resend() {
-  Sender& snd = tcb_.snd;
+  Sender& snd = awake_->tcb.snd;
   Instant now = protocol_.now();
-  if (!is_synchronized(tcb_.state)) return;
+  if (!is_synchronized(awake_->tcb.state)) return;
   if (snd.recovery().reordering_deadline() <= now) count_recovery(snd.on_reordering_timer(now));
   if (snd.probe_deadline <= now)
     send_loss_probe();
@@ -91,15 +100,15 @@ void Endpoint::on_resend() {
 
 /// RFC 8985, section 7: the tail is probed before the time-out.
 void Endpoint::send_loss_probe() {
-  std::optional<Transmission> probe = tcb_.snd.on_probe_timer();
+  std::optional<Transmission> probe = awake_->tcb.snd.on_probe_timer();
   if (!probe || !transmit(*probe)) return;
   ++protocol_.counters().TcpExtTCPLossProbes;
   protocol_.context().log(LogLevel::debug,
-                          [&](LogLine& line) { line << id() << ": loss probe: " << tcb_.snd; });
+                          [&](LogLine& line) { line << id() << ": loss probe: " << awake_->tcb.snd; });
 }
 
 void Endpoint::on_retransmission_timeout() {
-  Sender& snd = tcb_.snd;
+  Sender& snd = awake_->tcb.snd;
   Counters& counters = protocol_.counters();
   if (retransmission_timed_out()) {
     ++counters.TcpExtTCPAbortOnTimeout;
@@ -114,8 +123,8 @@ void Endpoint::on_retransmission_timeout() {
   if (snd.timeouts() == static_cast<uint32_t>(protocol_.settings().tcp_retries1)) {
     Result<Route> route = protocol_.network().find_route(id().local.address, id().remote.address);
     if (route.ok()) {
-      route->queue = route_.queue;
-      route_ = *route;
+      route->queue = awake_->route.queue;
+      awake_->route = *route;
     }
   }
   protocol_.context().log(LogLevel::debug, [&](LogLine& line) {
@@ -141,11 +150,11 @@ void Endpoint::count_recovery(const RecoveryEvents& events) {
 }
 
 bool Endpoint::probing_timed_out() const {
-  const Sender& snd = tcb_.snd;
-  if (options_.user_timeout > Duration(0) && snd.probing_since() != kNever)
-    return protocol_.now() - snd.probing_since() >= options_.user_timeout;
+  const Sender& snd = awake_->tcb.snd;
+  if (awake_->options.user_timeout > Duration(0) && snd.probing_since() != kNever)
+    return protocol_.now() - snd.probing_since() >= awake_->options.user_timeout;
   auto most = static_cast<uint32_t>(protocol_.settings().tcp_retries2);
-  if (tcb_.orphaned) {
+  if (awake_->tcb.orphaned) {
     bool alive = snd.probe_back_off() < 10;  // 200 ms doubled ten times passes kMaxRto
     most = orphan_retries(alive);
     if (!alive && snd.probe_back_off() >= most) return true;
@@ -156,9 +165,9 @@ bool Endpoint::probing_timed_out() const {
 /// RFC 9293, 3.8.6.1: zero-window probes, which go on as long as the peer answers them. And 3.8.6.2.1: what
 /// silly window avoidance, Nagle or cork hold back with nothing in flight has waited long enough.
 void Endpoint::on_persist() {
-  Sender& snd = tcb_.snd;
+  Sender& snd = awake_->tcb.snd;
   Instant now = protocol_.now();
-  if (!is_synchronized(tcb_.state) || snd.persist_deadline > now) return;
+  if (!is_synchronized(awake_->tcb.state) || snd.persist_deadline > now) return;
   snd.persist_deadline = kNever;
   if (!snd.idle_flight()) return;
   if (std::optional<Transmission> held = snd.forced()) {
@@ -177,23 +186,24 @@ void Endpoint::on_persist() {
 }
 
 Duration Endpoint::keepalive_idle() const {
-  if (options_.keepalive_idle > Duration(0)) return options_.keepalive_idle;
+  if (awake_->options.keepalive_idle > Duration(0)) return awake_->options.keepalive_idle;
   return std::chrono::seconds(protocol_.settings().tcp_keepalive_time);
 }
 Duration Endpoint::keepalive_interval() const {
-  if (options_.keepalive_interval > Duration(0)) return options_.keepalive_interval;
+  if (awake_->options.keepalive_interval > Duration(0)) return awake_->options.keepalive_interval;
   return std::chrono::seconds(protocol_.settings().tcp_keepalive_intvl);
 }
 uint32_t Endpoint::keepalive_count() const {
-  if (options_.keepalive_count > 0) return options_.keepalive_count;
+  if (awake_->options.keepalive_count > 0) return awake_->options.keepalive_count;
   return static_cast<uint32_t>(protocol_.settings().tcp_keepalive_probes);
 }
 
 /// (Re)starts keepalive as the options now say.
 void Endpoint::start_keepalive() {
   keepalive_deadline_ = kNever;
-  if (!options_.keepalive || !is_synchronized(tcb_.state)) return;
-  Instant quiet_since = std::max({tcb_.last_heard, tcb_.rcv.last_arrival(), established_at_});
+  if (!awake_->options.keepalive || !is_synchronized(awake_->tcb.state)) return;
+  Instant quiet_since =
+      std::max({awake_->tcb.last_heard, awake_->tcb.rcv.last_arrival(), awake_->established_at});
   keepalive_deadline_ = std::max(quiet_since + keepalive_idle(), protocol_.now());
   sync_timers();
 }
@@ -201,26 +211,27 @@ void Endpoint::start_keepalive() {
 /// RFC 9293, 3.8.4; Linux's tcp_keepalive_timer.
 void Endpoint::on_keepalive() {
   Instant now = protocol_.now();
-  if (!options_.keepalive || !is_synchronized(tcb_.state)) {
+  if (!awake_->options.keepalive || !is_synchronized(awake_->tcb.state)) {
     keepalive_deadline_ = kNever;
     return;
   }
   if (keepalive_deadline_ > now) return;
-  const Sender& snd = tcb_.snd;
+  const Sender& snd = awake_->tcb.snd;
   // What is in flight or waits for a window has timers of its own.
   if (!snd.idle_flight() || snd.unsent() > 0) {
     keepalive_deadline_ = now + keepalive_idle();
     return;
   }
-  Duration quiet = now - std::max({tcb_.last_heard, tcb_.rcv.last_arrival(), established_at_});
+  Duration quiet =
+      now - std::max({awake_->tcb.last_heard, awake_->tcb.rcv.last_arrival(), awake_->established_at});
   if (quiet < keepalive_idle()) {
     keepalive_probes_ = 0;
     keepalive_deadline_ = now + (keepalive_idle() - quiet);
     return;
   }
-  bool user_timed_out =
-      options_.user_timeout > Duration(0) && quiet >= options_.user_timeout && keepalive_probes_ > 0;
-  bool counted_out = options_.user_timeout == Duration(0) && keepalive_probes_ >= keepalive_count();
+  bool user_timed_out = awake_->options.user_timeout > Duration(0) && quiet >= awake_->options.user_timeout &&
+                        keepalive_probes_ > 0;
+  bool counted_out = awake_->options.user_timeout == Duration(0) && keepalive_probes_ >= keepalive_count();
   if (user_timed_out || counted_out) {
     ++protocol_.counters().TcpExtTCPAbortOnTimeout;
     send_reset();
@@ -236,14 +247,14 @@ void Endpoint::on_keepalive() {
 /// FIN-WAIT-2 without a reader must not last for ever (RFC 9293, 3.6.1; tcp_fin_timeout, TCP_LINGER2).
 void Endpoint::start_fin_wait(Duration time) {
   if (time <= Duration(0)) time = std::chrono::seconds(protocol_.settings().tcp_fin_timeout);
-  fin_wait_deadline_ = protocol_.now() + time;
+  awake_->fin_wait_deadline = protocol_.now() + time;
   sync_timers();
 }
 
 void Endpoint::on_fin_wait() {
-  if (fin_wait_deadline_ > protocol_.now()) return;
-  fin_wait_deadline_ = kNever;
-  if (tcb_.state != State::fin_wait_2) return;
+  if (awake_->fin_wait_deadline > protocol_.now()) return;
+  awake_->fin_wait_deadline = kNever;
+  if (awake_->tcb.state != State::fin_wait_2) return;
   protocol_.context().log(LogLevel::debug,
                           [&](LogLine& line) { line << id() << ": FIN-WAIT-2 has lasted too long"; });
   done(0);

@@ -13,8 +13,9 @@ Handshake::Handshake(Endpoint& endpoint) : ep_(endpoint) {
   const Settings& settings = ep_.protocol_.settings();
   // RFC 9293, 3.7.1: MSS = MMS_R - 20, of what the link can receive, whatever PMTUD has learned of the other
   // direction (RFC 1191, 3.1); TCP_MAXSEG may make it less.
-  uint32_t mss = std::min<uint32_t>(ep_.route_.link().mtu, 65535u) - (ep_.family_ == Family::ipv6 ? 60 : 40);
-  if (ep_.options_.max_segment != 0) mss = std::min<uint32_t>(mss, ep_.options_.max_segment);
+  uint32_t mss =
+      std::min<uint32_t>(ep_.awake_->route.link().mtu, 65535u) - (ep_.family_ == Family::ipv6 ? 60 : 40);
+  if (ep_.awake_->options.max_segment != 0) mss = std::min<uint32_t>(mss, ep_.awake_->options.max_segment);
   own_mss_ = static_cast<uint16_t>(mss);
   choose_window(mss);
   rcv_wnd_scale_ = settings.tcp_window_scaling != 0 ? rcv_window_.scale : -1;
@@ -26,9 +27,9 @@ Handshake::Handshake(Endpoint& endpoint) : ep_(endpoint) {
 void Handshake::choose_window(uint32_t mss) {
   const Settings& settings = ep_.protocol_.settings();
   rcv_window_ = select_initial_window(
-      {.space = window_from_space(ep_.tcb_.rcv.limit),
+      {.space = window_from_space(ep_.awake_->tcb.rcv.limit),
        .mss = mss,
-       .clamp = ep_.options_.window_clamp,
+       .clamp = ep_.awake_->options.window_clamp,
        .scaling = settings.tcp_window_scaling != 0,
        .largest_buffer = static_cast<uint32_t>(std::max(settings.tcp_rmem[2], settings.rmem_max))});
 }
@@ -40,7 +41,8 @@ void Handshake::reset_state() {
   flags_ = Flags{.syn = true, .ece = ecn_, .cwr = ecn_};
   ack_num_ = SeqNum();
   mss_ = 0;
-  iss_ = ep_.iss_floor_ ? *ep_.iss_floor_ : ep_.protocol_.iss().iss(ep_.id(), ep_.protocol_.now());
+  iss_ =
+      ep_.awake_->iss_floor ? *ep_.awake_->iss_floor : ep_.protocol_.iss().iss(ep_.id(), ep_.protocol_.now());
   enter(State::syn_sent);
 }
 
@@ -62,11 +64,11 @@ void Handshake::accept_ecn() { ecn_ = flags_.ece = true; }
 void Handshake::enter(State state) {
   state_ = state;
   // What ICMP errors are checked against.
-  ep_.tcb_.snd.iss = ep_.tcb_.snd.snd_una = iss_;
-  ep_.tcb_.snd.snd_nxt = iss_ + 1;
-  tcp::State before = ep_.tcb_.state;
-  ep_.tcb_.state = state == State::syn_sent ? tcp::State::syn_sent : tcp::State::syn_received;
-  if (ep_.tcb_.state != before) ep_.on_state_change(before);
+  ep_.awake_->tcb.snd.iss = ep_.awake_->tcb.snd.snd_una = iss_;
+  ep_.awake_->tcb.snd.snd_nxt = iss_ + 1;
+  tcp::State before = ep_.awake_->tcb.state;
+  ep_.awake_->tcb.state = state == State::syn_sent ? tcp::State::syn_sent : tcp::State::syn_received;
+  if (ep_.awake_->tcb.state != before) ep_.on_state_change(before);
 }
 
 /// What both sides have offered holds (RFC 7323, 2.2 and 3.2; RFC 2018, section 2).
@@ -85,24 +87,24 @@ void Handshake::negotiate(const SynOptions& peer) {
 Status Handshake::resolve_route() {
   // Initial action is to resolve the route.
   Status status;
-  for (int event = Endpoint::kResend;; event = ep_.idle_.fetch(true)) {
-    if (event == Endpoint::kResend) {
-      status = ep_.route_.resolve(ep_.resend_);
+  for (int event = Awake::kResend;; event = ep_.awake_->idle.fetch(true)) {
+    if (event == Awake::kResend) {
+      status = ep_.awake_->route.resolve(ep_.awake_->resend);
       if (status.code() != EWOULDBLOCK) break;
-    } else if (event == Endpoint::kNotification) {
+    } else if (event == Awake::kNotification) {
       status = on_notification();
       if (!status.ok()) break;
     }
   }
-  ep_.route_.remove_waker(ep_.resend_);
-  ep_.resend_.clear();
+  ep_.awake_->route.remove_waker(ep_.awake_->resend);
+  ep_.awake_->resend.clear();
   // What came meanwhile was told to this loop.
-  if (!ep_.queue_.empty()) ep_.new_segment_.wake();
+  if (!ep_.awake_->queue.empty()) ep_.awake_->new_segment.wake();
   return status;
 }
 
 Status Handshake::execute() {
-  if (ep_.route_.is_resolution_required()) {
+  if (ep_.awake_->route.is_resolution_required()) {
     if (Status status = resolve_route(); !status.ok()) return status;
   }
 
@@ -113,42 +115,42 @@ Status Handshake::execute() {
   Status status;
   while (state_ != State::completed && status.ok()) {
     if (ep_.timer_.deadline() != deadline_) timers.arm(ep_.timer_, deadline_);
-    switch (ep_.idle_.fetch(true)) {
-      case Endpoint::kResend:
+    switch (ep_.awake_->idle.fetch(true)) {
+      case Awake::kResend:
         status = on_resend();
         break;
-      case Endpoint::kNotification:
+      case Awake::kNotification:
         status = on_notification();
         break;
-      case Endpoint::kNewSegment:
+      case Awake::kNewSegment:
         status = process_segments();
         break;
     }
   }
   ep_.timer_.cancel();
-  ep_.resend_.clear();
+  ep_.awake_->resend.clear();
   return status;
 }
 
 uint32_t Handshake::retry_limit() const {
   const Settings& settings = ep_.protocol_.settings();
   if (!active_) return static_cast<uint32_t>(settings.tcp_synack_retries);
-  return ep_.options_.syn_retries != 0 ? ep_.options_.syn_retries
-                                       : static_cast<uint32_t>(settings.tcp_syn_retries);
+  return ep_.awake_->options.syn_retries != 0 ? ep_.awake_->options.syn_retries
+                                              : static_cast<uint32_t>(settings.tcp_syn_retries);
 }
 
 Status Handshake::on_resend() {
-  bool counted = active_ && ep_.options_.syn_retries != 0;
+  bool counted = active_ && ep_.awake_->options.syn_retries != 0;
   time_out_ *= 2;
   if (resends_ >= retry_limit() || (time_out_ > kLastTimeout && !counted)) {
     ++ep_.protocol_.counters().TcpExtTCPTimeouts;
     note_fast_open_timeout(true);
     return Error{ETIMEDOUT};
   }
-  if (ep_.options_.user_timeout > Duration(0) && active_ &&
-      ep_.protocol_.now() - sent_at_ >= ep_.options_.user_timeout)
+  if (ep_.awake_->options.user_timeout > Duration(0) && active_ &&
+      ep_.protocol_.now() - sent_at_ >= ep_.awake_->options.user_timeout)
     return Error{ETIMEDOUT};
-  time_out_ = std::min({time_out_, kLastTimeout, ep_.tcb_.snd.rtt.bounds.most});
+  time_out_ = std::min({time_out_, kLastTimeout, ep_.awake_->tcb.snd.rtt.bounds.most});
   note_fast_open_timeout(false);
   ++resends_;
   // RFC 3168, 6.1.1.1: perhaps the first was dropped for what it has asked.
@@ -156,7 +158,7 @@ Status Handshake::on_resend() {
     flags_.ece = flags_.cwr = false;
   // With TCP_DEFER_ACCEPT a peer that has acknowledged is left alone until it is time to give up waiting for
   // its data (Linux's syn_ack_recalc).
-  if (acknowledged_ && resends_ < ep_.options_.defer_accept) {
+  if (acknowledged_ && resends_ < ep_.awake_->options.defer_accept) {
     deadline_ = ep_.protocol_.now() + time_out_;
     return {};
   }
@@ -177,13 +179,13 @@ Status Handshake::on_notification() {
                      .ack = ack_num_,
 
                      .ip = ep_.ip_options()};
-      (void)send_segment(ep_.protocol_, ep_.route_, rst);
+      (void)send_segment(ep_.protocol_, ep_.awake_->route, rst);
     }
     return Error{ECONNABORTED};
   }
-  if (what & Endpoint::kNotifyError) return Error{ep_.notified_error_};
+  if (what & Endpoint::kNotifyError) return Error{ep_.awake_->notified_error};
   if (what & Endpoint::kNotifyDrain) {
-    if (state_ != State::completed && flags_ != Flags{} && ep_.tcb_.state != tcp::State::closed) {
+    if (state_ != State::completed && flags_ != Flags{} && ep_.awake_->tcb.state != tcp::State::closed) {
       if (Status status = process_segments(); !status.ok()) return status;
     }
     ep_.park();
@@ -206,12 +208,12 @@ Status Handshake::process_segments() {
     if (!status.ok()) return status;
   }
   // Others have their turn first.
-  if (!ep_.queue_.empty()) ep_.new_segment_.wake();
+  if (!ep_.awake_->queue.empty()) ep_.awake_->new_segment.wake();
   return {};
 }
 
 Status Handshake::process(Segment& segment) {
-  ep_.tcb_.traffic.receive(1, segment.payload_size() > 0);
+  ep_.awake_->tcb.traffic.receive(1, segment.payload_size() > 0);
   ep_.protocol_.context().log(LogLevel::trace, [&](LogLine& line) { line << "handshake: " << segment; });
   switch (state_) {
     case State::syn_sent:
@@ -249,7 +251,7 @@ Status Handshake::syn_sent_state(Segment& segment) {
     take_fast_open_answer(segment);
     // "If SND.UNA > ISS (our SYN has been ACKed), change the connection state to ESTABLISHED, form an ACK".
     complete(segment);
-    ep_.tcb_.rcv.acknowledge_soon(ep_.protocol_.now());
+    ep_.awake_->tcb.rcv.acknowledge_soon(ep_.protocol_.now());
     return {};
   }
   // "Otherwise, enter SYN-RECEIVED, form a SYN,ACK segment and send it." Simultaneous open.
@@ -296,7 +298,7 @@ bool Handshake::limited_answer() {
 
 /// SND.UNA < SEG.ACK =< SND.NXT, where data that the SYN or Fast Open has carried counts too.
 bool Handshake::acknowledges_syn(const Segment& segment) const {
-  SeqNum end = ep_.early_ ? ep_.tcb_.snd.snd_nxt : iss_ + 1 + syn_data_;
+  SeqNum end = ep_.early_ ? ep_.awake_->tcb.snd.snd_nxt : iss_ + 1 + syn_data_;
   return iss_ < segment.ack && segment.ack <= end;
 }
 
@@ -333,7 +335,7 @@ Status Handshake::syn_rcvd_state(Segment& segment) {
 /// EAGAIN: not yet; ECONNABORTED: never.
 Status Handshake::ask_listener(const Segment& segment) {
   if (active_ || ep_.parent_ == nullptr || ep_.early_) return {};
-  if (segment.payload_size() == 0 && !segment.flags.fin && resends_ < ep_.options_.defer_accept) {
+  if (segment.payload_size() == 0 && !segment.flags.fin && resends_ < ep_.awake_->options.defer_accept) {
     acknowledged_ = true;
     return Error{EAGAIN};
   }
@@ -350,7 +352,7 @@ Status Handshake::ask_listener(const Segment& segment) {
 /// Fills the Tcb in; `segment` is the peer's latest.
 void Handshake::fill_tcb(const Segment& segment) {
   Instant now = ep_.protocol_.now();
-  Tcb& tcb = ep_.tcb_;
+  Tcb& tcb = ep_.awake_->tcb;
   tcb.timestamps = timestamps_;
   tcb.sack = sack_;
   tcb.window_scaling = snd_wnd_scale_ >= 0;
@@ -393,7 +395,7 @@ void Handshake::fill_tcb(const Segment& segment) {
   rcv.window_clamp = std::min(rcv_window_.clamp, kMaxUnscaledWindow << rcv.rcv_wscale);
   rcv.start(own_mss_ - (timestamps_ ? 12u : 0u), now);
 
-  ep_.peer_mss_ = mss_;
+  ep_.awake_->peer_mss = mss_;
   ep_.start_mtu_probing();
   snd.start(ep_.path_payload(), resends_ > 1, round_trip(segment), now);
 }
@@ -413,7 +415,7 @@ std::optional<Duration> Handshake::round_trip(const Segment& segment) const {
 
 /// `segment` has completed the handshake; its SYN is taken off.
 void Handshake::complete(Segment& segment) {
-  Tcb& tcb = ep_.tcb_;
+  Tcb& tcb = ep_.awake_->tcb;
   if (ep_.early_) {
     // All but what only this segment could tell is there already.
     tcb.snd.snd_wnd = tcb.snd.max_snd_wnd = snd_wnd_;
@@ -450,7 +452,7 @@ SynOptions Handshake::syn_options() const {
     options.timestamps->value =
         encode_cookie_timestamp(options.timestamps->value - ts_offset_, hidden) + ts_offset_;
   }
-  if (flags_.ack) options.fast_open = ep_.granted_cookie_;
+  if (flags_.ack) options.fast_open = ep_.awake_->granted_cookie;
   return options;
 }
 
@@ -481,8 +483,8 @@ void Handshake::send_syn() {
                  .options = Bytes(buffer).first(length),
                  .ip = ep_.ip_options()};
   // Linux doesn't count a SYN-ACK: the connection begins with what completes it.
-  if (!flags_.ack) ep_.tcb_.traffic.send(1, frame->payload_bytes() > 0);
-  (void)send_segment(ep_.protocol_, ep_.route_, frame, syn);
+  if (!flags_.ack) ep_.awake_->tcb.traffic.send(1, frame->payload_bytes() > 0);
+  (void)send_segment(ep_.protocol_, ep_.awake_->route, frame, syn);
 }
 
 void Handshake::send_ack() {
@@ -499,8 +501,8 @@ void Handshake::send_ack() {
       .window = window_field(rcv_window_.window, static_cast<uint8_t>(std::max(rcv_wnd_scale_, 0))),
       .options = Bytes(buffer).first(length),
       .ip = ep_.ip_options()};
-  ep_.tcb_.traffic.send(1, false);
-  (void)send_segment(ep_.protocol_, ep_.route_, ack);
+  ep_.awake_->tcb.traffic.send(1, false);
+  (void)send_segment(ep_.protocol_, ep_.awake_->route, ack);
 }
 
 void Handshake::send_reset(const Segment& segment) {
@@ -512,7 +514,7 @@ void Handshake::send_reset(const Segment& segment) {
                  .ack = answer.ack,
 
                  .ip = ep_.ip_options()};
-  (void)send_segment(ep_.protocol_, ep_.route_, rst);
+  (void)send_segment(ep_.protocol_, ep_.awake_->route, rst);
 }
 
 }  // namespace ustack::tcp

@@ -20,11 +20,11 @@ void Handshake::add_syn_data(SynOptions& options, TxFrame& frame) {
   uint32_t length = encode_syn_options(options, buffer);
   uint32_t most = own_mss_;
   if (known != nullptr && known->mss != 0) most = std::min<uint32_t>(most, known->mss);
-  SendBuffer& data = ep_.tcb_.snd.buffer;
+  SendBuffer& data = ep_.awake_->tcb.snd.buffer;
   uint32_t room = most > length ? most - length : 0;
   syn_data_ = data.slices(0, std::min(data.size(), room), frame);
   // What ICMP errors are checked against.
-  ep_.tcb_.snd.snd_nxt = iss_ + 1 + syn_data_;
+  ep_.awake_->tcb.snd.snd_nxt = iss_ + 1 + syn_data_;
 }
 
 /// The SYN-ACK says what became of it (Linux's tcp_rcv_fastopen_synack).
@@ -60,11 +60,11 @@ void Handshake::open_early(Segment& syn) {
   syn.trim_front(1);
   if (syn.seq_length() > 0) {
     ep_.syn_data_acknowledged_ = true;
-    ep_.tcb_.rcv.on_segment(syn, ep_.protocol_.now());
+    ep_.awake_->tcb.rcv.on_segment(syn, ep_.protocol_.now());
     // The SYN-ACK is its acknowledgment.
-    ep_.tcb_.rcv.on_ack_sent(ep_.protocol_.now());
+    ep_.awake_->tcb.rcv.on_ack_sent(ep_.protocol_.now());
   }
-  ack_num_ = ep_.tcb_.rcv.rcv_nxt;
+  ack_num_ = ep_.awake_->tcb.rcv.rcv_nxt;
 }
 
 }  // namespace ustack::tcp

@@ -7,7 +7,8 @@
 namespace ustack::tcp {
 
 Status Endpoint::listen(int backlog) {
-  if (tcb_.state != State::closed && tcb_.state != State::listen) return Error{EINVAL};
+  if (!ensure_awake()) return Error{ENOBUFS};
+  if (awake_->tcb.state != State::closed && awake_->tcb.state != State::listen) return Error{EINVAL};
   // Linux takes a negative backlog as a large one.
   uint32_t most = static_cast<uint32_t>(protocol_.settings().somaxconn);
   uint32_t wanted = std::min(static_cast<uint32_t>(backlog), most);
@@ -16,11 +17,11 @@ Status Endpoint::listen(int backlog) {
     return {};
   }
   if (!port_.bound()) {
-    port_.reuse_address = options_.reuse_address;
-    port_.reuse_port = options_.reuse_port;
-    Result<uint16_t> port = protocol_.bind_port(port_, bound_address_, 0);
+    port_.reuse_address = awake_->options.reuse_address;
+    port_.reuse_port = awake_->options.reuse_port;
+    Result<uint16_t> port = protocol_.bind_port(port_, awake_->bound_address, 0);
     if (!port.ok()) return port.error();
-    local_ = {bound_address_, *port};
+    awake_->local = {awake_->bound_address, *port};
   }
   // Two sockets with SO_REUSEADDR may share a port until one of them listens (inet_csk_listen_start).
   port_.listening = true;
@@ -37,10 +38,11 @@ Status Endpoint::listen(int backlog) {
   connecting_ = Connecting::idle;
   error_ = 0;
   send_shut_ = receive_ended_ = false;
-  tcb_.state = State::listen;
+  awake_->tcb.state = State::listen;
   protocol_.add_listener(*this);
-  protocol_.context().log(
-      LogLevel::info, [&](LogLine& line) { line << "listening on " << local_ << ", backlog " << wanted; });
+  protocol_.context().log(LogLevel::info, [&](LogLine& line) {
+    line << "listening on " << awake_->local << ", backlog " << wanted;
+  });
   return {};
 }
 
@@ -51,14 +53,14 @@ Endpoint* Endpoint::next_to_accept() const {
   constexpr int kLooksAt = 8;
   Endpoint* oldest = listener_->ready.front();
   const uint8_t queue = protocol_.context().queue;
-  if (oldest == nullptr || oldest->route_.queue == queue ||
-      protocol_.now() - oldest->established_at_ > kMayWait)
+  if (oldest == nullptr || oldest->awake_->route.queue == queue ||
+      protocol_.now() - oldest->awake_->established_at > kMayWait)
     return oldest;
   Endpoint* child = oldest;
   for (int i = 1; i < kLooksAt; ++i) {
     child = listener_->ready.next(*child);
     if (child == nullptr) return oldest;
-    if (child->route_.queue == queue) return child;
+    if (child->awake_->route.queue == queue) return child;
   }
   return oldest;
 }
@@ -70,7 +72,7 @@ Result<Socket*> Endpoint::accept() {
   listener_->ready.remove(*child);
   --listener_->ready_count;
   child->just_accepted_ = child->accepted_ = true;
-  child->route_.queue = protocol_.context().queue;
+  child->awake_->route.queue = protocol_.context().queue;
   if (child->early_)
     listener_->early.push_back(*child);
   else
@@ -87,8 +89,8 @@ void Endpoint::close_listener() {
   Listener* listener = std::exchange(listener_, nullptr);
   protocol_.remove_listener(*this);
   port_.listening = false;
-  State before = tcb_.state;
-  tcb_.state = State::closed;
+  State before = awake_->tcb.state;
+  awake_->tcb.state = State::closed;
   on_state_change(before);
   drop_queue();
   while (Endpoint* child = listener->half_open.pop_front()) {
@@ -103,7 +105,7 @@ void Endpoint::close_listener() {
       child->notify(kNotifyClose);
       continue;
     }
-    if (child->tcb_.state != State::closed) {
+    if (child->awake_->tcb.state != State::closed) {
       child->send_reset();
       child->done(ECONNABORTED);
     }
@@ -113,7 +115,7 @@ void Endpoint::close_listener() {
   protocol_.context().arena.destroy(listener);
   if (!port_chosen_by_user_) {
     protocol_.ports().release(port_);
-    local_.port = 0;
+    awake_->local.port = 0;
   }
 }
 

@@ -13,23 +13,23 @@ void TimeWait::mend() {
 }
 
 void Endpoint::show(Census& census) {
+  if (reports_ != nullptr) reports_->show(census);
+  if (!awake()) return;
+  Slab<Awake>::see(*awake_);
   auto see = [&](Segment& segment) {
     Slab<Segment>::see(segment);
     census.see(segment.payload);
   };
-  queue_.for_each(see);
-  if (early_syn_ != nullptr) see(*early_syn_);
-  census.see(saved_syn_);
-  tcb_.snd.show(census);
-  tcb_.rcv.show(census);
-  if (reports_ != nullptr) reports_->show(census);
+  awake_->queue.for_each(see);
+  if (awake_->early_syn != nullptr) see(*awake_->early_syn);
+  census.see(awake_->saved_syn);
+  awake_->tcb.snd.show(census);
+  awake_->tcb.rcv.show(census);
 }
 
-void Endpoint::mend_timer_and_wakers() {
-  protocol_.context().timers.mend(timer_);
-  if (!timer_.armed()) on_deadline(timer_, this, protocol_.now());  // perhaps it had fired just then
+void Endpoint::mend_wakers() {
   uint32_t marks = 0;
-  for (Waker* waker : wakers()) marks += waker->mend() ? 1 : 0;
+  for (Waker* waker : awake_->wakers()) marks += waker->mend() ? 1 : 0;
   if (state() == Task::State::suspended) return;  // other wakers count as well
   mend_marks(marks);
   if (marks > 0) make_ready();
@@ -40,7 +40,7 @@ void Endpoint::break_off() {
   protocol_.context().log(LogLevel::error, [&](LogLine& line) {
     line << id() << ": a process was killed while it worked on this connection, which is reset";
   });
-  if (is_synchronized(tcb_.state)) send_reset();
+  if (is_synchronized(awake_->tcb.state)) send_reset();
   if (parent_ != nullptr && parent_->listener_ != nullptr) {  // nobody has accepted it
     parent_ = nullptr;
     static_cast<ListHook<AcceptTag>&>(*this).unlink();
@@ -52,10 +52,18 @@ void Endpoint::break_off() {
 }
 
 bool Endpoint::mend(bool changing) {
+  if (!awake()) {
+    // Nothing can have been in the middle of a change.
+    protocol_.context().timers.mend(timer_);
+    if (keepalive_deadline_ != kNever && !timer_.armed())
+      protocol_.context().timers.arm(timer_, keepalive_deadline_);
+    return false;
+  }
+  release_record();  // of one that was going to rest, or had just been woken
   const bool broken = protocol_.context().scheduler.mend(*this) || changing;
-  queue_bytes_ = 0;
-  for (Segment& segment : queue_)
-    queue_bytes_ += segment.payload_size() + static_cast<uint32_t>(sizeof(Segment));
+  awake_->queue_bytes = 0;
+  for (Segment& segment : awake_->queue)
+    awake_->queue_bytes += segment.payload_size() + static_cast<uint32_t>(sizeof(Segment));
   if (listener_ != nullptr) {
     listener_->half_open_count = listener_->ready_count = 0;
     for ([[maybe_unused]] Endpoint& child : listener_->half_open) ++listener_->half_open_count;
@@ -63,15 +71,17 @@ bool Endpoint::mend(bool changing) {
   }
   if (broken && state() == Task::State::suspended) {
     notify(kNotifyClose);  // its handshake goes on, to end
-  } else if (broken && listener_ == nullptr && tcb_.state != State::listen) {
-    undrain_.forsake();  // whose sleeper was on the stack
+  } else if (broken && listener_ == nullptr && awake_->tcb.state != State::listen) {
+    awake_->undrain.forsake();  // whose sleeper was on the stack
     break_off();
-  } else if (tcb_.state == State::closed && connected() && !handshake_pending_) {
+  } else if (awake_->tcb.state == State::closed && connected() && !handshake_pending_) {
     // On its way into the table or out of it.
     break_off();
   }
-  mend_timer_and_wakers();
-  if (!queue_.empty()) new_segment_.wake();
+  mend_wakers();
+  if (!awake_->queue.empty()) awake_->new_segment.wake();
+  protocol_.context().timers.mend(timer_);
+  if (!timer_.armed()) on_deadline(timer_, this, protocol_.now());  // perhaps it had fired just then
   return free_now();
 }
 
@@ -79,6 +89,7 @@ void Protocol::begin_census() {
   segments_.slab().begin_census();
   pieces_.slab().begin_census();
   sent_segments_.begin_census();
+  awakes_.begin_census();
 }
 
 void Protocol::show(Census& census) {
@@ -86,13 +97,14 @@ void Protocol::show(Census& census) {
 }
 
 uint64_t Protocol::unseen() {
-  return segments_.slab().unseen() + pieces_.slab().unseen() + sent_segments_.unseen();
+  return segments_.slab().unseen() + pieces_.slab().unseen() + sent_segments_.unseen() + awakes_.unseen();
 }
 
 void Protocol::end_census() {
   segments_.slab().end_census();
   pieces_.slab().end_census();
   sent_segments_.end_census();
+  awakes_.end_census();
 }
 
 void Protocol::mend() {
@@ -115,7 +127,8 @@ void Protocol::mend() {
   });
   uint64_t charged = 0;
   endpoints_.for_each([&](Endpoint& endpoint) {
-    charged += endpoint.tcb_.snd.buffer.true_size() + endpoint.tcb_.rcv.true_size();
+    if (endpoint.awake())
+      charged += endpoint.awake_->tcb.snd.buffer.true_size() + endpoint.awake_->tcb.rcv.true_size();
   });
   context_.blocks.recount(charged);
   endpoints_.for_each([&](Endpoint& endpoint) {

@@ -14,7 +14,7 @@ bool Endpoint::handle_listen_segments() {
     if (segment == nullptr) return false;
     handle_listen_segment(segment);
   }
-  return !queue_.empty();
+  return !awake_->queue.empty();
 }
 
 /// RFC 9293, 3.10.7.2: LISTEN. Takes the segment over.
@@ -53,7 +53,7 @@ void Endpoint::handle_syn(Segment* syn) {
   if (queue_full) {
     if (listener_->last_overflow == Instant{}) {
       protocol_.context().log(LogLevel::warning, [&](LogLine& line) {
-        line << "possible SYN flooding on " << local_
+        line << "possible SYN flooding on " << awake_->local
              << (cookies != 0 ? ", sending cookies" : ", dropping SYNs");
       });
     }
@@ -78,29 +78,29 @@ void Endpoint::handle_syn(Segment* syn) {
 
 /// A fresh endpoint becomes the connection that `segment` asks `listener` for; false when it can't be had.
 bool Endpoint::adopt(Endpoint& listener, const Segment& segment) {
-  tcb_.traffic.receive(1, false);  // its SYN
-  released_ = true;                // nobody has it; until it is whole
+  awake_->tcb.traffic.receive(1, false);  // its SYN
+  released_ = true;                       // nobody has it; until it is whole
   Result<Route> route = protocol_.network().find_route(segment.id.local.address, segment.id.remote.address);
   if (!route.ok()) return false;
-  options_ = listener.options_;
+  awake_->options = listener.awake_->options;
   update_telling();
-  tcb_.snd.thin_linear = listener.tcb_.snd.thin_linear;
-  tcb_.snd.nodelay = listener.tcb_.snd.nodelay;
-  tcb_.snd.max_pacing_rate = listener.tcb_.snd.max_pacing_rate;
-  tcb_.snd.cork = listener.tcb_.snd.cork;
-  tcb_.snd.notsent_lowat = listener.tcb_.snd.notsent_lowat;
-  tcb_.rcv.limit = listener.tcb_.rcv.limit;
-  tcb_.rcv.limit_locked = listener.tcb_.rcv.limit_locked;
-  tcb_.rcv.low_water = listener.tcb_.rcv.low_water;
-  tcb_.rcv.max_ack_delay = listener.tcb_.rcv.max_ack_delay;
-  tcb_.snd.rtt.bounds = listener.tcb_.snd.rtt.bounds;
-  (void)tcb_.snd.congestion.select(listener.tcb_.snd.congestion->name());
-  route_ = *route;
-  route_.queue = protocol_.context().queue;
-  local_ = segment.id.local;
-  port_.reuse_address = listener.options_.reuse_address;
-  port_.reuse_port = listener.options_.reuse_port;
-  if (!protocol_.ports().claim(port_, local_.address, local_.port).ok()) return false;
+  awake_->tcb.snd.thin_linear = listener.awake_->tcb.snd.thin_linear;
+  awake_->tcb.snd.nodelay = listener.awake_->tcb.snd.nodelay;
+  awake_->tcb.snd.max_pacing_rate = listener.awake_->tcb.snd.max_pacing_rate;
+  awake_->tcb.snd.cork = listener.awake_->tcb.snd.cork;
+  awake_->tcb.snd.notsent_lowat = listener.awake_->tcb.snd.notsent_lowat;
+  awake_->tcb.rcv.limit = listener.awake_->tcb.rcv.limit;
+  awake_->tcb.rcv.limit_locked = listener.awake_->tcb.rcv.limit_locked;
+  awake_->tcb.rcv.low_water = listener.awake_->tcb.rcv.low_water;
+  awake_->tcb.rcv.max_ack_delay = listener.awake_->tcb.rcv.max_ack_delay;
+  awake_->tcb.snd.rtt.bounds = listener.awake_->tcb.snd.rtt.bounds;
+  (void)awake_->tcb.snd.congestion.select(listener.awake_->tcb.snd.congestion->name());
+  awake_->route = *route;
+  awake_->route.queue = protocol_.context().queue;
+  awake_->local = segment.id.local;
+  port_.reuse_address = listener.awake_->options.reuse_address;
+  port_.reuse_port = listener.awake_->options.reuse_port;
+  if (!protocol_.ports().claim(port_, awake_->local.address, awake_->local.port).ok()) return false;
   if (!protocol_.connections().insert(*this, segment.id).ok()) return false;
   passive_ = true;
   parent_ = &listener;
@@ -118,27 +118,27 @@ bool Endpoint::accepts_ecn(const Segment& syn) const {
 bool Endpoint::start_passive(Endpoint& listener, Segment* syn) {
   Change change(*this);
   if (!adopt(listener, *syn)) return false;
-  iss_floor_ = syn->iss_floor;
-  peer_syn_ = syn->syn_options;
-  peer_iss_ = syn->seq;
-  peer_window_ = syn->window;
+  awake_->iss_floor = syn->iss_floor;
+  awake_->peer_syn = syn->syn_options;
+  awake_->peer_iss = syn->seq;
+  awake_->peer_window = syn->window;
   peer_ecn_ = accepts_ecn(*syn);
   handshake_pending_ = true;
-  granted_cookie_.reset();
-  if (options_.save_syn && syn->payload.block) {
+  awake_->granted_cookie.reset();
+  if (awake_->options.save_syn && syn->payload.block) {
     uint32_t headers = syn->payload.offset - syn->network_offset;
-    saved_syn_ = Slice{syn->payload.block, syn->network_offset, headers};
+    awake_->saved_syn = Slice{syn->payload.block, syn->network_offset, headers};
   }
-  if (listener.judge_fast_open(*syn, granted_cookie_)) {
+  if (listener.judge_fast_open(*syn, awake_->granted_cookie)) {
     early_ = true;
-    early_syn_ = syn;
+    awake_->early_syn = syn;
     ++listener.listener_->early_count;
   } else {
     listener.listener_->add_half_open(*this);
     protocol_.segments().release(syn);
   }
-  State before = tcb_.state;
-  tcb_.state = State::syn_received;
+  State before = awake_->tcb.state;
+  awake_->tcb.state = State::syn_received;
   on_state_change(before);
   released_ = false;
   make_ready();
@@ -152,20 +152,20 @@ bool Endpoint::judge_fast_open(const Segment& syn, std::optional<FastOpenCookie>
   int32_t mode = protocol_.settings().tcp_fastopen;
   const std::optional<FastOpenCookie>& offered = syn.syn_options.fast_open;
   if (offered && offered->length == 0) ++counters.TcpExtTCPFastOpenCookieReqd;
-  uint32_t most = options_.fast_open_queue;
+  uint32_t most = awake_->options.fast_open_queue;
   if (most == 0 && (mode & fast_open::kEveryListener) != 0) most = listener_->backlog;
   if ((mode & fast_open::kServer) == 0 || most == 0 || (!offered && syn.payload_size() == 0)) return false;
   if (listener_->early_count >= most) {
     ++counters.TcpExtTCPFastOpenListenOverflow;
     return false;
   }
-  if (options_.fast_open_no_cookie || (mode & fast_open::kServerWithoutCookie) != 0) {
+  if (awake_->options.fast_open_no_cookie || (mode & fast_open::kServerWithoutCookie) != 0) {
     ++counters.TcpExtTCPFastOpenPassive;
     return true;
   }
   if (!offered) return false;
   const FastOpenKeys& keys =
-      options_.fast_open_keys.count != 0 ? options_.fast_open_keys : protocol_.fast_open_keys();
+      awake_->options.fast_open_keys.count != 0 ? awake_->options.fast_open_keys : protocol_.fast_open_keys();
   const IpAddress &client = syn.id.remote.address, &server = syn.id.local.address;
   FastOpenKeys::Match match = keys.check(*offered, client, server);
   if (match != FastOpenKeys::Match::primary) {
@@ -256,7 +256,7 @@ bool Endpoint::accept_cookie(Segment* ack) {
   if (ack->payload_size() > 0 || ack->flags.fin || ack->flags.urg) {
     child->requeue_front(ack);
   } else {
-    child->tcb_.traffic.receive(1, false);
+    child->awake_->tcb.traffic.receive(1, false);
     protocol_.segments().release(ack);
   }
   return true;

@@ -26,6 +26,7 @@ Protocol::Protocol(Host& host, const HostContext& context, Network& network)
       syn_cookies_(context.random),
       fast_open_(context),
       time_waits_(context.arena),
+      awakes_(context.arena),
       endpoints_(context.arena) {
   network_.set_transport(kProtocolNumber, this);
   if (settings().tcp_fastopen_keys != 0) {
@@ -52,7 +53,12 @@ Result<Socket*> Protocol::open_socket(Family family) {
   return static_cast<Socket*>(endpoint);
 }
 
-Endpoint* Protocol::create_endpoint(Family family) { return endpoints_.create(*this, family); }
+Endpoint* Protocol::create_endpoint(Family family) {
+  Endpoint* endpoint = endpoints_.create(*this, family);
+  if (endpoint == nullptr || endpoint->awake()) return endpoint;
+  destroy_endpoint(*endpoint);
+  return nullptr;
+}
 
 void Protocol::destroy_endpoint(Endpoint& endpoint) { endpoints_.destroy(&endpoint); }
 
@@ -145,7 +151,7 @@ void Protocol::enter_time_wait(Endpoint& endpoint) {
 // --- listeners ---
 
 void Protocol::add_listener(Endpoint& endpoint) {
-  listeners_[endpoint.local_.port % kListenerChains].push_back(endpoint);
+  listeners_[endpoint.awake_->local.port % kListenerChains].push_back(endpoint);
 }
 
 void Protocol::remove_listener(Endpoint& endpoint) { static_cast<ListHook<ListenerTag>&>(endpoint).unlink(); }
@@ -157,12 +163,12 @@ Endpoint* Protocol::find_listener(const ConnectionId& id) const {
   uint32_t best_score = 0, equals = 0;
   uint32_t hash = 0;
   for (Endpoint& candidate : listeners_[id.local.port % kListenerChains]) {
-    if (candidate.local_.port != id.local.port) continue;
-    const IpAddress& address = candidate.local_.address;
+    if (candidate.awake_->local.port != id.local.port) continue;
+    const IpAddress& address = candidate.awake_->local.address;
     if (!address.is_unspecified() && !(address == id.local.address)) continue;
     if (address.family() != id.local.address.family()) continue;
-    const bool bound = candidate.options_.device != BoundDevice::any;
-    if (bound && !candidate.options_.reaches(network_.is_own_address(id.remote.address))) continue;
+    const bool bound = candidate.awake_->options.device != BoundDevice::any;
+    if (bound && !candidate.awake_->options.reaches(network_.is_own_address(id.remote.address))) continue;
     // Linux's compute_score: the address counts for more than the device.
     uint32_t score = (address.is_unspecified() ? 1 : 3) + (bound ? 1 : 0);
     if (score > best_score) {
@@ -235,6 +241,8 @@ void Protocol::reset_stranger(const Segment& segment) {
                  .ip = ip};
   (void)send_segment(*this, *route, rst);
 }
+
+bool Protocol::crowded() const { return awakes_.live() > static_cast<uint64_t>(settings().tcp_awake); }
 
 bool Protocol::under_memory_pressure() {
   const bool pressed = pressed_since_ != kNever;
@@ -311,8 +319,9 @@ void Protocol::on_icmp_error(const IcmpError& error, Instant) {
   if (owner == nullptr || owner->kind() != Connection::Kind::endpoint) return;
   auto& endpoint = static_cast<Endpoint&>(*owner);
   // RFC 5927, section 4: only about what is in flight, which in a handshake is the SYN.
-  const Sender& snd = endpoint.tcb().snd;
-  if (endpoint.tcp_state() == State::closed || !(snd.snd_una <= seq && seq <= snd.snd_nxt)) {
+  const Sender* snd = endpoint.awake() ? &endpoint.tcb().snd : nullptr;  // at rest, nothing is
+  if (snd == nullptr || endpoint.tcp_state() == State::closed ||
+      !(snd->snd_una <= seq && seq <= snd->snd_nxt)) {
     ++counters().TcpExtOutOfWindowIcmps;
     return;
   }
@@ -331,13 +340,13 @@ void Protocol::on_icmp_error(const IcmpError& error, Instant) {
 void Endpoint::on_icmp_error(int error, SeqNum seq, const IcmpError& icmp) {
   if (handshaking()) {
     if (!passive_) report_icmp(error, icmp);
-    notified_error_ = error;
+    awake_->notified_error = error;
     notify(kNotifyError);
     return;
   }
   bool lost_way = icmp.type == icmp::kUnreachable && icmp.code <= icmp::kHostUnreachable;
-  if (lost_way && tcb_.snd.on_unreachable(seq, protocol_.now())) sync_timers();
-  if (options_.receive_errors && is_synchronized(tcb_.state)) {
+  if (lost_way && awake_->tcb.snd.on_unreachable(seq, protocol_.now())) sync_timers();
+  if (awake_->options.receive_errors && is_synchronized(awake_->tcb.state)) {
     error_ = error;
     wake(ready::kErr);
   } else {

@@ -30,6 +30,7 @@ class Host;
 
 namespace ustack::tcp {
 
+struct Awake;
 class Endpoint;
 class TimeWait;
 struct SentSegment;
@@ -78,6 +79,9 @@ class Protocol final : public TransportProtocol {
   SegmentPool& segments() { return segments_; }
   PiecePool& pieces() { return pieces_; }
   Slab<SentSegment>& sent_segments() { return sent_segments_; }
+  Slab<Awake>& awakes() { return awakes_; }
+  /// More endpoints are awake than may be for nothing (net.ustack.tcp_awake).
+  bool crowded() const;
   ConnectionTable& connections() { return connections_; }
   PortTable& ports() { return ports_; }
   IssGenerator& iss() { return iss_; }
@@ -183,6 +187,7 @@ class Protocol final : public TransportProtocol {
   Instant pressed_since_ = kNever;
   // Last, so that they go first: they use all of the above.
   Slab<TimeWait> time_waits_;
+  Slab<Awake> awakes_;
   Slab<Endpoint> endpoints_;
 };
 

@@ -1,0 +1,111 @@
+// Rest: of a connection on which nothing happens the endpoint keeps what others reach it by, and a record of
+// the rest, which is a tenth of it. Whoever has something for it wakes it first (ensure_awake).
+//
+//   awake --a second without anything, where many are awake--> at rest
+//     ^                                                           |
+//     '---- a segment, a call that concerns it, keepalive --------'
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "stack/mem/sparse.h"
+#include "stack/tcp/endpoint.h"
+
+namespace ustack::tcp {
+
+namespace {
+
+/// Most of a record is 300 to 400 bytes. What needs more isn't worth it.
+constexpr size_t kMostRecord = 1024;
+
+/// What a call asks about before it looks for data is as in a socket that nobody has changed.
+bool has_plain_answers(const SocketOptions& options) {
+  return options.receive_timeout == Duration(0) && options.send_timeout == Duration(0) &&
+         options.plain.peek_offset < 0 && !options.plain.tells_unread() && options.times.flags == 0 &&
+         !options.times.wants_arrivals();
+}
+
+bool quiet(const Sender& snd) {
+  return !snd.busy() && snd.idle_flight() && !snd.buffer.reserved() && snd.recovery_deadline() == kNever &&
+         snd.pacing_deadline == kNever && snd.persist_deadline == kNever;
+}
+
+bool quiet(const Receiver& rcv) {
+  return rcv.true_size() == 0 && !rcv.buffer.viewed() && !rcv.fin_received() && !rcv.ack_pending() &&
+         !rcv.ack_owed() && rcv.low_water == 1;
+}
+
+}  // namespace
+
+Endpoint::~Endpoint() {
+  protocol_.context().arena.destroy(reports_);
+  protocol_.awakes().destroy(awake_);
+  release_record();
+}
+
+/// Nothing is on its way, held, told or waited for, but for what may come of itself.
+bool Endpoint::may_rest(Instant now) const {
+  const Tcb& tcb = awake_->tcb;
+  if (tcb.state != State::established || state() != Task::State::idle || handshake_pending_) return false;
+  if (released_ || parent_ != nullptr || early_ || send_shut_ || receive_ended_ || tcb.receive_shut)
+    return false;
+  if (drained_ || notifications_ != 0 || reports_ != nullptr || send_contended_ || view_contended_)
+    return false;
+  if (static_cast<const ListHook<OwesAck>&>(*this).linked() || !awake_->queue.empty()) return false;
+  if (awake_->early_syn != nullptr || awake_->saved_syn.block) return false;
+  for (const Waker* waker : awake_->wakers())
+    if (waker->asserted()) return false;
+  if (!quiet(tcb.snd) || !quiet(tcb.rcv) || tcb.urgent.phase() != UrgentMark::Phase::none) return false;
+  if (!has_plain_answers(awake_->options)) return false;
+  const Instant last =
+      std::max({tcb.last_heard, tcb.rcv.last_arrival(), tcb.snd.last_sent(), awake_->established_at});
+  return now - last >= std::chrono::milliseconds(protocol_.settings().tcp_rest_ms);
+}
+
+/// False: it stays awake, for want of memory or because the record would be too long.
+bool Endpoint::rest() {
+  std::array<std::byte, kMostRecord> record;
+  alignas(Awake) std::array<std::byte, sizeof(Awake)> room;
+  auto* fresh = new (room.data()) Awake(protocol_, *this, family_);
+  const size_t bytes = write_sparse(awake_, fresh, sizeof(Awake), record);
+  fresh->~Awake();
+  if (bytes == 0) return false;
+  protocol_.context().log(LogLevel::debug, [&](LogLine& line) {
+    line << id() << ": at rest, " << static_cast<uint64_t>(bytes) << " bytes";
+  });
+  auto* kept = static_cast<std::byte*>(protocol_.context().arena.allocate(bytes, 1));
+  if (kept == nullptr) return false;
+  std::memcpy(kept, record.data(), bytes);
+  record_ = kept;
+  record_bytes_ = static_cast<uint16_t>(bytes);
+  // Who is killed before this is awake, and after it at rest (mend.cpp).
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  Awake* given_up = std::exchange(awake_, nullptr);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  protocol_.awakes().destroy(given_up);
+  ++protocol_.counters().UstackTcpRests;
+  if (keepalive_deadline_ != kNever)
+    protocol_.context().timers.arm(timer_, keepalive_deadline_);
+  else
+    timer_.cancel();
+  return true;
+}
+
+bool Endpoint::awaken() {
+  Awake* made = protocol_.awakes().create(protocol_, *this, family_);
+  if (made == nullptr) return false;
+  read_sparse(Bytes(record_, record_bytes_), made);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  awake_ = made;
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  release_record();
+  ++protocol_.counters().UstackTcpAwakenings;
+  sync_timers();
+  return true;
+}
+
+void Endpoint::release_record() {
+  protocol_.context().arena.release(std::exchange(record_, nullptr), record_bytes_);
+}
+
+}  // namespace ustack::tcp
