@@ -15,13 +15,18 @@
 
 namespace ustack::tcp {
 
+class Reports;
+struct Listener;
+
 /// What an endpoint needs only while something happens. A connection on which nothing does gives it up and
 /// keeps a record of it (endpoint_rest.cpp), which is made of its bytes: two that are made one after the
 /// other must not differ but for pointers into themselves, so what settings say is filled in by the endpoint.
 /// Lock: the host's. Lives in Protocol's slab.
-struct Awake {
-  Awake(Protocol& protocol, Task& fiber, Family family)
-      : tcb(protocol.context().blocks, protocol.pieces(), protocol.sent_segments()),
+struct Awake : ListHook<OwesAck> {
+  /// `fiber` is the endpoint's own.
+  Awake(Protocol& protocol, Endpoint& owner, Task& fiber, Family family)
+      : endpoint(owner),
+        tcb(protocol.context().blocks, protocol.pieces(), protocol.sent_segments()),
         local{IpAddress::any(family), 0},
         bound_address(IpAddress::any(family)),
         idle(fiber) {
@@ -41,6 +46,7 @@ struct Awake {
   Awake(const Awake&) = delete;
   Awake& operator=(const Awake&) = delete;
 
+  Endpoint& endpoint;
   Tcb tcb;
   Route route;
   SocketAddress local;
@@ -54,6 +60,12 @@ struct Awake {
   SegmentQueue queue;
   uint32_t queue_bytes = 0;
 
+  // --- passive open ---
+  /// While it listens.
+  Listener* listener = nullptr;
+  /// The listener in whose queue it is, until it is accepted.
+  Endpoint* parent = nullptr;
+
   // --- for the handshake ---
   /// What the SYN of a passive open said; what an active open must start above.
   SynOptions peer_syn;
@@ -65,7 +77,14 @@ struct Awake {
   std::optional<FastOpenCookie> granted_cookie;
   /// IP and TCP header of the SYN, for TCP_SAVED_SYN; empty when not kept or read already.
   Slice saved_syn;
+  uint32_t notifications = 0;
   int notified_error = 0;
+
+  /// Linux's sk_err_soft.
+  int soft_error = 0;
+  /// nullptr: nothing was ever told or asked for.
+  Reports* reports = nullptr;
+  uint32_t keepalive_probes = 0;
 
   Instant established_at{};
   Instant fin_wait_deadline = kNever;

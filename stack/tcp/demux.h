@@ -90,15 +90,13 @@ class PortHolder : public ListHook<PortHolder> {
   bool reuse_port = false;
   /// It listens.
   bool listening = false;
-  /// IP_LOCAL_PORT_RANGE, for a port that is chosen.
-  int32_t range = 0;
   /// The port was chosen by connect(2): other connections may share it as long as the four-tuples differ.
   bool by_connect = false;
 
  private:
   friend class PortTable;
-  PortBucket* bucket_ = nullptr;
   IpAddress address_;
+  PortBucket* bucket_ = nullptr;
 };
 
 /// All claims on one port.

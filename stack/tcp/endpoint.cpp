@@ -14,7 +14,7 @@ Endpoint::Endpoint(Protocol& protocol, Family family)
       Task(protocol.context().scheduler),
       Connection(Kind::endpoint),
       protocol_(protocol),
-      awake_(protocol.awakes().create(protocol, *this, family)),
+      awake_(protocol.awakes().create(protocol, *this, *this, family)),
       family_(family) {
   if (awake_ == nullptr) return;
   awake_->tcb.rcv.limit = static_cast<uint32_t>(protocol.settings().tcp_rmem[1]);
@@ -27,18 +27,18 @@ Endpoint::Endpoint(Protocol& protocol, Family family)
 void Endpoint::retire() {
   released_ = true;
   protocol_.remove_listener(*this);
-  protocol_.context().arena.destroy(std::exchange(listener_, nullptr));
   if (awake_ != nullptr) {
+    protocol_.context().arena.destroy(std::exchange(awake_->listener, nullptr));
     drop_queue();
     protocol_.segments().release(std::exchange(awake_->early_syn, nullptr));
     for (Waker* waker : awake_->wakers()) waker->forsake();
+    awake_->ListHook<OwesAck>::unlink();
   }
   protocol_.connections().remove(*this);
   protocol_.ports().release(port_);
   if (std::exchange(counted_closing_, false)) protocol_.count_closing(-1);
   timer_.cancel();
-  static_cast<ListHook<AcceptTag>&>(*this).unlink();
-  static_cast<ListHook<OwesAck>&>(*this).unlink();
+  static_cast<ListHook<ListenerTag>&>(*this).unlink();
   static_cast<ListHook<Task>&>(*this).unlink();
 }
 
@@ -50,8 +50,8 @@ void Endpoint::run() {
 void Endpoint::run_handshake() {
   handshake_pending_ = false;
   Status status;
-  if ((notifications_ & kNotifyClose) != 0) {
-    notifications_ = 0;
+  if ((awake_->notifications & kNotifyClose) != 0) {
+    awake_->notifications = 0;
     status = Error{ECONNABORTED};
   } else {
     Handshake handshake(*this);
@@ -80,7 +80,7 @@ void Endpoint::main_loop() {
       case Awake::kNotification: {
         uint32_t what = fetch_notifications();
         if ((what & kNotifyDrain) != 0) {
-          while (listener_ != nullptr ? handle_listen_segments() : handle_segments()) {
+          while (awake_->listener != nullptr ? handle_listen_segments() : handle_segments()) {
           }
           settle();
           park();
@@ -92,7 +92,7 @@ void Endpoint::main_loop() {
         break;
       }
       case Awake::kNewSegment:
-        more = listener_ != nullptr ? handle_listen_segments() : handle_segments();
+        more = awake_->listener != nullptr ? handle_listen_segments() : handle_segments();
         break;
       case Awake::kResend:
         on_timer();
@@ -133,11 +133,11 @@ void Endpoint::undrain() { awake_->undrain.wake(); }
 
 void Endpoint::notify(uint32_t what) {
   if (!ensure_awake()) return;  // nothing that could be told would change it
-  notifications_ |= what;
+  awake_->notifications |= what;
   awake_->notification.wake();
 }
 
-uint32_t Endpoint::fetch_notifications() { return std::exchange(notifications_, 0); }
+uint32_t Endpoint::fetch_notifications() { return std::exchange(awake_->notifications, 0); }
 
 void Endpoint::on_host_ending() {
   if (!awake()) return;
@@ -154,8 +154,8 @@ void Endpoint::enqueue(Segment* segment) {
   // What waits is not yet in the receive buffer, but it is memory (Linux's limit of the backlog).
   uint32_t cost = segment->payload_size() + static_cast<uint32_t>(sizeof(Segment));
   uint32_t limit = awake_->tcb.rcv.limit + awake_->options.send_limit + 64 * 1024;
-  if (listener_ != nullptr)
-    limit = std::max(limit, listener_->backlog * static_cast<uint32_t>(sizeof(Segment)));
+  if (awake_->listener != nullptr)
+    limit = std::max(limit, awake_->listener->backlog * static_cast<uint32_t>(sizeof(Segment)));
   // IP_MINTTL (RFC 5082).
   if (segment->ttl < awake_->options.plain.min_ttl) [[unlikely]] {
     ++protocol_.counters().TcpExtTCPMinTTLDrop;
@@ -261,9 +261,9 @@ void Endpoint::apply(const Verdict& verdict, const Segment& segment, State befor
       break;
   }
   if (verdict.ack.advanced > 0) {
-    keepalive_probes_ = 0;
-    soft_error_ = 0;
-    if (reports_ != nullptr) [[unlikely]]
+    awake_->keepalive_probes = 0;
+    awake_->soft_error = 0;
+    if (awake_->reports != nullptr) [[unlikely]]
       report_times();
     awake_->route.confirm_reachable();
     if (segment.payload_size() == 0) ++counters.TcpExtTCPPureAcks;

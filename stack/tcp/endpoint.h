@@ -29,15 +29,9 @@
 namespace ustack::tcp {
 
 struct Listener;
-struct AcceptTag;  // tag: a listener's half-open or waiting connections
 
 /// Lock: the host's. Lives in Protocol's slab; frees itself when it was released and the protocol has ended.
-class Endpoint final : public Socket,
-                       public Task,
-                       public Connection,
-                       public ListHook<ListenerTag>,
-                       public ListHook<AcceptTag>,
-                       public ListHook<OwesAck> {
+class Endpoint final : public Socket, public Task, public Connection, public ListHook<ListenerTag> {
  public:
   using State = tcp::State;  // not Task's
 
@@ -118,9 +112,8 @@ class Endpoint final : public Socket,
   State tcp_state() const { return awake_ != nullptr ? awake_->tcb.state : State::established; }
   Family family() const { return family_; }
   const PortHolder& port() const { return port_; }
-  Listener* listener() { return listener_; }
-  /// The listener whose queue it is in, until it is accepted.
-  Endpoint* parent() { return parent_; }
+  Listener* listener() { return awake_->listener; }
+  Endpoint* parent() { return awake_->parent; }
   uint32_t accept_queue_length() const;
   uint32_t accept_queue_limit() const;
   IpOptionsOut ip_options() const;
@@ -300,10 +293,6 @@ class Endpoint final : public Socket,
   PortHolder port_;
   bool port_chosen_by_user_ = false;
 
-  // Passive open.
-  Listener* listener_ = nullptr;
-  Endpoint* parent_ = nullptr;
-
   // Active open.
   Connecting connecting_ = Connecting::idle;
   bool handshake_pending_ = false;
@@ -335,15 +324,9 @@ class Endpoint final : public Socket,
   bool view_contended_ = false;
   bool drained_ = false;
 
-  // Linux's sk_err, sk_err_soft.
+  /// Linux's sk_err.
   int error_ = 0;
-  int soft_error_ = 0;
-  uint32_t notifications_ = 0;
-  uint32_t keepalive_probes_ = 0;
   Instant keepalive_deadline_ = kNever;
-
-  /// nullptr: nothing was ever told or asked for.
-  Reports* reports_ = nullptr;
 
   /// For all deadlines: the handshake's, the first of the main loop's, or when to look whether it may rest.
   Timer timer_{&Endpoint::on_deadline, this};

@@ -71,7 +71,7 @@ void Endpoint::release() {
   }
   Change change(*this);
   released_ = true;
-  if (listener_ != nullptr)
+  if (awake_->listener != nullptr)
     close_listener();
   else if (early_)
     update_closing();  // the handshake's end closes it

@@ -23,9 +23,9 @@ Status Endpoint::bind(const SocketAddress& local) {
   }
   port_.reuse_address = awake_->options.reuse_address;
   port_.reuse_port = awake_->options.reuse_port;
-  port_.range = awake_->options.plain.port_range;
   port_.by_connect = false;
-  Result<uint16_t> port = protocol_.bind_port(port_, local.address, local.port);
+  Result<uint16_t> port =
+      protocol_.bind_port(port_, local.address, local.port, awake_->options.plain.port_range);
   if (!port.ok()) return port.error();
   awake_->bound_address = local.address;
   awake_->local = {local.address, *port};
@@ -97,8 +97,8 @@ Status Endpoint::open_active(const SocketAddress& remote, bool with_data) {
   ConnectionId id{{awake_->route.local(), awake_->local.port}, {awake_->route.remote(), remote.port}};
   awake_->iss_floor.reset();
   if (!port_.bound()) {
-    port_.range = awake_->options.plain.port_range;
-    Result<uint16_t> port = protocol_.ephemeral_port(port_, id.local.address, id.remote);
+    Result<uint16_t> port =
+        protocol_.ephemeral_port(port_, id.local.address, id.remote, awake_->options.plain.port_range);
     if (!port.ok()) return port.error();
     id.local.port = *port;
   }
@@ -115,7 +115,7 @@ Status Endpoint::open_active(const SocketAddress& remote, bool with_data) {
   }
   awake_->local = id.local;
   connecting_ = Connecting::under_way;
-  error_ = soft_error_ = 0;
+  error_ = awake_->soft_error = 0;
   send_shut_ = receive_ended_ = false;
   passive_ = false;
   fast_open_ = with_data;
@@ -179,7 +179,7 @@ void Endpoint::handshake_done(Status status, bool passive) {
          << (awake_->tcb.timestamps ? " timestamps" : "") << (awake_->tcb.sack ? " sack" : "");
   });
   if (passive) ++counters.TcpPassiveOpens;
-  if (passive && parent_ == nullptr && !early_) {
+  if (passive && awake_->parent == nullptr && !early_) {
     // The listener was closed meanwhile.
     send_reset();
     done(ECONNABORTED);
@@ -236,12 +236,12 @@ void Endpoint::reset_tcb() {
   awake_->tcb.rcv.max_ack_delay = kept.max_ack_delay;
   awake_->tcb.snd.rtt.bounds = kept.rto;
   (void)awake_->tcb.snd.congestion.select(kept.congestion);
-  keepalive_probes_ = 0;
+  awake_->keepalive_probes = 0;
 }
 
 /// connect(2) with AF_UNSPEC: the connection is reset, and the socket can be used again (tcp_disconnect).
 void Endpoint::disconnect() {
-  if (listener_ != nullptr) {
+  if (awake_->listener != nullptr) {
     close_listener();
   } else if (handshaking()) {
     connecting_ = Connecting::idle;

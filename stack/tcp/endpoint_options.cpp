@@ -540,7 +540,7 @@ struct OptionRows : OptionTable {
        .set_int =
            [](Endpoint& ep, int value) {
              ep.awake_->options.keepalive = value != 0;
-             ep.keepalive_probes_ = 0;
+             ep.awake_->keepalive_probes = 0;
              ep.start_keepalive();
              return Status();
            },
@@ -588,7 +588,7 @@ struct OptionRows : OptionTable {
        .name = SO_ERROR,
        .get_int = [](Endpoint& ep) -> Result<int> {
          int error = ep.take_error();
-         return error != 0 ? error : std::exchange(ep.soft_error_, 0);
+         return error != 0 ? error : std::exchange(ep.awake_->soft_error, 0);
        }},
       {.level = SOL_SOCKET,
        .name = SO_TYPE,
@@ -603,7 +603,7 @@ struct OptionRows : OptionTable {
        }},
       {.level = SOL_SOCKET,
        .name = SO_ACCEPTCONN,
-       .get_int = [](Endpoint& ep) -> Result<int> { return ep.listener_ != nullptr ? 1 : 0; }},
+       .get_int = [](Endpoint& ep) -> Result<int> { return ep.awake_->listener != nullptr ? 1 : 0; }},
       {.level = SOL_SOCKET,
        .name = SO_RCVTIMEO_NEW,
        .set = &set_timeout<&SocketOptions::receive_timeout>,

@@ -10,8 +10,9 @@
 namespace ustack::tcp {
 
 Reports* Endpoint::make_reports() {
-  if (reports_ == nullptr) reports_ = protocol_.context().arena.create<Reports>(protocol_.context().arena);
-  return reports_;
+  if (awake_->reports == nullptr)
+    awake_->reports = protocol_.context().arena.create<Reports>(protocol_.context().arena);
+  return awake_->reports;
 }
 
 /// sock_queue_err_skb: as much as the receive buffer has room for.
@@ -49,8 +50,9 @@ void Endpoint::note_arrival(const Segment& segment) {
 }
 
 std::optional<Instant> Endpoint::arrived_at(size_t offset) const {
-  return reports_ != nullptr ? reports_->arrival_of(next_to_read() + static_cast<uint32_t>(offset))
-                             : std::nullopt;
+  return awake() && awake_->reports != nullptr
+             ? awake_->reports->arrival_of(next_to_read() + static_cast<uint32_t>(offset))
+             : std::nullopt;
 }
 
 /// __skb_complete_tx_timestamp.
@@ -60,7 +62,7 @@ void Endpoint::report_time(uint32_t kind, SeqNum last) {
   told.what.ee_origin = SO_EE_ORIGIN_TIMESTAMPING;
   told.what.ee_info = kind;
   if ((awake_->options.times.flags & SOF_TIMESTAMPING_OPT_ID) != 0)
-    told.what.ee_data = last - reports_->first_key;
+    told.what.ee_data = last - awake_->reports->first_key;
   told.at = protocol_.now();
   if ((awake_->options.times.flags & SOF_TIMESTAMPING_OPT_STATS) != 0) {
     told.payload.block = protocol_.context().blocks.allocate(kStatisticsBytes);
@@ -74,7 +76,7 @@ void Endpoint::report_time(uint32_t kind, SeqNum last) {
 
 /// Tells what has come true of the messages that are waited for.
 void Endpoint::report_times() {
-  for (Reports::Message& message : reports_->messages()) {
+  for (Reports::Message& message : awake_->reports->messages()) {
     auto fulfil = [&](uint32_t wanted, uint32_t kind) {
       if ((message.awaited & wanted) == 0) return;
       message.awaited &= ~wanted;
@@ -87,7 +89,7 @@ void Endpoint::report_times() {
     }
     if (message.last < awake_->tcb.snd.snd_una) fulfil(SOF_TIMESTAMPING_TX_ACK, SCM_TSTAMP_ACK);
   }
-  reports_->tidy();
+  awake_->reports->tidy();
 }
 
 void Endpoint::sent_message(std::optional<uint32_t> stamps, bool zero_copy) {
@@ -113,10 +115,10 @@ void Endpoint::sent_message(std::optional<uint32_t> stamps, bool zero_copy) {
 /// sock_dequeue_err_skb.
 std::optional<Report> Endpoint::take_report() {
   Change change(*this);
-  if (reports_ == nullptr) return std::nullopt;
-  std::optional<Report> report = reports_->pop();
+  if (!awake() || awake_->reports == nullptr) return std::nullopt;
+  std::optional<Report> report = awake_->reports->pop();
   if (!report) return std::nullopt;
-  const Report* next = reports_->front();
+  const Report* next = awake_->reports->front();
   const bool next_is_icmp = next != nullptr && next->is_icmp();
   if (next_is_icmp) error_ = static_cast<int>(next->what.ee_errno);
   if (report->is_icmp() && !next_is_icmp) error_ = 0;

@@ -38,7 +38,7 @@ bool quiet(const Receiver& rcv) {
 }  // namespace
 
 Endpoint::~Endpoint() {
-  protocol_.context().arena.destroy(reports_);
+  if (awake_ != nullptr) protocol_.context().arena.destroy(awake_->reports);
   protocol_.awakes().destroy(awake_);
   release_record();
 }
@@ -47,11 +47,12 @@ Endpoint::~Endpoint() {
 bool Endpoint::may_rest(Instant now) const {
   const Tcb& tcb = awake_->tcb;
   if (tcb.state != State::established || state() != Task::State::idle || handshake_pending_) return false;
-  if (released_ || parent_ != nullptr || early_ || send_shut_ || receive_ended_ || tcb.receive_shut)
+  if (released_ || awake_->parent != nullptr || early_ || send_shut_ || receive_ended_ || tcb.receive_shut)
     return false;
-  if (drained_ || notifications_ != 0 || reports_ != nullptr || send_contended_ || view_contended_)
+  if (drained_ || awake_->notifications != 0 || awake_->reports != nullptr || send_contended_ ||
+      view_contended_)
     return false;
-  if (static_cast<const ListHook<OwesAck>&>(*this).linked() || !awake_->queue.empty()) return false;
+  if (awake_->ListHook<OwesAck>::linked() || !awake_->queue.empty()) return false;
   if (awake_->early_syn != nullptr || awake_->saved_syn.block) return false;
   for (const Waker* waker : awake_->wakers())
     if (waker->asserted()) return false;
@@ -66,7 +67,7 @@ bool Endpoint::may_rest(Instant now) const {
 bool Endpoint::rest() {
   std::array<std::byte, kMostRecord> record;
   alignas(Awake) std::array<std::byte, sizeof(Awake)> room;
-  auto* fresh = new (room.data()) Awake(protocol_, *this, family_);
+  auto* fresh = new (room.data()) Awake(protocol_, *this, *this, family_);
   const size_t bytes = write_sparse(awake_, fresh, sizeof(Awake), record);
   fresh->~Awake();
   if (bytes == 0) return false;
@@ -92,7 +93,7 @@ bool Endpoint::rest() {
 }
 
 bool Endpoint::awaken() {
-  Awake* made = protocol_.awakes().create(protocol_, *this, family_);
+  Awake* made = protocol_.awakes().create(protocol_, *this, *this, family_);
   if (made == nullptr) return false;
   read_sparse(Bytes(record_, record_bytes_), made);
   std::atomic_signal_fence(std::memory_order_seq_cst);

@@ -60,7 +60,7 @@ Result<Extents> Endpoint::view_receive(size_t want, size_t offset) {
   // At rest: there is nothing, and not the end either.
   if (!awake()) return Error{error_ != 0 ? take_error() : EAGAIN};
   Change change(*this);
-  if (listener_ != nullptr) return Error{ENOTCONN};
+  if (awake_->listener != nullptr) return Error{ENOTCONN};
   Receiver& rcv = awake_->tcb.rcv;
   if (rcv.buffer.viewed()) {
     view_contended_ = true;
@@ -94,8 +94,8 @@ void Endpoint::consume(size_t n) {
   Receiver& rcv = awake_->tcb.rcv;
   uint32_t taken = rcv.buffer.consume(n);
   if (awake_->tcb.urgent.marked()) awake_->tcb.urgent.on_read(next_to_read());
-  if (reports_ != nullptr) [[unlikely]]
-    reports_->forget_arrivals(next_to_read());
+  if (awake_->reports != nullptr) [[unlikely]]
+    awake_->reports->forget_arrivals(next_to_read());
   if (taken > 0 && is_synchronized(awake_->tcb.state)) {
     bool update = rcv.on_read(taken, protocol_.now());
     if (protocol_.settings().tcp_moderate_rcvbuf != 0 && !protocol_.under_memory_pressure())
@@ -124,8 +124,8 @@ Result<std::byte> Endpoint::receive_urgent(bool peek) {
 
 /// Linux's tcp_poll.
 uint32_t Endpoint::readiness() const {
-  if (listener_ != nullptr) return listener_->ready.empty() ? 0 : ready::kIn | ready::kRdNorm;
   if (!awake()) return ready::kOut | ready::kWrNorm | (error_ != 0 ? ready::kErr : 0);
+  if (awake_->listener != nullptr) return awake_->listener->ready.empty() ? 0 : ready::kIn | ready::kRdNorm;
   uint32_t bits = 0;
   const Receiver& rcv = awake_->tcb.rcv;
   bool receive_over = receive_ended_ || awake_->tcb.receive_shut;
@@ -143,7 +143,7 @@ uint32_t Endpoint::readiness() const {
     if (send_shut_ || can_write()) bits |= ready::kOut | ready::kWrNorm;
     if (awake_->tcb.urgent.phase() == UrgentMark::Phase::arrived) bits |= ready::kPri;
   }
-  if (error_ != 0 || (reports_ != nullptr && !reports_->empty())) bits |= ready::kErr;
+  if (error_ != 0 || (awake_->reports != nullptr && !awake_->reports->empty())) bits |= ready::kErr;
   return bits;
 }
 
@@ -162,7 +162,7 @@ Result<int> Endpoint::ioctl_value(unsigned long request) {
   const Sender& snd = awake_->tcb.snd;
   switch (request) {
     case kInq: {
-      if (listener_ != nullptr) return Error{EINVAL};
+      if (awake_->listener != nullptr) return Error{EINVAL};
       if (handshaking()) return 0;
       uint32_t size = awake_->tcb.rcv.buffer.size();
       // Linux's tcp_inq: up to the urgent mark.
@@ -173,7 +173,7 @@ Result<int> Endpoint::ioctl_value(unsigned long request) {
     }
     case kOutq:
     case kOutqNotSent: {
-      if (listener_ != nullptr) return Error{EINVAL};
+      if (awake_->listener != nullptr) return Error{EINVAL};
       if (handshaking() || awake_->tcb.state == State::closed) return 0;
       uint32_t bytes = request == kOutq ? snd.buffer.size() : snd.unsent();
       bool fin = snd.fin_queued() && !snd.fin_acknowledged() && !(request == kOutqNotSent && snd.fin_sent());

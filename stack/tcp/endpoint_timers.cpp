@@ -66,7 +66,7 @@ void Endpoint::on_timer() {
 /// tcp_orphan_retries: 0 means 8, and none at all for a peer that is known to be unreachable.
 uint32_t Endpoint::orphan_retries(bool alive) const {
   auto retries = static_cast<uint32_t>(protocol_.settings().tcp_orphan_retries);
-  if (soft_error_ != 0 && !alive) return 0;
+  if (awake_->soft_error != 0 && !alive) return 0;
   return retries == 0 && alive ? 8 : retries;
 }
 
@@ -112,7 +112,7 @@ void Endpoint::on_retransmission_timeout() {
   Counters& counters = protocol_.counters();
   if (retransmission_timed_out()) {
     ++counters.TcpExtTCPAbortOnTimeout;
-    abort(soft_error_ != 0 ? soft_error_ : ETIMEDOUT);
+    abort(awake_->soft_error != 0 ? awake_->soft_error : ETIMEDOUT);
     return;
   }
   ++counters.TcpExtTCPTimeouts;
@@ -177,7 +177,7 @@ void Endpoint::on_persist() {
   if (snd.unsent() == 0 && (!snd.fin_queued() || snd.fin_sent())) return;
   if (probing_timed_out()) {
     ++protocol_.counters().TcpExtTCPAbortOnTimeout;
-    abort(soft_error_ != 0 ? soft_error_ : ETIMEDOUT);
+    abort(awake_->soft_error != 0 ? awake_->soft_error : ETIMEDOUT);
     return;
   }
   ++protocol_.counters().TcpExtTCPWinProbe;
@@ -225,20 +225,21 @@ void Endpoint::on_keepalive() {
   Duration quiet =
       now - std::max({awake_->tcb.last_heard, awake_->tcb.rcv.last_arrival(), awake_->established_at});
   if (quiet < keepalive_idle()) {
-    keepalive_probes_ = 0;
+    awake_->keepalive_probes = 0;
     keepalive_deadline_ = now + (keepalive_idle() - quiet);
     return;
   }
   bool user_timed_out = awake_->options.user_timeout > Duration(0) && quiet >= awake_->options.user_timeout &&
-                        keepalive_probes_ > 0;
-  bool counted_out = awake_->options.user_timeout == Duration(0) && keepalive_probes_ >= keepalive_count();
+                        awake_->keepalive_probes > 0;
+  bool counted_out =
+      awake_->options.user_timeout == Duration(0) && awake_->keepalive_probes >= keepalive_count();
   if (user_timed_out || counted_out) {
     ++protocol_.counters().TcpExtTCPAbortOnTimeout;
     send_reset();
-    abort(soft_error_ != 0 ? soft_error_ : ETIMEDOUT);
+    abort(awake_->soft_error != 0 ? awake_->soft_error : ETIMEDOUT);
     return;
   }
-  ++keepalive_probes_;
+  ++awake_->keepalive_probes;
   ++protocol_.counters().TcpExtTCPKeepAlive;
   send_probe();
   keepalive_deadline_ = now + keepalive_interval();

@@ -334,12 +334,12 @@ Status Handshake::syn_rcvd_state(Segment& segment) {
 /// Whether a passive open may complete now: its listener has room, and data has come if it waits for that.
 /// EAGAIN: not yet; ECONNABORTED: never.
 Status Handshake::ask_listener(const Segment& segment) {
-  if (active_ || ep_.parent_ == nullptr || ep_.early_) return {};
+  if (active_ || ep_.awake_->parent == nullptr || ep_.early_) return {};
   if (segment.payload_size() == 0 && !segment.flags.fin && resends_ < ep_.awake_->options.defer_accept) {
     acknowledged_ = true;
     return Error{EAGAIN};
   }
-  Listener& listener = *ep_.parent_->listener();
+  Listener& listener = *ep_.awake_->parent->listener();
   if (!listener.full()) return {};
   // Linux drops the ACK: the SYN-ACK is sent again, and its answer may find room.
   ++ep_.protocol_.counters().TcpExtListenOverflows;

@@ -12,14 +12,15 @@ Status Endpoint::listen(int backlog) {
   // Linux takes a negative backlog as a large one.
   uint32_t most = static_cast<uint32_t>(protocol_.settings().somaxconn);
   uint32_t wanted = std::min(static_cast<uint32_t>(backlog), most);
-  if (listener_ != nullptr) {
-    listener_->backlog = wanted;
+  if (awake_->listener != nullptr) {
+    awake_->listener->backlog = wanted;
     return {};
   }
   if (!port_.bound()) {
     port_.reuse_address = awake_->options.reuse_address;
     port_.reuse_port = awake_->options.reuse_port;
-    Result<uint16_t> port = protocol_.bind_port(port_, awake_->bound_address, 0);
+    Result<uint16_t> port =
+        protocol_.bind_port(port_, awake_->bound_address, 0, awake_->options.plain.port_range);
     if (!port.ok()) return port.error();
     awake_->local = {awake_->bound_address, *port};
   }
@@ -29,12 +30,12 @@ Status Endpoint::listen(int backlog) {
     port_.listening = false;
     return Error{EADDRINUSE};
   }
-  listener_ = protocol_.context().arena.create<Listener>();
-  if (listener_ == nullptr) {
+  awake_->listener = protocol_.context().arena.create<Listener>();
+  if (awake_->listener == nullptr) {
     port_.listening = false;
     return Error{ENOBUFS};
   }
-  listener_->backlog = wanted;
+  awake_->listener->backlog = wanted;
   connecting_ = Connecting::idle;
   error_ = 0;
   send_shut_ = receive_ended_ = false;
@@ -51,14 +52,14 @@ Status Endpoint::listen(int backlog) {
 Endpoint* Endpoint::next_to_accept() const {
   constexpr Duration kMayWait = 1ms;
   constexpr int kLooksAt = 8;
-  Endpoint* oldest = listener_->ready.front();
+  Endpoint* oldest = awake_->listener->ready.front();
   const uint8_t queue = protocol_.context().queue;
   if (oldest == nullptr || oldest->awake_->route.queue == queue ||
       protocol_.now() - oldest->awake_->established_at > kMayWait)
     return oldest;
   Endpoint* child = oldest;
   for (int i = 1; i < kLooksAt; ++i) {
-    child = listener_->ready.next(*child);
+    child = awake_->listener->ready.next(*child);
     if (child == nullptr) return oldest;
     if (child->awake_->route.queue == queue) return child;
   }
@@ -66,27 +67,31 @@ Endpoint* Endpoint::next_to_accept() const {
 }
 
 Result<Socket*> Endpoint::accept() {
-  if (listener_ == nullptr) return Error{EINVAL};
+  if (!awake() || awake_->listener == nullptr) return Error{EINVAL};
   Endpoint* child = next_to_accept();
   if (child == nullptr) return Error{EAGAIN};
-  listener_->ready.remove(*child);
-  --listener_->ready_count;
+  awake_->listener->ready.remove(*child);
+  --awake_->listener->ready_count;
   child->just_accepted_ = child->accepted_ = true;
   child->awake_->route.queue = protocol_.context().queue;
   if (child->early_)
-    listener_->early.push_back(*child);
+    awake_->listener->early.push_back(*child);
   else
-    child->parent_ = nullptr;
+    child->awake_->parent = nullptr;
   return static_cast<Socket*>(child);
 }
 
-uint32_t Endpoint::accept_queue_length() const { return listener_ != nullptr ? listener_->ready_count : 0; }
-uint32_t Endpoint::accept_queue_limit() const { return listener_ != nullptr ? listener_->backlog : 0; }
+uint32_t Endpoint::accept_queue_length() const {
+  return awake_->listener != nullptr ? awake_->listener->ready_count : 0;
+}
+uint32_t Endpoint::accept_queue_limit() const {
+  return awake_->listener != nullptr ? awake_->listener->backlog : 0;
+}
 
 /// shutdown(SHUT_RD) or close(2) of a listener: connections that nobody has accepted are reset, those not yet
 /// made are forgotten (Linux's inet_csk_listen_stop).
 void Endpoint::close_listener() {
-  Listener* listener = std::exchange(listener_, nullptr);
+  Listener* listener = std::exchange(awake_->listener, nullptr);
   protocol_.remove_listener(*this);
   port_.listening = false;
   State before = awake_->tcb.state;
@@ -94,12 +99,12 @@ void Endpoint::close_listener() {
   on_state_change(before);
   drop_queue();
   while (Endpoint* child = listener->half_open.pop_front()) {
-    child->parent_ = nullptr;
+    child->awake_->parent = nullptr;
     child->released_ = true;
     child->notify(kNotifyClose);
   }
   while (Endpoint* child = listener->ready.pop_front()) {
-    child->parent_ = nullptr;
+    child->awake_->parent = nullptr;
     child->released_ = true;
     if (child->handshaking()) {
       child->notify(kNotifyClose);
@@ -111,7 +116,7 @@ void Endpoint::close_listener() {
     }
     child->try_free();
   }
-  while (Endpoint* child = listener->early.pop_front()) child->parent_ = nullptr;
+  while (Endpoint* child = listener->early.pop_front()) child->awake_->parent = nullptr;
   protocol_.context().arena.destroy(listener);
   if (!port_chosen_by_user_) {
     protocol_.ports().release(port_);

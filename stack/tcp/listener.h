@@ -14,14 +14,14 @@ struct Listener {
   /// listen(2)'s backlog, cut to net.core.somaxconn.
   uint32_t backlog = 0;
   /// Endpoints in SYN-RECEIVED, each with a fiber in Handshake::execute().
-  IntrusiveList<Endpoint, AcceptTag> half_open;
+  IntrusiveList<Endpoint, ListenerTag> half_open;
   uint32_t half_open_count = 0;
   /// Endpoints whose handshake is done, oldest first.
-  IntrusiveList<Endpoint, AcceptTag> ready;
+  IntrusiveList<Endpoint, ListenerTag> ready;
   uint32_t ready_count = 0;
   /// Accepted connections whose handshake is still under way (Fast Open); and how many there are with those
   /// that wait in `ready`.
-  IntrusiveList<Endpoint, AcceptTag> early;
+  IntrusiveList<Endpoint, ListenerTag> early;
   uint32_t early_count = 0;
   /// When a SYN last found the SYN queue full; zero: never. Only then may a peer come with a SYN cookie.
   Instant last_overflow{};

@@ -13,8 +13,8 @@ void TimeWait::mend() {
 }
 
 void Endpoint::show(Census& census) {
-  if (reports_ != nullptr) reports_->show(census);
   if (!awake()) return;
+  if (awake_->reports != nullptr) awake_->reports->show(census);
   Slab<Awake>::see(*awake_);
   auto see = [&](Segment& segment) {
     Slab<Segment>::see(segment);
@@ -41,9 +41,9 @@ void Endpoint::break_off() {
     line << id() << ": a process was killed while it worked on this connection, which is reset";
   });
   if (is_synchronized(awake_->tcb.state)) send_reset();
-  if (parent_ != nullptr && parent_->listener_ != nullptr) {  // nobody has accepted it
-    parent_ = nullptr;
-    static_cast<ListHook<AcceptTag>&>(*this).unlink();
+  if (awake_->parent != nullptr && awake_->parent->listener() != nullptr) {  // nobody has accepted it
+    awake_->parent = nullptr;
+    static_cast<ListHook<ListenerTag>&>(*this).unlink();
     released_ = true;
   }
   connecting_ = connecting_ == Connecting::under_way ? Connecting::failed : connecting_;
@@ -64,14 +64,14 @@ bool Endpoint::mend(bool changing) {
   awake_->queue_bytes = 0;
   for (Segment& segment : awake_->queue)
     awake_->queue_bytes += segment.payload_size() + static_cast<uint32_t>(sizeof(Segment));
-  if (listener_ != nullptr) {
-    listener_->half_open_count = listener_->ready_count = 0;
-    for ([[maybe_unused]] Endpoint& child : listener_->half_open) ++listener_->half_open_count;
-    for ([[maybe_unused]] Endpoint& child : listener_->ready) ++listener_->ready_count;
+  if (awake_->listener != nullptr) {
+    awake_->listener->half_open_count = awake_->listener->ready_count = 0;
+    for ([[maybe_unused]] Endpoint& child : awake_->listener->half_open) ++awake_->listener->half_open_count;
+    for ([[maybe_unused]] Endpoint& child : awake_->listener->ready) ++awake_->listener->ready_count;
   }
   if (broken && state() == Task::State::suspended) {
     notify(kNotifyClose);  // its handshake goes on, to end
-  } else if (broken && listener_ == nullptr && awake_->tcb.state != State::listen) {
+  } else if (broken && awake_->listener == nullptr && awake_->tcb.state != State::listen) {
     awake_->undrain.forsake();  // whose sleeper was on the stack
     break_off();
   } else if (awake_->tcb.state == State::closed && connected() && !handshake_pending_) {
@@ -140,7 +140,8 @@ void Protocol::release_lost() {
   for (;;) {
     Endpoint* lost = nullptr;
     endpoints_.for_each([&](Endpoint& endpoint) {
-      if (!endpoint.owned && !endpoint.released_ && endpoint.parent_ == nullptr) lost = &endpoint;
+      if (!endpoint.owned && !endpoint.released_ && !(endpoint.awake() && endpoint.parent() != nullptr))
+        lost = &endpoint;
     });
     if (lost == nullptr) return;
     lost->release();

@@ -43,21 +43,22 @@ void Endpoint::handle_listen_segment(Segment* segment) {
 void Endpoint::handle_syn(Segment* syn) {
   Counters& counters = protocol_.counters();
   auto drop = [&] { protocol_.segments().release(syn); };
-  if (listener_->full()) {
+  if (awake_->listener->full()) {
     ++counters.TcpExtListenOverflows;
     ++counters.TcpExtListenDrops;
     return drop();
   }
   int32_t cookies = protocol_.settings().tcp_syncookies;
-  bool queue_full = listener_->half_open_count >= listener_->half_open_limit(protocol_.settings());
+  bool queue_full =
+      awake_->listener->half_open_count >= awake_->listener->half_open_limit(protocol_.settings());
   if (queue_full) {
-    if (listener_->last_overflow == Instant{}) {
+    if (awake_->listener->last_overflow == Instant{}) {
       protocol_.context().log(LogLevel::warning, [&](LogLine& line) {
         line << "possible SYN flooding on " << awake_->local
              << (cookies != 0 ? ", sending cookies" : ", dropping SYNs");
       });
     }
-    listener_->last_overflow = protocol_.now();
+    awake_->listener->last_overflow = protocol_.now();
     ++(cookies != 0 ? counters.TcpExtTCPReqQFullDoCookies : counters.TcpExtTCPReqQFullDrop);
   }
   if (queue_full && cookies == 0) {
@@ -103,7 +104,7 @@ bool Endpoint::adopt(Endpoint& listener, const Segment& segment) {
   if (!protocol_.ports().claim(port_, awake_->local.address, awake_->local.port).ok()) return false;
   if (!protocol_.connections().insert(*this, segment.id).ok()) return false;
   passive_ = true;
-  parent_ = &listener;
+  awake_->parent = &listener;
   return true;
 }
 
@@ -132,9 +133,9 @@ bool Endpoint::start_passive(Endpoint& listener, Segment* syn) {
   if (listener.judge_fast_open(*syn, awake_->granted_cookie)) {
     early_ = true;
     awake_->early_syn = syn;
-    ++listener.listener_->early_count;
+    ++listener.awake_->listener->early_count;
   } else {
-    listener.listener_->add_half_open(*this);
+    listener.awake_->listener->add_half_open(*this);
     protocol_.segments().release(syn);
   }
   State before = awake_->tcb.state;
@@ -153,9 +154,9 @@ bool Endpoint::judge_fast_open(const Segment& syn, std::optional<FastOpenCookie>
   const std::optional<FastOpenCookie>& offered = syn.syn_options.fast_open;
   if (offered && offered->length == 0) ++counters.TcpExtTCPFastOpenCookieReqd;
   uint32_t most = awake_->options.fast_open_queue;
-  if (most == 0 && (mode & fast_open::kEveryListener) != 0) most = listener_->backlog;
+  if (most == 0 && (mode & fast_open::kEveryListener) != 0) most = awake_->listener->backlog;
   if ((mode & fast_open::kServer) == 0 || most == 0 || (!offered && syn.payload_size() == 0)) return false;
-  if (listener_->early_count >= most) {
+  if (awake_->listener->early_count >= most) {
     ++counters.TcpExtTCPFastOpenListenOverflow;
     return false;
   }
@@ -211,8 +212,8 @@ bool Endpoint::accept_cookie(Segment* ack) {
   const Settings& settings = protocol_.settings();
   Counters& counters = protocol_.counters();
   if (settings.tcp_syncookies == 0 || ack->flags.syn) return false;
-  bool recent = listener_->last_overflow != Instant{} &&
-                protocol_.now() - listener_->last_overflow <= SynCookies::kValid;
+  bool recent = awake_->listener->last_overflow != Instant{} &&
+                protocol_.now() - awake_->listener->last_overflow <= SynCookies::kValid;
   if (settings.tcp_syncookies == 1 && !recent) return false;
   SeqNum cookie = ack->ack - 1, irs = ack->seq - 1;
   std::optional<uint16_t> mss = protocol_.syn_cookies().check(ack->id, irs, cookie, protocol_.now());
@@ -236,7 +237,7 @@ bool Endpoint::accept_cookie(Segment* ack) {
     protocol_.segments().release(ack);
     return true;
   };
-  if (listener_->full()) {
+  if (awake_->listener->full()) {
     ++counters.TcpExtListenOverflows;
     return drop();
   }
@@ -246,7 +247,7 @@ bool Endpoint::accept_cookie(Segment* ack) {
     return drop();
   }
   Change change(*child);
-  listener_->add_half_open(*child);
+  awake_->listener->add_half_open(*child);
   child->released_ = false;
   Handshake handshake(*child);
   handshake.reset_to_syn_rcvd(cookie, irs, options, 0);
@@ -265,11 +266,11 @@ bool Endpoint::accept_cookie(Segment* ack) {
 /// A handshake that has ended well or badly: its listener, if there still is one, counts it no more.
 void Endpoint::leave_early() {
   early_ = false;
-  if (parent_ == nullptr) return;
-  --parent_->listener_->early_count;
+  if (awake_->parent == nullptr) return;
+  --awake_->parent->listener()->early_count;
   if (!accepted_) return;
-  parent_->listener_->early.remove(*this);
-  parent_ = nullptr;
+  awake_->parent->listener()->early.remove(*this);
+  awake_->parent = nullptr;
 }
 
 /// The handshake of a passive open has failed. One that Fast Open has shown to the program already fails like
@@ -280,7 +281,7 @@ void Endpoint::passive_open_failed(int error) {
     done(error == ECONNREFUSED ? ECONNRESET : error);
     return;
   }
-  if (parent_ != nullptr) std::exchange(parent_, nullptr)->listener_->remove_half_open(*this);
+  if (awake_->parent != nullptr) std::exchange(awake_->parent, nullptr)->listener()->remove_half_open(*this);
   released_ = true;
   done(0);
 }
@@ -296,17 +297,17 @@ void Endpoint::passive_open_done() {
       close_send();
     return;
   }
-  parent_->listener_->remove_half_open(*this);
-  parent_->listener_->add_ready(*this);
-  parent_->wake(ready::kIn | ready::kRdNorm);
+  awake_->parent->listener()->remove_half_open(*this);
+  awake_->parent->listener()->add_ready(*this);
+  awake_->parent->wake(ready::kIn | ready::kRdNorm);
 }
 
 /// RFC 7413, 4.2.2: the SYN's data may be read, and answered, before the handshake is complete.
 void Endpoint::show_early() {
-  if (parent_ == nullptr) return;
+  if (awake_->parent == nullptr) return;
   connecting_ = Connecting::connected;
-  parent_->listener_->add_ready(*this);
-  parent_->wake(ready::kIn | ready::kRdNorm);
+  awake_->parent->listener()->add_ready(*this);
+  awake_->parent->wake(ready::kIn | ready::kRdNorm);
 }
 
 }  // namespace ustack::tcp

@@ -66,12 +66,13 @@ void Protocol::destroy_time_wait(TimeWait& time_wait) { time_waits_.destroy(&tim
 
 // --- ports and four-tuples ---
 
-Result<uint16_t> Protocol::bind_port(PortHolder& holder, const IpAddress& address, uint16_t port) {
+Result<uint16_t> Protocol::bind_port(PortHolder& holder, const IpAddress& address, uint16_t port,
+                                     int32_t range) {
   holder.by_connect = false;
   if (port == 0) {
     Result<uint16_t> chosen = selector_.select(
         settings(), address, SocketAddress{},
-        [&](uint16_t candidate) { return ports_.free_for_bind(candidate); }, holder.range);
+        [&](uint16_t candidate) { return ports_.free_for_bind(candidate); }, range);
     if (!chosen.ok()) return Error{EADDRINUSE};
     port = *chosen;
   } else if (ports_.conflicts(holder, address, port)) {
@@ -82,7 +83,7 @@ Result<uint16_t> Protocol::bind_port(PortHolder& holder, const IpAddress& addres
 }
 
 Result<uint16_t> Protocol::ephemeral_port(PortHolder& holder, const IpAddress& local,
-                                          const SocketAddress& remote) {
+                                          const SocketAddress& remote, int32_t range) {
   bool loopback = network_.is_own_address(remote.address);
   Result<uint16_t> port = selector_.select(
       settings(), local, remote,
@@ -91,7 +92,7 @@ Result<uint16_t> Protocol::ephemeral_port(PortHolder& holder, const IpAddress& l
         Connection* owner = connections_.find({{local, candidate}, remote});
         return owner == nullptr || reusable(*owner, loopback);
       },
-      holder.range);
+      range);
   if (!port.ok()) return port;
   holder.by_connect = true;
   if (Status status = ports_.claim(holder, local, *port); !status.ok()) return status.error();
@@ -258,11 +259,12 @@ bool Protocol::under_memory_pressure() {
 }
 
 void Protocol::owe_ack(Endpoint& endpoint) {
-  if (!static_cast<ListHook<OwesAck>&>(endpoint).linked()) owe_acks_.push_back(endpoint);
+  ListHook<OwesAck>& hook = *endpoint.awake_;
+  if (!hook.linked()) owe_acks_.push_back(*endpoint.awake_);
 }
 
 void Protocol::send_owed_acks() {
-  while (Endpoint* endpoint = owe_acks_.pop_front()) endpoint->send_owed_ack();
+  while (Awake* awake = owe_acks_.pop_front()) awake->endpoint.send_owed_ack();
 }
 
 bool Protocol::allow_challenge_ack() {
@@ -350,7 +352,7 @@ void Endpoint::on_icmp_error(int error, SeqNum seq, const IcmpError& icmp) {
     error_ = error;
     wake(ready::kErr);
   } else {
-    soft_error_ = error;
+    awake_->soft_error = error;
   }
 }
 

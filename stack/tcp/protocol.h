@@ -34,7 +34,7 @@ struct Awake;
 class Endpoint;
 class TimeWait;
 struct SentSegment;
-struct ListenerTag;  // tag: the listeners of one hash chain
+struct ListenerTag;  // tag: the listeners of one hash chain, or what one of them has in its queues
 struct OwesAck;      // tag: connections whose ACK an answer may still carry
 
 /// One for each host. Lock: the host's.
@@ -102,11 +102,13 @@ class Protocol final : public TransportProtocol {
   /// Somebody listens for what this segment's SYN asks for.
   bool has_listener(const ConnectionId& id) const;
 
-  /// bind(2) to a port, 0 for an ephemeral one; yields the port. EADDRINUSE, ENOBUFS.
-  Result<uint16_t> bind_port(PortHolder& holder, const IpAddress& address, uint16_t port);
+  /// bind(2) to a port, 0 for one of `range` (IP_LOCAL_PORT_RANGE); yields the port.
+  /// EADDRINUSE, ENOBUFS.
+  Result<uint16_t> bind_port(PortHolder& holder, const IpAddress& address, uint16_t port, int32_t range);
   /// An ephemeral port for a connection, and claims it for `holder`. EADDRNOTAVAIL: all are in use with this
   /// peer.
-  Result<uint16_t> ephemeral_port(PortHolder& holder, const IpAddress& local, const SocketAddress& remote);
+  Result<uint16_t> ephemeral_port(PortHolder& holder, const IpAddress& local, const SocketAddress& remote,
+                                  int32_t range);
   /// Whether an active open may use this four-tuple: it is free, or in a TIME-WAIT that tcp_tw_reuse gives up
   /// (which it is then, and `resume_at` is the sequence number to start from).
   bool acquire_tuple(const ConnectionId& id, bool loopback, std::optional<SeqNum>& resume_at);
@@ -174,7 +176,7 @@ class Protocol final : public TransportProtocol {
   static constexpr uint32_t kMemoryPage = 4096;
   static constexpr uint32_t kListenerChains = 256;
   mutable IntrusiveList<Endpoint, ListenerTag> listeners_[kListenerChains];
-  IntrusiveList<Endpoint, OwesAck> owe_acks_;
+  IntrusiveList<Awake, OwesAck> owe_acks_;
   PortSelector selector_;
   IssGenerator iss_;
   SynCookies syn_cookies_;

@@ -102,11 +102,12 @@ void TimerWheel::advance(Instant now) {
     // Told before it is forgotten: who is killed in between tells it again.
     take_in_hand(timer);
     timer->unlink();
-    if (timer->waker_ != nullptr) timer->waker_->wake();
+    Waker* const waker = timer->waker();
+    if (waker != nullptr) waker->wake();
     timer->wheel_ = nullptr;
     --armed_;
     take_in_hand(nullptr);
-    if (timer->waker_ == nullptr) timer->callback_(*timer, timer->context_, now);  // may destroy the timer
+    if (waker == nullptr) timer->callback_(*timer, timer->context_, now);  // may destroy the timer
   }
 }
 

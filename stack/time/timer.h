@@ -18,7 +18,7 @@ class TimerWheel;
 class Timer : public ListHook<> {
  public:
   using Callback = void (*)(Timer& timer, void* context, Instant now);
-  explicit Timer(Waker& waker) : waker_(&waker) {}
+  explicit Timer(Waker& waker) : context_(&waker) {}
   Timer(Callback callback, void* context) : callback_(callback), context_(context) {}
   Timer(const Timer&) = delete;
   Timer& operator=(const Timer&) = delete;
@@ -31,9 +31,10 @@ class Timer : public ListHook<> {
 
  private:
   friend class TimerWheel;
-  Waker* waker_ = nullptr;
+  Waker* waker() const { return callback_ == nullptr ? static_cast<Waker*>(context_) : nullptr; }
+  /// nullptr: the context is a waker.
   Callback callback_ = nullptr;
-  void* context_ = nullptr;
+  void* context_;
   TimerWheel* wheel_ = nullptr;
   Instant deadline_{};
   uint8_t level_ = 0, slot_ = 0;
