@@ -25,8 +25,6 @@ class OpenFile : public ListHook<> {
   OpenFile& operator=(const OpenFile&) = delete;
 
   Kind kind() const { return kind_; }
-  /// O_NONBLOCK and O_ASYNC (fcntl(2), F_SETFL): they belong to the description, not to the descriptor.
-  int status_flags = 0;
   /// Bits of ready:: true now.
   virtual uint32_t readiness() = 0;
   virtual WaitQueue& waiters() = 0;
@@ -35,6 +33,8 @@ class OpenFile : public ListHook<> {
   virtual int kernel_half() const { return -1; }
   /// Where the file is registered with epoll (not counted as references, epoll(7) Q6).
   IntrusiveList<EpollMember, OfFile> registrations;
+  /// O_NONBLOCK and O_ASYNC (fcntl(2), F_SETFL): they belong to the description, not to the descriptor.
+  int status_flags = 0;
 
   /// close(2) of the last number: waits as SO_LINGER says. Lock held, dropped while it waits.
   virtual void linger(HostLock&) {}
@@ -66,8 +66,8 @@ class OpenFile : public ListHook<> {
   uint32_t end_count_ = 0;
 
  private:
-  Kind kind_;
   uint32_t references_ = 1;
+  Kind kind_;
 };
 
 }  // namespace ustack::shim

@@ -178,10 +178,10 @@ class SocketFile final : public OpenFile {
   /// One of a kind at a time is between reserve and commit (or view and consume): the others queue here.
   struct Turn {
     bool taken = false;
+    /// By the keeper, while it moves something.
+    bool keepers = false;
     /// Of the thread that has it.
     const Claims* by = nullptr;
-    /// The keeper, while it moves something.
-    bool keepers = false;
     WaitQueue queue;
   };
   static Status take_turn(Blocker& blocker, Turn& turn);
@@ -203,10 +203,10 @@ class SocketFile final : public OpenFile {
   Turn sending_, receiving_;
   IntrusiveList<EscapedEnd, SocketFile> ends_;
   WaitQueue lent_settled_;
-  uint32_t idle_flushes_ = 0;
   IntrusiveList<SetOption> options_;
   SocketFile* put_back_ = nullptr;
   AsyncOwner* async_owner_ = nullptr;
+  uint32_t idle_flushes_ = 0;
   int twin_ = -1;
   bool kernel_turn_ = false;
   bool connecting_ = false;

@@ -15,14 +15,19 @@
 namespace ustack {
 namespace {
 
+/// What benchmarks have skipped of time in which nothing happens.
+Duration skipped{0};
+
 Instant clock_now() {
-  return Instant(std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now().time_since_epoch()));
+  return Instant(std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now().time_since_epoch())) +
+         skipped;
 }
 
 class BenchHost {
  public:
-  BenchHost(uint8_t last, bool superframes) : random_(last) {
+  BenchHost(uint8_t last, bool superframes, const Settings& settings) : random_(last) {
     HostConfig config;
+    config.settings = settings;
     config.network.link = {.kind = LinkInfo::Kind::ip,
                            .mtu = 1500,
                            .checksum_offload = true,
@@ -70,7 +75,8 @@ class BenchHost {
 
 class Pair {
  public:
-  explicit Pair(bool superframes) : client(1, superframes), server(2, superframes) {
+  explicit Pair(bool superframes, const Settings& settings = {})
+      : client(1, superframes, settings), server(2, superframes, settings) {
     listener = *server->open_socket(AF_INET, SOCK_STREAM, 0);
     (void)listener->bind({IpAddress::any(Family::ipv4), 80});
     (void)listener->listen(1000);
@@ -158,6 +164,33 @@ void BM_TcpRequestAnswer(benchmark::State& state) {
   pair.close();
 }
 BENCHMARK(BM_TcpRequestAnswer);
+
+/// The same with three seconds in between; the argument says whether both ends then come to rest.
+void BM_TcpRequestAnswerFromTimeToTime(benchmark::State& state) {
+  Settings settings;
+  settings.tcp_awake = state.range(0) != 0 ? 0 : 256;
+  Pair pair(true, settings);
+  pair.connect();
+  std::string data(64, 'x');
+  std::vector<std::byte> sink(4096);
+  for (auto _ : state) {
+    for (int i = 0; i < 3; ++i) {
+      skipped += std::chrono::seconds(1);
+      pair.client->run(clock_now());
+      pair.server->run(clock_now());
+    }
+    Pair::send(*pair.near, data);
+    pair.client.flush_to(pair.server);
+    Pair::receive(*pair.far, sink);
+    Pair::send(*pair.far, data);
+    pair.server.flush_to(pair.client);
+    Pair::receive(*pair.near, sink);
+    pair.client.flush_to(pair.server);
+  }
+  state.counters["rests"] = static_cast<double>(pair.client->counters().UstackTcpRests);
+  pair.close();
+}
+BENCHMARK(BM_TcpRequestAnswerFromTimeToTime)->Arg(0)->Arg(1)->ArgName("rest");
 
 /// connect, accept, a byte each way, close.
 void BM_TcpConnection(benchmark::State& state) {
