@@ -43,22 +43,27 @@ namespace {
   serve_at(arguments.at(1), port + workers);
 }
 
-/// MB of the machine that are in use, without what the kernel keeps of files.
-double memory_in_use() {
+/// MB of the machine that are in use, without what the kernel keeps of files; and without its objects, such
+/// as sockets.
+struct Memory {
+  double all = 0, outside_slabs = 0;
+};
+Memory memory_in_use() {
   std::FILE* file = std::fopen("/proc/meminfo", "r");
   if (file == nullptr) plain::die("/proc/meminfo");
   char name[64];
   long value;
-  double total = 0, free_for_use = 0;
+  double total = 0, free_for_use = 0, slabs = 0;
   while (std::fscanf(file, "%63s %ld %*[^\n]", name, &value) == 2) {
     std::string key = name;
     if (key == "MemTotal:") total = static_cast<double>(value);
     if (key == "MemFree:" || key == "Buffers:" || key == "Cached:")
       free_for_use += static_cast<double>(value);
     if (key == "Shmem:") free_for_use -= static_cast<double>(value);
+    if (key == "Slab:") slabs = static_cast<double>(value);
   }
   std::fclose(file);
-  return (total - free_for_use) / 1024;
+  return {(total - free_for_use) / 1024, (total - free_for_use - slabs) / 1024};
 }
 
 class Connections {
@@ -189,10 +194,12 @@ int run_client(const plain::Arguments& arguments) {
     }
     std::sort(times.begin(), times.end());
     const double ended = plain::short_connections(server, 8, arguments.number("seconds", 2)).per_second();
+    const Memory memory = memory_in_use();
     std::printf(
         "{\"connections\": %zu, \"opened\": %.0f, \"request_us\": %.1f, \"request_p99_us\": %.1f, "
-        "\"ended\": %.0f, \"memory_mb\": %.1f}\n",
-        step, opened, times[times.size() / 2], times[times.size() * 99 / 100], ended, memory_in_use());
+        "\"ended\": %.0f, \"memory_mb\": %.1f, \"outside_slabs_mb\": %.1f}\n",
+        step, opened, times[times.size() / 2], times[times.size() * 99 / 100], ended, memory.all,
+        memory.outside_slabs);
     std::fflush(stdout);
     if (step == most) return 0;
   }
