@@ -22,14 +22,14 @@ struct Listener;
 /// keeps a record of it (endpoint_rest.cpp), which is made of its bytes: two that are made one after the
 /// other must not differ but for pointers into themselves, so what settings say is filled in by the endpoint.
 /// Lock: the host's. Lives in Protocol's slab.
-struct Awake : ListHook<OwesAck> {
-  /// `fiber` is the endpoint's own.
-  Awake(Protocol& protocol, Endpoint& owner, Task& fiber, Family family)
-      : endpoint(owner),
+struct Awake final : Task, ListHook<OwesAck> {
+  Awake(Protocol& protocol, Endpoint& owner, Family family)
+      : Task(protocol.context().scheduler),
+        endpoint(owner),
         tcb(protocol.context().blocks, protocol.pieces(), protocol.sent_segments()),
         local{IpAddress::any(family), 0},
         bound_address(IpAddress::any(family)),
-        idle(fiber) {
+        idle(*this) {
     idle.add(notification, kNotification);
     idle.add(new_segment, kNewSegment);
     idle.add(resend, kResend);
@@ -45,6 +45,11 @@ struct Awake : ListHook<OwesAck> {
   }
   Awake(const Awake&) = delete;
   Awake& operator=(const Awake&) = delete;
+
+  // --- Task: the endpoint's fiber ---
+  void run() override;
+  void after_run() override;
+  using Task::mend_marks;
 
   Endpoint& endpoint;
   Tcb tcb;

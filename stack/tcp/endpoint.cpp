@@ -11,10 +11,9 @@ namespace ustack::tcp {
 
 Endpoint::Endpoint(Protocol& protocol, Family family)
     : Socket(protocol.host()),
-      Task(protocol.context().scheduler),
       Connection(Kind::endpoint),
       protocol_(protocol),
-      awake_(protocol.awakes().create(protocol, *this, *this, family)),
+      awake_(protocol.awakes().create(protocol, *this, family)),
       family_(family) {
   if (awake_ == nullptr) return;
   awake_->tcb.rcv.limit = static_cast<uint32_t>(protocol.settings().tcp_rmem[1]);
@@ -33,14 +32,17 @@ void Endpoint::retire() {
     protocol_.segments().release(std::exchange(awake_->early_syn, nullptr));
     for (Waker* waker : awake_->wakers()) waker->forsake();
     awake_->ListHook<OwesAck>::unlink();
+    awake_->ListHook<Task>::unlink();
   }
   protocol_.connections().remove(*this);
   protocol_.ports().release(port_);
   if (std::exchange(counted_closing_, false)) protocol_.count_closing(-1);
   timer_.cancel();
   static_cast<ListHook<ListenerTag>&>(*this).unlink();
-  static_cast<ListHook<Task>&>(*this).unlink();
 }
+
+void Awake::run() { endpoint.run(); }
+void Awake::after_run() { endpoint.try_free(); }
 
 void Endpoint::run() {
   if (handshake_pending_) run_handshake();
@@ -123,7 +125,7 @@ void Endpoint::settle() {
 
 void Endpoint::park() {
   drained_ = true;
-  Sleeper sleeper(*this);
+  Sleeper sleeper(*awake_);
   sleeper.add(awake_->undrain, 0);
   sleeper.fetch(true);
   drained_ = false;

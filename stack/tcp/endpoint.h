@@ -16,7 +16,6 @@
 #include <cstdint>
 #include <optional>
 
-#include "stack/fiber/task.h"
 #include "stack/socket/socket.h"
 #include "stack/tcp/awake.h"
 #include "stack/tcp/demux.h"
@@ -31,9 +30,9 @@ namespace ustack::tcp {
 struct Listener;
 
 /// Lock: the host's. Lives in Protocol's slab; frees itself when it was released and the protocol has ended.
-class Endpoint final : public Socket, public Task, public Connection, public ListHook<ListenerTag> {
+class Endpoint final : public Socket, public Connection, public ListHook<ListenerTag> {
  public:
-  using State = tcp::State;  // not Task's
+  using State = tcp::State;
 
   /// Segments that are handled in one turn of the main loop.
   static constexpr int kMaxSegmentsPerWake = 100;
@@ -130,6 +129,7 @@ class Endpoint final : public Socket, public Task, public Connection, public Lis
   void undrain();
 
  private:
+  friend struct Awake;
   friend class Handshake;
   friend class Protocol;
   friend struct Listener;
@@ -154,8 +154,7 @@ class Endpoint final : public Socket, public Task, public Connection, public Lis
   };
 
   // endpoint.cpp: the fiber
-  void run() override;
-  void after_run() override { try_free(); }
+  void run();
   void run_handshake();
   void main_loop();
   void park();

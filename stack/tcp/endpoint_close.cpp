@@ -173,7 +173,7 @@ void Endpoint::enter_time_wait() {
 bool Endpoint::free_now() const {
   if (!awake() || !released_ || awake_->tcb.state != State::closed || handshake_pending_) return false;
   if (awake_->tcb.snd.buffer.reserved() || awake_->tcb.rcv.buffer.viewed()) return false;
-  return !holds_stack();
+  return !awake_->holds_stack();
 }
 
 void Endpoint::try_free() {

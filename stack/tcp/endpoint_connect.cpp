@@ -131,7 +131,7 @@ Status Endpoint::open_active(const SocketAddress& remote, bool with_data) {
     if (fast_open_deferred_) return {};
     fast_open_failure_ = FastOpenFailure::cookie_unavailable;
   }
-  make_ready();
+  awake_->make_ready();
   return Error{EINPROGRESS};
 }
 
@@ -179,6 +179,10 @@ void Endpoint::handshake_done(Status status, bool passive) {
          << (awake_->tcb.timestamps ? " timestamps" : "") << (awake_->tcb.sack ? " sack" : "");
   });
   if (passive) ++counters.TcpPassiveOpens;
+  // What nobody asks about any more needn't be in records.
+  awake_->peer_syn = {};
+  awake_->peer_iss = {};
+  awake_->peer_window = 0;
   if (passive && awake_->parent == nullptr && !early_) {
     // The listener was closed meanwhile.
     send_reset();

@@ -46,7 +46,8 @@ Endpoint::~Endpoint() {
 /// Nothing is on its way, held, told or waited for, but for what may come of itself.
 bool Endpoint::may_rest(Instant now) const {
   const Tcb& tcb = awake_->tcb;
-  if (tcb.state != State::established || state() != Task::State::idle || handshake_pending_) return false;
+  if (tcb.state != State::established || awake_->state() != Task::State::idle || handshake_pending_)
+    return false;
   if (released_ || awake_->parent != nullptr || early_ || send_shut_ || receive_ended_ || tcb.receive_shut)
     return false;
   if (drained_ || awake_->notifications != 0 || awake_->reports != nullptr || send_contended_ ||
@@ -67,7 +68,8 @@ bool Endpoint::may_rest(Instant now) const {
 bool Endpoint::rest() {
   std::array<std::byte, kMostRecord> record;
   alignas(Awake) std::array<std::byte, sizeof(Awake)> room;
-  auto* fresh = new (room.data()) Awake(protocol_, *this, *this, family_);
+  auto* fresh = new (room.data()) Awake(protocol_, *this, family_);
+  fresh->local = id_.local;  // is known without the record
   const size_t bytes = write_sparse(awake_, fresh, sizeof(Awake), record);
   fresh->~Awake();
   if (bytes == 0) return false;
@@ -93,8 +95,9 @@ bool Endpoint::rest() {
 }
 
 bool Endpoint::awaken() {
-  Awake* made = protocol_.awakes().create(protocol_, *this, *this, family_);
+  Awake* made = protocol_.awakes().create(protocol_, *this, family_);
   if (made == nullptr) return false;
+  made->local = id_.local;
   read_sparse(Bytes(record_, record_bytes_), made);
   std::atomic_signal_fence(std::memory_order_seq_cst);
   awake_ = made;

@@ -45,7 +45,7 @@ void Endpoint::commit_send(size_t n, SendFlags flags) {
       snd.urgent = true;
     }
     // The data that the SYN has waited for.
-    if (std::exchange(fast_open_deferred_, false)) make_ready();
+    if (std::exchange(fast_open_deferred_, false)) awake_->make_ready();
     settle();
   }
   if (std::exchange(send_contended_, false)) wake(ready::kOut | ready::kWrNorm);

@@ -30,9 +30,9 @@ void Endpoint::show(Census& census) {
 void Endpoint::mend_wakers() {
   uint32_t marks = 0;
   for (Waker* waker : awake_->wakers()) marks += waker->mend() ? 1 : 0;
-  if (state() == Task::State::suspended) return;  // other wakers count as well
-  mend_marks(marks);
-  if (marks > 0) make_ready();
+  if (awake_->state() == Task::State::suspended) return;  // other wakers count as well
+  awake_->mend_marks(marks);
+  if (marks > 0) awake_->make_ready();
 }
 
 /// The peer learns of it, and the program: the connection is reset.
@@ -60,7 +60,7 @@ bool Endpoint::mend(bool changing) {
     return false;
   }
   release_record();  // of one that was going to rest, or had just been woken
-  const bool broken = protocol_.context().scheduler.mend(*this) || changing;
+  const bool broken = protocol_.context().scheduler.mend(*awake_) || changing;
   awake_->queue_bytes = 0;
   for (Segment& segment : awake_->queue)
     awake_->queue_bytes += segment.payload_size() + static_cast<uint32_t>(sizeof(Segment));
@@ -69,7 +69,7 @@ bool Endpoint::mend(bool changing) {
     for ([[maybe_unused]] Endpoint& child : awake_->listener->half_open) ++awake_->listener->half_open_count;
     for ([[maybe_unused]] Endpoint& child : awake_->listener->ready) ++awake_->listener->ready_count;
   }
-  if (broken && state() == Task::State::suspended) {
+  if (broken && awake_->state() == Task::State::suspended) {
     notify(kNotifyClose);  // its handshake goes on, to end
   } else if (broken && awake_->listener == nullptr && awake_->tcb.state != State::listen) {
     awake_->undrain.forsake();  // whose sleeper was on the stack

@@ -142,7 +142,7 @@ bool Endpoint::start_passive(Endpoint& listener, Segment* syn) {
   awake_->tcb.state = State::syn_received;
   on_state_change(before);
   released_ = false;
-  make_ready();
+  awake_->make_ready();
   return true;
 }
 
