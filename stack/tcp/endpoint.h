@@ -244,7 +244,9 @@ class Endpoint final : public Socket, public Connection, public ListHook<Listene
   /// False: there is no memory for it.
   bool ensure_awake() { return awake_ != nullptr || awaken(); }
   bool awaken();
-  bool may_rest(Instant now) const;
+  void look_whether_it_may_rest(Instant now);
+  bool may_rest() const;
+  Duration rest_after() const { return std::chrono::milliseconds(protocol_.settings().tcp_rest_ms); }
   bool rest();
   void release_record();
 

@@ -43,8 +43,22 @@ Endpoint::~Endpoint() {
   release_record();
 }
 
+/// The timer has fired, and nothing else is due. What keeps it awake but for the time since it last did
+/// something ends with something that it does, after which it is looked at again (sync_timers).
+void Endpoint::look_whether_it_may_rest(Instant now) {
+  Instant next = next_deadline();
+  if (protocol_.crowded() && may_rest()) {
+    const Tcb& tcb = awake_->tcb;
+    const Instant last =
+        std::max({tcb.last_heard, tcb.rcv.last_arrival(), tcb.snd.last_sent(), awake_->established_at});
+    if (now - last >= rest_after() && rest()) return;
+    next = std::min(next, (now - last >= rest_after() ? now : last) + rest_after());
+  }
+  protocol_.context().timers.arm(timer_, next);
+}
+
 /// Nothing is on its way, held, told or waited for, but for what may come of itself.
-bool Endpoint::may_rest(Instant now) const {
+bool Endpoint::may_rest() const {
   const Tcb& tcb = awake_->tcb;
   if (tcb.state != State::established || awake_->state() != Task::State::idle || handshake_pending_)
     return false;
@@ -58,10 +72,7 @@ bool Endpoint::may_rest(Instant now) const {
   for (const Waker* waker : awake_->wakers())
     if (waker->asserted()) return false;
   if (!quiet(tcb.snd) || !quiet(tcb.rcv) || tcb.urgent.phase() != UrgentMark::Phase::none) return false;
-  if (!has_plain_answers(awake_->options)) return false;
-  const Instant last =
-      std::max({tcb.last_heard, tcb.rcv.last_arrival(), tcb.snd.last_sent(), awake_->established_at});
-  return now - last >= std::chrono::milliseconds(protocol_.settings().tcp_rest_ms);
+  return has_plain_answers(awake_->options);
 }
 
 /// False: it stays awake, for want of memory or because the record would be too long.
@@ -81,7 +92,8 @@ bool Endpoint::rest() {
   std::memcpy(kept, record.data(), bytes);
   record_ = kept;
   record_bytes_ = static_cast<uint16_t>(bytes);
-  // Who is killed before this is awake, and after it at rest (mend.cpp).
+  // Who is killed before this is awake, and after it at rest (mend.cpp); a record that was on its way is
+  // lost.
   std::atomic_signal_fence(std::memory_order_seq_cst);
   Awake* given_up = std::exchange(awake_, nullptr);
   std::atomic_signal_fence(std::memory_order_seq_cst);

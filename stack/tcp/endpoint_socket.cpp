@@ -100,8 +100,8 @@ void Endpoint::consume(size_t n) {
     bool update = rcv.on_read(taken, protocol_.now());
     if (protocol_.settings().tcp_moderate_rcvbuf != 0 && !protocol_.under_memory_pressure())
       rcv.tune(static_cast<uint32_t>(protocol_.settings().tcp_rmem[2]), protocol_.now());
-    if (update && !drained_) {
-      send_ack();
+    if (!drained_) {
+      if (update) send_ack();
       sync_timers();
     }
   }

@@ -34,9 +34,9 @@ Instant Endpoint::next_deadline() const {
 void Endpoint::sync_timers() {
   if (awake_->tcb.state == State::closed) return timer_.cancel();
   Instant next = next_deadline();
-  // Where many are awake, each is looked at from time to time: it may have come to rest.
+  // Where many are awake, each is looked at after what it has done: it may have come to rest.
   if (protocol_.crowded()) [[unlikely]]
-    next = std::min(next, protocol_.now() + std::chrono::milliseconds(protocol_.settings().tcp_rest_ms));
+    next = std::min(next, protocol_.now() + rest_after());
   if (next < timer_.deadline()) protocol_.context().timers.arm(timer_, next);
 }
 
@@ -49,8 +49,8 @@ void Endpoint::on_deadline(Timer& timer, void* context, Instant now) {
   }
   if (endpoint.handshaking() || endpoint.next_deadline() <= now)
     endpoint.awake_->resend.wake();
-  else if (!endpoint.protocol_.crowded() || !endpoint.may_rest(now) || !endpoint.rest())
-    endpoint.sync_timers();
+  else
+    endpoint.look_whether_it_may_rest(now);
 }
 
 /// The timer was armed for one of them; each looks whether it is due.

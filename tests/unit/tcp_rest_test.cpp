@@ -216,6 +216,16 @@ TEST_F(TcpRest, NotBeforeWhatWasReceivedIsRead) {
   come_to_rest();
 }
 
+TEST_F(TcpRest, IsNotTriedForNothing) {
+  peer.send({.seq = next_from_peer(), .ack = next_from_us(), .payload = "request"});
+  stays_awake();
+  EXPECT_EQ(peer.host().next_deadline(), kNever) << "what keeps it awake doesn't end of itself";
+  EXPECT_EQ(socket.receive(100), "request");
+  peer.take();
+  come_to_rest();
+  EXPECT_EQ(peer.host().next_deadline(), kNever);
+}
+
 TEST_F(TcpRest, NotBeforeWhatWasSentIsAcknowledged) {
   socket.send("answer");
   peer.run();
