@@ -44,8 +44,9 @@ class Slab {
   static constexpr size_t kAlign = alignof(Slot) > alignof(Chunk) ? alignof(Slot) : alignof(Chunk);
   static constexpr size_t kHeader = (sizeof(Chunk) + alignof(Slot) - 1) / alignof(Slot) * alignof(Slot);
 
- public:
   static constexpr size_t kChunk = 16 * 1024;
+
+ public:
   /// Objects in a chunk: as many as fit it, 1 to 64.
   static constexpr uint8_t kCapacity = [] {
     size_t fit = (kChunk - kHeader) / sizeof(Slot);

@@ -1,6 +1,5 @@
 #include "stack/mem/sparse.h"
 
-#include <bit>
 #include <cstring>
 
 namespace ustack {

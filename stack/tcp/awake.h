@@ -23,12 +23,12 @@ struct Listener;
 /// other must not differ but for pointers into themselves, so what settings say is filled in by the endpoint.
 /// Lock: the host's. Lives in Protocol's slab.
 struct Awake final : Task, ListHook<OwesAck> {
-  Awake(Protocol& protocol, Endpoint& owner, Family family)
+  Awake(Protocol& protocol, Endpoint& owner, const SocketAddress& at)
       : Task(protocol.context().scheduler),
         endpoint(owner),
         tcb(protocol.context().blocks, protocol.pieces(), protocol.sent_segments()),
-        local{IpAddress::any(family), 0},
-        bound_address(IpAddress::any(family)),
+        local(at),
+        bound_address(IpAddress::any(at.address.family())),
         idle(*this) {
     idle.add(notification, kNotification);
     idle.add(new_segment, kNewSegment);
@@ -37,10 +37,8 @@ struct Awake final : Task, ListHook<OwesAck> {
   /// Padding, and what isn't in use of unions, are zero, so that records don't keep what was there before.
   static void* operator new(size_t bytes, void* memory) {
     std::memset(memory, 0, bytes);
-    asm volatile(""
-                 :
-                 : "r"(memory)
-                 : "memory");  // before an object's life begins, stores to it count as dead
+    // Before an object's life begins, stores to it would count as dead.
+    asm volatile("" : : "r"(memory) : "memory");
     return memory;
   }
   Awake(const Awake&) = delete;

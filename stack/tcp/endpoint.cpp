@@ -13,7 +13,7 @@ Endpoint::Endpoint(Protocol& protocol, Family family)
     : Socket(protocol.host()),
       Connection(Kind::endpoint),
       protocol_(protocol),
-      awake_(protocol.awakes().create(protocol, *this, family)),
+      awake_(protocol.awakes().create(protocol, *this, SocketAddress{IpAddress::any(family), 0})),
       family_(family) {
   if (awake_ == nullptr) return;
   awake_->tcb.rcv.limit = static_cast<uint32_t>(protocol.settings().tcp_rmem[1]);
@@ -38,7 +38,6 @@ void Endpoint::retire() {
   protocol_.ports().release(port_);
   if (std::exchange(counted_closing_, false)) protocol_.count_closing(-1);
   timer_.cancel();
-  static_cast<ListHook<ListenerTag>&>(*this).unlink();
 }
 
 void Awake::run() { endpoint.run(); }

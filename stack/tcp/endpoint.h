@@ -27,8 +27,6 @@
 
 namespace ustack::tcp {
 
-struct Listener;
-
 /// Lock: the host's. Lives in Protocol's slab; frees itself when it was released and the protocol has ended.
 class Endpoint final : public Socket, public Connection, public ListHook<ListenerTag> {
  public:
@@ -107,12 +105,12 @@ class Endpoint final : public Socket, public Connection, public ListHook<Listene
   const Tcb& tcb() const { return awake_->tcb; }
   Route& route() { return awake_->route; }
   SocketOptions& options() { return awake_->options; }
-  /// These always.
+  Listener* listener() { return awake_->listener; }
+  /// These always. The listener in whose queue it is, until it is accepted:
+  Endpoint* parent() { return awake_ != nullptr ? awake_->parent : nullptr; }
   State tcp_state() const { return awake_ != nullptr ? awake_->tcb.state : State::established; }
   Family family() const { return family_; }
   const PortHolder& port() const { return port_; }
-  Listener* listener() { return awake_->listener; }
-  Endpoint* parent() { return awake_->parent; }
   uint32_t accept_queue_length() const;
   uint32_t accept_queue_limit() const;
   IpOptionsOut ip_options() const;
@@ -187,6 +185,7 @@ class Endpoint final : public Socket, public Connection, public ListHook<Listene
   bool retransmission_timed_out() const;
   bool probing_timed_out() const;
   uint32_t orphan_retries(bool alive) const;
+  Instant heard_at() const;
   void start_keepalive();
   void start_fin_wait(Duration time);
   Duration keepalive_idle() const;

@@ -6,7 +6,9 @@
 //     '---- a segment, a call that concerns it, keepalive --------'
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
+#include <utility>
 
 #include "stack/mem/sparse.h"
 #include "stack/tcp/endpoint.h"
@@ -48,11 +50,9 @@ Endpoint::~Endpoint() {
 void Endpoint::look_whether_it_may_rest(Instant now) {
   Instant next = next_deadline();
   if (protocol_.crowded() && may_rest()) {
-    const Tcb& tcb = awake_->tcb;
-    const Instant last =
-        std::max({tcb.last_heard, tcb.rcv.last_arrival(), tcb.snd.last_sent(), awake_->established_at});
-    if (now - last >= rest_after() && rest()) return;
-    next = std::min(next, (now - last >= rest_after() ? now : last) + rest_after());
+    const Instant due = std::max(heard_at(), awake_->tcb.snd.last_sent()) + rest_after();
+    if (due <= now && rest()) return;
+    next = std::min(next, due > now ? due : now + rest_after());
   }
   protocol_.context().timers.arm(timer_, next);
 }
@@ -79,8 +79,7 @@ bool Endpoint::may_rest() const {
 bool Endpoint::rest() {
   std::array<std::byte, kMostRecord> record;
   alignas(Awake) std::array<std::byte, sizeof(Awake)> room;
-  auto* fresh = new (room.data()) Awake(protocol_, *this, family_);
-  fresh->local = id_.local;  // is known without the record
+  auto* fresh = new (room.data()) Awake(protocol_, *this, id_.local);
   const size_t bytes = write_sparse(awake_, fresh, sizeof(Awake), record);
   fresh->~Awake();
   if (bytes == 0) return false;
@@ -99,17 +98,13 @@ bool Endpoint::rest() {
   std::atomic_signal_fence(std::memory_order_seq_cst);
   protocol_.awakes().destroy(given_up);
   ++protocol_.counters().UstackTcpRests;
-  if (keepalive_deadline_ != kNever)
-    protocol_.context().timers.arm(timer_, keepalive_deadline_);
-  else
-    timer_.cancel();
+  protocol_.context().timers.arm(timer_, keepalive_deadline_);
   return true;
 }
 
 bool Endpoint::awaken() {
-  Awake* made = protocol_.awakes().create(protocol_, *this, family_);
+  Awake* made = protocol_.awakes().create(protocol_, *this, id_.local);
   if (made == nullptr) return false;
-  made->local = id_.local;
   read_sparse(Bytes(record_, record_bytes_), made);
   std::atomic_signal_fence(std::memory_order_seq_cst);
   awake_ = made;

@@ -198,13 +198,16 @@ uint32_t Endpoint::keepalive_count() const {
   return static_cast<uint32_t>(protocol_.settings().tcp_keepalive_probes);
 }
 
+/// When the peer was last heard of.
+Instant Endpoint::heard_at() const {
+  return std::max({awake_->tcb.last_heard, awake_->tcb.rcv.last_arrival(), awake_->established_at});
+}
+
 /// (Re)starts keepalive as the options now say.
 void Endpoint::start_keepalive() {
   keepalive_deadline_ = kNever;
   if (!awake_->options.keepalive || !is_synchronized(awake_->tcb.state)) return;
-  Instant quiet_since =
-      std::max({awake_->tcb.last_heard, awake_->tcb.rcv.last_arrival(), awake_->established_at});
-  keepalive_deadline_ = std::max(quiet_since + keepalive_idle(), protocol_.now());
+  keepalive_deadline_ = std::max(heard_at() + keepalive_idle(), protocol_.now());
   sync_timers();
 }
 
@@ -222,8 +225,7 @@ void Endpoint::on_keepalive() {
     keepalive_deadline_ = now + keepalive_idle();
     return;
   }
-  Duration quiet =
-      now - std::max({awake_->tcb.last_heard, awake_->tcb.rcv.last_arrival(), awake_->established_at});
+  Duration quiet = now - heard_at();
   if (quiet < keepalive_idle()) {
     awake_->keepalive_probes = 0;
     keepalive_deadline_ = now + (keepalive_idle() - quiet);

@@ -55,8 +55,7 @@ bool Endpoint::mend(bool changing) {
   if (!awake()) {
     // Nothing can have been in the middle of a change.
     protocol_.context().timers.mend(timer_);
-    if (keepalive_deadline_ != kNever && !timer_.armed())
-      protocol_.context().timers.arm(timer_, keepalive_deadline_);
+    if (!timer_.armed()) protocol_.context().timers.arm(timer_, keepalive_deadline_);
     return false;
   }
   release_record();  // of one that was going to rest, or had just been woken
@@ -140,8 +139,7 @@ void Protocol::release_lost() {
   for (;;) {
     Endpoint* lost = nullptr;
     endpoints_.for_each([&](Endpoint& endpoint) {
-      if (!endpoint.owned && !endpoint.released_ && !(endpoint.awake() && endpoint.parent() != nullptr))
-        lost = &endpoint;
+      if (!endpoint.owned && !endpoint.released_ && endpoint.parent() == nullptr) lost = &endpoint;
     });
     if (lost == nullptr) return;
     lost->release();

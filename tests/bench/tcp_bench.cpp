@@ -122,6 +122,16 @@ class Pair {
     socket.consume(at);
     return at;
   }
+  /// `data` there and back.
+  void exchange(const std::string& data, std::vector<std::byte>& sink) {
+    send(*near, data);
+    client.flush_to(server);
+    receive(*far, sink);
+    send(*far, data);
+    server.flush_to(client);
+    receive(*near, sink);
+    client.flush_to(server);
+  }
 
   BenchHost client, server;
   Socket *listener = nullptr, *near = nullptr, *far = nullptr;
@@ -153,13 +163,7 @@ void BM_TcpRequestAnswer(benchmark::State& state) {
   std::string data(64, 'x');
   std::vector<std::byte> sink(4096);
   for (auto _ : state) {
-    Pair::send(*pair.near, data);
-    pair.client.flush_to(pair.server);
-    Pair::receive(*pair.far, sink);
-    Pair::send(*pair.far, data);
-    pair.server.flush_to(pair.client);
-    Pair::receive(*pair.near, sink);
-    pair.client.flush_to(pair.server);
+    pair.exchange(data, sink);
   }
   pair.close();
 }
@@ -179,13 +183,7 @@ void BM_TcpRequestAnswerFromTimeToTime(benchmark::State& state) {
       pair.client->run(clock_now());
       pair.server->run(clock_now());
     }
-    Pair::send(*pair.near, data);
-    pair.client.flush_to(pair.server);
-    Pair::receive(*pair.far, sink);
-    Pair::send(*pair.far, data);
-    pair.server.flush_to(pair.client);
-    Pair::receive(*pair.near, sink);
-    pair.client.flush_to(pair.server);
+    pair.exchange(data, sink);
   }
   state.counters["rests"] = static_cast<double>(pair.client->counters().UstackTcpRests);
   pair.close();

@@ -1,6 +1,6 @@
 """What a program's answers save in ACKs."""
 
-from harness import Context, case, check
+from harness import Context, case, check, counters_in
 
 PYTHON = "/usr/bin/python3"
 CONNECTIONS = 200
@@ -43,7 +43,7 @@ def ride_on_answers(context: Context):
     server.ok(30)
     if context.kernel_mode:
         return
-    ours = {name: int(value) for name, value in (line.split() for line in counters.read_text().splitlines())}
+    ours = counters_in(counters)
     context.note(f"{ours['TcpOutSegs'] / CONNECTIONS:.2f} segments a connection out, {ours['TcpInSegs'] / CONNECTIONS:.2f} in")
     # One more each would be 4; a program that the machine has kept waiting may have owed one.
     check(ours["TcpOutSegs"] < 3.5 * CONNECTIONS, "ACKs go on their own")

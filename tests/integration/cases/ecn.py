@@ -1,6 +1,6 @@
 """Explicit congestion notification between the library and the kernel, in both roles and both directions."""
 
-from harness import Context, case, check, equal
+from harness import Context, case, check, counters_in, equal
 
 PYTHON = "/usr/bin/python3"
 #: One ECN-capable packet in twenty is marked, on its way in and on its way out; superframes count as one.
@@ -42,7 +42,7 @@ def _run(context: Context, host_serves: bool) -> None:
     check(kernel["TCPDeliveredCE"] > 0, "we have not echoed the kernel's marks")
     if context.kernel_mode:
         return
-    ours = {name: int(value) for name, value in (line.split() for line in counters.read_text().splitlines())}
+    ours = counters_in(counters)
     check(ours["TcpExtTCPDeliveredCE"] > 0, "nothing of ours was ECN-capable, or the kernel's echoes were not taken")
     check(ours["IpExtInCEPkts"] > 0, "nothing of the kernel's was ECN-capable")
     context.note(f"{ours['IpExtInCEPkts']} marked packets came; "

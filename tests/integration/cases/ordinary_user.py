@@ -3,7 +3,7 @@
 import subprocess
 
 from cases.wrong_input import _NOBODY, _TUN_0666, _with_tun
-from harness import Context, Skipped, case, check, equal
+from harness import Context, Skipped, case, check, counters_in, equal
 
 PYTHON = "/usr/bin/python3"
 
@@ -74,9 +74,9 @@ def launcher_options(context: Context):
                             "-e", "ip.ttl", "-Y", "tcp.flags.syn == 1 && tcp.flags.ack == 0"], label="tshark").ok()
     equal(frames.stdout.split(), ["02:00:00:00:00:07", "203.0.113.2", "61"], "the SYN in the capture")
     check((context.directory / "shown.log").stat().st_size > 0, "the log is empty")
-    counters = dict(line.split() for line in (context.directory / "shown.counters").read_text().splitlines())
-    equal(counters["TcpActiveOpens"], "1", "TcpActiveOpens")
-    check(int(counters["TcpInSegs"]) > 3, "TcpInSegs is too low")
+    counters = counters_in(context.directory / "shown.counters")
+    equal(counters["TcpActiveOpens"], 1, "TcpActiveOpens")
+    check(counters["TcpInSegs"] > 3, "TcpInSegs is too low")
 
 
 @case("launcher.wrong_options", kernel=False)

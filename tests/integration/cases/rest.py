@@ -1,6 +1,6 @@
 """Connections on which nothing happens, put to rest and woken again, under programs that don't know of it."""
 
-from harness import Context, case, check
+from harness import Context, case, check, counters_in
 
 PYTHON = "/usr/bin/python3"
 # Echoes bytes of many connections by one epoll set; a forked worker takes over half of them, and is killed in the end.
@@ -73,7 +73,7 @@ def and_back(context: Context):
     server.ok(30)
     if context.kernel_mode:
         return
-    ours = {name: int(value) for name, value in (line.split() for line in counters.read_text().splitlines())}
+    ours = counters_in(counters)
     rests, awakenings = ours["UstackTcpRests"], ours["UstackTcpAwakenings"]
     context.note(f"{rests} rests, {awakenings} awakenings")
     check(rests >= 4 * (CONNECTIONS - 20), "connections stay awake")

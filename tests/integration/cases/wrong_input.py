@@ -3,7 +3,7 @@
 import os
 import re
 
-from harness import Context, Nginx, Skipped, case, check, equal
+from harness import Context, Nginx, Skipped, case, check, counters_in, equal
 
 PYTHON = "/usr/bin/python3"
 
@@ -138,8 +138,8 @@ def address_of_another_host(context: Context):
                   "USTACK_COUNTERS": str(counters)}).wait(20)
     for log in logs:
         check(f"address {lab.host_address(1)} is also used by" in log.read_text(), f"{log}: {log.read_text()!r}")
-    shown = dict(line.split() for line in counters.read_text().splitlines())
-    check(int(shown["UstackArpConflicts"]) > 0, "UstackArpConflicts is 0")
+    shown = counters_in(counters)
+    check(shown["UstackArpConflicts"] > 0, "UstackArpConflicts is 0")
     # The kernel may still have the other's MAC address in its cache.
     lab.peer("ip", "neighbour", "flush", "dev", "br0").ok()
     lab.peer("ping", "-n", "-c", "3", "-i", "0.1", lab.host_address(1)).ok()

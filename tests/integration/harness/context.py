@@ -15,6 +15,11 @@ from .process import Process
 _files_lock = threading.Lock()
 
 
+def counters_in(path: pathlib.Path) -> dict[str, int]:
+    """What USTACK_COUNTERS has left there."""
+    return {name: int(value) for name, value in (line.split() for line in path.read_text().splitlines())}
+
+
 class Context:
     def __init__(self, *, root: pathlib.Path, name: str, directory: pathlib.Path, shared: pathlib.Path,
                  kernel_mode: bool, library: pathlib.Path, emulator: pathlib.Path, lab_prefix: str,
