@@ -7,7 +7,9 @@ namespace ustack {
 namespace {
 
 constexpr size_t kWord = sizeof(uint64_t);
-constexpr uint8_t kMostSkipped = 255;
+constexpr uint8_t kMostSkipped = 127;
+/// Beside the number of words that are the same: the next points into the object.
+constexpr uint8_t kInward = 128;
 
 uint64_t word_at(const void* object, size_t index) {
   uint64_t word;
@@ -22,24 +24,28 @@ size_t write_sparse(const void* object, const void* fresh, size_t bytes, Mutable
   size_t used = 0;
   uint8_t same = 0;
   for (size_t i = 0; i < bytes / kWord; ++i) {
-    const uint64_t word = word_at(object, i), before = word_at(fresh, i);
-    const bool inward = word - begin < bytes;
-    const bool equal = word == before || (inward && word - begin == before - fresh_begin);
+    const uint64_t word = word_at(object, i), before = word_at(fresh, i), offset = word - begin;
+    const bool inward = offset < bytes;
+    const bool equal = word == before || (inward && offset == before - fresh_begin);
     if (equal && same < kMostSkipped) {
       ++same;
       continue;
     }
-    if (inward && !equal) return 0;
-    const uint64_t difference = equal ? 0 : word ^ before;
     if (out.size() - used < 2 + kWord) return 0;
-    out[used] = std::byte{same};
-    std::byte& changed = out[used + 1] = std::byte{0};
-    used += 2;
-    for (size_t b = 0; b < kWord; ++b) {
-      const auto byte = static_cast<std::byte>(difference >> (8 * b));
-      if (byte == std::byte{0}) continue;
-      changed |= std::byte{1} << b;
-      out[used++] = byte;
+    if (inward && !equal) {
+      out[used++] = std::byte{kInward} | std::byte{same};
+      out[used++] = static_cast<std::byte>(offset);
+      out[used++] = static_cast<std::byte>(offset >> 8);
+    } else {
+      const uint64_t difference = equal ? 0 : word ^ before;
+      out[used++] = std::byte{same};
+      std::byte& changed = out[used++] = std::byte{0};
+      for (size_t b = 0; b < kWord; ++b) {
+        const auto byte = static_cast<std::byte>(difference >> (8 * b));
+        if (byte == std::byte{0}) continue;
+        changed |= std::byte{1} << b;
+        out[used++] = byte;
+      }
     }
     same = 0;
   }
@@ -49,11 +55,17 @@ size_t write_sparse(const void* object, const void* fresh, size_t bytes, Mutable
 void read_sparse(Bytes in, void* object) {
   auto* at = static_cast<std::byte*>(object);
   for (size_t i = 0; i < in.size();) {
-    at += std::to_integer<size_t>(in[i]) * kWord;
-    const std::byte changed = in[i + 1];
-    i += 2;
-    for (size_t b = 0; b < kWord; ++b)
-      if ((changed & std::byte{1} << b) != std::byte{0}) at[b] ^= in[i++];
+    const auto first = std::to_integer<uint8_t>(in[i++]);
+    at += (first & kMostSkipped) * kWord;
+    if ((first & kInward) != 0) {
+      const auto low = std::to_integer<size_t>(in[i++]), high = std::to_integer<size_t>(in[i++]);
+      const uint64_t word = reinterpret_cast<uintptr_t>(object) + (low | high << 8);
+      std::memcpy(at, &word, kWord);
+    } else {
+      const std::byte changed = in[i++];
+      for (size_t b = 0; b < kWord; ++b)
+        if ((changed & std::byte{1} << b) != std::byte{0}) at[b] ^= in[i++];
+    }
     at += kWord;
   }
 }

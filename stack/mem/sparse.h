@@ -8,13 +8,15 @@
 
 namespace ustack {
 
-/// Writes down where the `bytes` (a multiple of 8) at `object` differ from those at `fresh`, a newly made
-/// object of the same type:
+/// Writes down where the `bytes` (a multiple of 8, at most 64 KiB) at `object` differ from those at `fresh`,
+/// a newly made object of the same type, word by word:
 ///
-///     words that are the same (0 to 255) | a bit for each byte of the next that differs | those bytes, XORed
+///     words before it that are the same (0 to 127) | a bit for each of its bytes that differs | those, XORed
+///     the same + 128                               | where in the object it points to, two bytes
 ///
-/// An object may point into itself, as long as a fresh one does the same at that place. Returns how many
-/// bytes of `out` were used; 0: they were too few, or the object points into itself elsewhere.
+/// A word that points into the object points to the same place of the copy. So does one that only looks like
+/// it, padding with what was on the stack before, of which nobody reads. Returns how many bytes of `out` were
+/// used; 0: they were too few.
 ///
 /// What is read back by read_sparse() is the object again, bit for bit, where the type can be moved as bytes
 /// but for such pointers: it is in no list, and what it owns passes to the copy.

@@ -68,18 +68,19 @@ class Route {
   /// for it are reported to the transport as an ICMP host unreachable from this host, as Linux does.
   Status send(TxFrame* frame, uint8_t protocol, const IpOptionsOut& options);
 
-  /// By which of the link's queues what is sent leaves.
-  uint8_t queue = kAnyQueue;
-
  private:
   friend class Network;
   bool needs_neighbour() const;
 
   Network* network_ = nullptr;
-  IpAddress local_, remote_, next_hop_;
   mutable NeighbourHint hint_;
+  IpAddress local_, remote_, next_hop_;
   bool local_delivery_ = false;
   bool via_gateway_ = false;
+
+ public:
+  /// By which of the link's queues what is sent leaves.
+  uint8_t queue = kAnyQueue;
 };
 
 /// A packet for a transport protocol, after IP has checked and reassembled it.
