@@ -32,7 +32,7 @@ uint32_t to_iovec(const Extents& extents, size_t limit, iovec* parts) {
 }  // namespace
 
 SocketFile::Moved SocketFile::send_from_kernel(HostLock& lock, int from) {
-  if (sending_.taken) return {.error = EBUSY};
+  if (sending_.taken()) return {.error = EBUSY};
   int waiting = 0;
   (void)io::sys::ioctl(from, FIONREAD, &waiting);
   // With nothing there the read below says whether more will come.
@@ -47,7 +47,7 @@ SocketFile::Moved SocketFile::send_from_kernel(HostLock& lock, int from) {
   }
   iovec parts[Extents::kMax];
   uint32_t count = to_iovec(*room, want, parts);
-  sending_.taken = sending_.keepers = true;
+  sending_.take_for_keeper();
   lock.unlock();
   long n = io::sys::call(SYS_readv, from, io::sys::arg(parts), static_cast<long>(count));
   lock.lock();
@@ -58,7 +58,7 @@ SocketFile::Moved SocketFile::send_from_kernel(HostLock& lock, int from) {
 }
 
 SocketFile::Moved SocketFile::receive_to_kernel(HostLock& lock, int to, size_t offset, bool take) {
-  if (receiving_.taken) return {.error = EBUSY};
+  if (receiving_.taken()) return {.error = EBUSY};
   Result<Extents> view = socket_->view_receive(kPiece, offset);
   if (!view.ok()) return {.error = view.code()};
   if (view->bytes == 0) {
@@ -69,7 +69,7 @@ SocketFile::Moved SocketFile::receive_to_kernel(HostLock& lock, int to, size_t o
   msghdr message{};
   message.msg_iov = parts;
   message.msg_iovlen = to_iovec(*view, kPiece, parts);
-  receiving_.taken = receiving_.keepers = true;
+  receiving_.take_for_keeper();
   lock.unlock();
   long n = io::sys::sendmsg(to, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
   lock.lock();
@@ -80,11 +80,11 @@ SocketFile::Moved SocketFile::receive_to_kernel(HostLock& lock, int to, size_t o
 }
 
 void SocketFile::end_keepers_turns() {
-  if (sending_.taken && sending_.keepers) {
+  if (sending_.keepers()) {
     socket_->commit_send(0, {});
     end_turn(sending_);
   }
-  if (receiving_.taken && receiving_.keepers) {
+  if (receiving_.keepers()) {
     socket_->consume(0);
     end_turn(receiving_);
   }
@@ -129,7 +129,7 @@ void SocketFile::flush_ends(HostLock& lock, bool always) {
     return false;
   };
   while (flushing() && io::now() < limit) {
-    if (!wait.on(lent_settled_, ready::kIn).ok()) return;
+    if (!wait.on(passed_on_, ready::kIn).ok()) return;
     (void)wait.sleep(lock, {.deadline = limit});
   }
 }
@@ -141,7 +141,7 @@ Status SocketFile::wait_for_return(HostLock& lock) {
     if (io::now() >= limit) return Error{EIO};
     for (EscapedEnd& end : ends_)
       if (end.lends()) end.recall();
-    if (Status s = wait.on(lent_settled_, ready::kIn); !s.ok()) return s;
+    if (Status s = wait.on(passed_on_, ready::kIn); !s.ok()) return s;
     (void)wait.sleep(lock, {.deadline = limit});
   }
   return {};

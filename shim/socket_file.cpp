@@ -18,28 +18,32 @@
 #include "shim/file_step.h"
 #include "shim/keeper.h"
 #include "shim/loopback_twin.h"
+#include "shim/shared_host.h"
 #include "stack/host.h"
 
 namespace ustack::shim {
 
-SocketFile::SocketFile(Socket& socket)
-    : OpenFile(Kind::socket), arena_(socket.host().arena()), socket_(&socket) {
-  enlist();
-}
+namespace {
+
+Arena& arena() { return *shared_host->arena; }
+
+}  // namespace
+
+SocketFile::SocketFile(Socket& socket) : OpenFile(Kind::socket), socket_(&socket) { enlist(); }
 
 SocketFile* SocketFile::create(Socket& socket) {
-  auto* file = socket.host().arena().create<SocketFile>(socket);
+  auto* file = arena().create<SocketFile>(socket);
   if (file == nullptr) socket.release();
   return file;
 }
 
 AsyncOwner* SocketFile::make_async_owner() {
-  if (async_owner_ == nullptr) async_owner_ = arena_.create<AsyncOwner>(socket_->waiters);
+  if (async_owner_ == nullptr) async_owner_ = arena().create<AsyncOwner>(socket_->waiters);
   return async_owner_;
 }
 
 void SocketFile::close() {
-  if (async_owner_ != nullptr) arena_.destroy(std::exchange(async_owner_, nullptr));
+  if (async_owner_ != nullptr) arena().destroy(std::exchange(async_owner_, nullptr));
   if (put_back_ != nullptr) std::exchange(put_back_, nullptr)->release();
   close_twin();
   decide();
@@ -50,14 +54,14 @@ void SocketFile::close() {
     std::exchange(socket_, nullptr)->release();
   }
   FileStep::end();
-  arena_.destroy(this);
+  arena().destroy(this);
 }
 
 bool SocketFile::nonblocking() const { return (status_flags & O_NONBLOCK) != 0; }
 
 void SocketFile::decide() {
   undecided_ = false;
-  while (SetOption* option = options_.pop_front()) arena_.destroy(option);
+  while (SetOption* option = options_.pop_front()) arena().destroy(option);
 }
 
 void SocketFile::mark_replaced() {
@@ -226,7 +230,7 @@ Status SocketFile::set_option(int level, int name, Bytes value) {
   for (SetOption& set : options_)
     if (set.level == level && set.name == name) option = &set;
   if (option == nullptr) {
-    option = socket_->host().arena().create<SetOption>();
+    option = arena().create<SetOption>();
     if (option == nullptr) return Error{ENOBUFS};
     options_.push_back(*option);
   }

@@ -126,12 +126,12 @@ class SocketFile final : public OpenFile {
   /// Takes bytes off the stream that were moved without.
   void take(size_t bytes);
   /// The keeper is between taking bytes and having passed them on.
-  bool keeper_moves() const { return sending_.keepers || receiving_.keepers; }
+  bool keeper_moves() const { return sending_.keepers() || receiving_.keepers(); }
   /// The keeper has died while it moved something: what it had reserved stays empty, what it looked at is
   /// unread.
   void end_keepers_turns();
   /// A thread is copying out of the receive buffer.
-  bool receiving() const { return receiving_.taken; }
+  bool receiving() const { return receiving_.taken(); }
   /// EAGAIN, ENOBUFS, ECONNABORTED, ...
   Result<SocketFile*> accept_now();
 
@@ -148,7 +148,7 @@ class SocketFile final : public OpenFile {
   /// Somebody else than `own` waits for some of `events`.
   bool others_wait(const WaitEntry& own, uint32_t events) { return socket_->waiters.awaited(events, own); }
   /// Threads that wait for what is lent look again.
-  void lent_is_settled() { lent_settled_.notify(ready::kIn); }
+  void lent_is_settled() { passed_on_.notify(ready::kIn); }
 
   /// The listener's twin on the kernel's loopback (-1: none).
   int kernel_half() const override { return twin_; }
@@ -175,17 +175,26 @@ class SocketFile final : public OpenFile {
   void open_twin(int backlog);
   void close_twin();
 
-  /// One of a kind at a time is between reserve and commit (or view and consume): the others queue here.
-  struct Turn {
-    bool taken = false;
+  /// One of a kind at a time is between reserve and commit (or view and consume): the others wait.
+  class Turn {
+   public:
+    bool taken() const { return by_ != kNobody; }
     /// By the keeper, while it moves something.
-    bool keepers = false;
-    /// Of the thread that has it.
-    const Claims* by = nullptr;
-    WaitQueue queue;
+    bool keepers() const { return by_ == kKeeper; }
+    bool of(const Claims& thread) const { return by_ == reinterpret_cast<uintptr_t>(&thread); }
+    /// nullptr: by a thread whose death nobody will notice.
+    void take(const Claims* thread) {
+      by_ = thread != nullptr ? reinterpret_cast<uintptr_t>(thread) : uintptr_t{kSomebody};
+    }
+    void take_for_keeper() { by_ = kKeeper; }
+    void end() { by_ = kNobody; }
+
+   private:
+    enum : uintptr_t { kNobody, kSomebody, kKeeper };
+    uintptr_t by_ = kNobody;
   };
-  static Status take_turn(Blocker& blocker, Turn& turn);
-  static void end_turn(Turn& turn);
+  Status take_turn(Blocker& blocker, Turn& turn);
+  void end_turn(Turn& turn);
   /// Up to `total` bytes that `fill(room)` puts there without the lock; it says how many, and an errno if
   /// those are less than there was room for.
   struct Filled {
@@ -197,12 +206,12 @@ class SocketFile final : public OpenFile {
   Result<size_t> send_from(HostLock& lock, size_t total, int flags, std::optional<uint32_t> stamps,
                            Fill fill);
 
-  Arena& arena_;
   /// nullptr: being closed.
   Socket* socket_;
   Turn sending_, receiving_;
+  /// Threads that wait for a turn to end or for what is lent. All look again at whatever has.
+  WaitQueue passed_on_;
   IntrusiveList<EscapedEnd, SocketFile> ends_;
-  WaitQueue lent_settled_;
   IntrusiveList<SetOption> options_;
   SocketFile* put_back_ = nullptr;
   AsyncOwner* async_owner_ = nullptr;
@@ -214,6 +223,8 @@ class SocketFile final : public OpenFile {
   bool undecided_ = true;
   bool replaced_ = false;
 };
+// A server has many of them.
+static_assert(sizeof(SocketFile) <= 160);
 
 /// A reference to a file for the length of a call. Lock: held when made and when ended.
 class Held {

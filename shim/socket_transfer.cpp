@@ -16,25 +16,24 @@ namespace ustack::shim {
 
 Status SocketFile::take_turn(Blocker& blocker, Turn& turn) {
   // Whoever has the turn is copying and doesn't wait for anything: this is no reason for EAGAIN.
-  while (turn.taken)
-    if (Status s = blocker.wait_turn(turn.queue); !s.ok()) return s;
-  turn.taken = true;
-  turn.by = this_claims();
+  while (turn.taken())
+    if (Status s = blocker.wait_turn(passed_on_); !s.ok()) return s;
+  turn.take(this_claims());
   return {};
 }
 
 void SocketFile::end_turn(Turn& turn) {
-  turn.taken = turn.keepers = false;
-  turn.queue.notify(ready::kIn);
+  turn.end();
+  passed_on_.notify(ready::kIn);
 }
 
 void SocketFile::end_turns(const Claims& dead) {
   // It was copying: what it had reserved stays empty, what it was looking at is unread.
-  if (sending_.taken && sending_.by == &dead) {
+  if (sending_.of(dead)) {
     socket_->commit_send(0, {});
     end_turn(sending_);
   }
-  if (receiving_.taken && receiving_.by == &dead) {
+  if (receiving_.of(dead)) {
     socket_->consume(0);
     end_turn(receiving_);
   }
@@ -58,7 +57,7 @@ Result<size_t> SocketFile::send_from(HostLock& lock, size_t total, int flags, st
       return sent > 0 ? Result<size_t>(done()) : s.error();
     Result<Extents> room = socket_->reserve_send(std::max<size_t>(total - sent, 1));
     if (!room.ok()) {
-      sending_.taken = false;  // the lock was not dropped: nobody has begun to wait for the turn
+      sending_.end();  // the lock was not dropped: nobody has begun to wait for the turn
       if (room.code() == EAGAIN) {
         // Nothing to send needs no room, only a connection.
         if (total == 0 && socket_->remote_address().ok()) return size_t{0};
@@ -210,8 +209,7 @@ Result<size_t> SocketFile::receive(HostLock& lock, UserBytes& to, int flags, Rec
     const size_t asked = std::max<size_t>(want - copied, 1);
     Result<Extents> view = socket_->view_receive(asked, peek ? start + copied : 0);
     if (!view.ok()) {
-      receiving_.taken =
-          false;  // as above; telling the others of it would have all of them go round for ever
+      receiving_.end();  // as above; telling the others of it would have all of them go round for ever
       if (view.code() == EAGAIN && copied < target) {
         Status s = blocker.wait(socket_->waiters, ready::kIn);
         if (s.ok() && (copied == 0 || !socket_->failed())) continue;
