@@ -19,14 +19,9 @@ constexpr uint32_t kReadable = ready::kIn | ready::kRdNorm;
 }  // namespace
 
 EpollMember::EpollMember(EpollSet& owner, OpenFile& target, int number, const epoll_event& event)
-    : set(owner),
-      file(target),
-      fd(number),
-      events(event.events | EPOLLERR | EPOLLHUP),
-      data(event.data.u64),
-      entry(EpollSet::on_event, this) {
-  entry.interest = events & ~kPrivate;
-  entry.exclusive = (events & EPOLLEXCLUSIVE) != 0;
+    : WaitEntry(EpollSet::on_event, &owner), file(target), fd(number), data(event.data.u64) {
+  interest = event.events | EPOLLERR | EPOLLHUP;
+  exclusive = (interest & EPOLLEXCLUSIVE) != 0;
 }
 
 EpollSet* EpollSet::create(Arena& arena, int fd) { return arena.create<EpollSet>(arena, fd); }
@@ -34,7 +29,7 @@ EpollSet* EpollSet::create(Arena& arena, int fd) { return arena.create<EpollSet>
 EpollMember* EpollSet::find(OpenFile& file, int fd) {
   // A file is in few sets, a set may have many files.
   for (EpollMember& member : file.registrations)
-    if (&member.set == this && member.fd == fd) return &member;
+    if (&member.set() == this && member.fd == fd) return &member;
   return nullptr;
 }
 
@@ -47,7 +42,7 @@ Status EpollSet::add(OpenFile& file, int fd, const epoll_event& event) {
   if (member == nullptr) return Error{ENOMEM};
   members_.push_back(*member);
   file.registrations.push_back(*member);
-  file.waiters().add(member->entry);
+  file.waiters().add(*member);
   if (pending(*member) != 0) make_ready(*member);
   return {};
 }
@@ -56,10 +51,9 @@ Status EpollSet::modify(OpenFile& file, int fd, const epoll_event& event) {
   if ((event.events & EPOLLEXCLUSIVE) != 0) return Error{EINVAL};
   EpollMember* member = find(file, fd);
   if (member == nullptr) return Error{ENOENT};
-  if ((member->events & EPOLLEXCLUSIVE) != 0) return Error{EINVAL};
-  member->events = event.events | EPOLLERR | EPOLLHUP;
+  if (member->exclusive) return Error{EINVAL};
+  member->interest = event.events | EPOLLERR | EPOLLHUP;
   member->data = event.data.u64;
-  member->entry.interest = member->events & ~kPrivate;
   // Also with EPOLLET: what is true already is reported once more (epoll_ctl(2), re-arming).
   if (pending(*member) != 0) make_ready(*member);
   return {};
@@ -74,7 +68,7 @@ Status EpollSet::remove(OpenFile& file, int fd) {
 
 void EpollSet::attach_half(const EpollMember& member, int half) {
   epoll_event event{};
-  event.events = member.events;
+  event.events = member.interest;
   event.data.u64 = member.data;
   if (io::sys::call(SYS_epoll_ctl, fd_, EPOLL_CTL_ADD, half, io::sys::arg(&event)) == 0)
     expect_kernel_members();
@@ -82,23 +76,24 @@ void EpollSet::attach_half(const EpollMember& member, int half) {
 
 void EpollSet::erase(EpollMember& member) { arena_.destroy(&member); }
 
-uint32_t EpollSet::pending(EpollMember& member) {
-  if ((member.events & ~kPrivate) == 0) return 0;
-  return member.file.readiness() & member.events;
+uint32_t EpollSet::pending(const EpollMember& member) {
+  if ((member.interest & ~kPrivate) == 0) return 0;
+  return member.file.readiness() & member.interest;
 }
 
 bool EpollSet::on_event(WaitEntry& entry, uint32_t events) {
-  auto& member = *static_cast<EpollMember*>(entry.context());
-  EpollSet& set = member.set;
-  bool exclusive = (member.events & EPOLLEXCLUSIVE) != 0;
-  if ((member.events & ~kPrivate & events) == 0) return !exclusive;  // disabled, or nothing that it asked for
+  auto& member = static_cast<EpollMember&>(entry);
+  EpollSet& set = member.set();
+  const bool exclusive = member.exclusive;
+  if ((member.interest & ~kPrivate & events) == 0)
+    return !exclusive;  // disabled, or nothing that it asked for
   bool waited_for = !set.waiters_.empty();
   set.make_ready(member);
   if (!exclusive) return true;
   // An exclusive event is only used up when it reached a thread that waits, for what was asked
   // (ep_poll_callback).
   uint32_t direction = events & (EPOLLIN | EPOLLOUT);
-  return waited_for && (direction == 0 || (direction & member.events) != 0);
+  return waited_for && (direction == 0 || (direction & member.interest) != 0);
 }
 
 void EpollSet::make_ready(EpollMember& member) {
@@ -134,18 +129,26 @@ bool EpollSet::Skip::operator()(const EpollMember& member) const {
                                [&](const epoll_event& event) { return event.data.u64 == member.data; });
 }
 
-size_t EpollSet::collect_whole(uint64_t wait, std::span<epoll_event> out) {
+uint32_t EpollSet::begin_wait() {
+  if (++waits_ == 0) {
+    for (EpollMember& member : members_) member.reported_in = 0;
+    waits_ = 1;
+  }
+  return waits_;
+}
+
+size_t EpollSet::collect_whole(uint32_t wait, std::span<epoll_event> out) {
   Skip skip{.halves = true, .reported = {}};
   return collect_if(wait, out, &skip);
 }
 
-size_t EpollSet::collect_after(uint64_t wait, std::span<epoll_event> out,
+size_t EpollSet::collect_after(uint32_t wait, std::span<epoll_event> out,
                                std::span<const epoll_event> reported) {
   Skip skip{.halves = false, .reported = reported};
   return collect_if(wait, out, &skip);
 }
 
-size_t EpollSet::collect_if(uint64_t wait, std::span<epoll_event> out, const Skip* skip) {
+size_t EpollSet::collect_if(uint32_t wait, std::span<epoll_event> out, const Skip* skip) {
   size_t count = 0;
   // Those that stay ready go to the end of the queue: the last one that is there now ends the round.
   EpollMember* last = ready_.back();
@@ -161,9 +164,9 @@ size_t EpollSet::collect_if(uint64_t wait, std::span<epoll_event> out, const Ski
     out[count].data.u64 = member.data;
     ++count;
     member.reported_in = wait;
-    if ((member.events & EPOLLONESHOT) != 0)
-      member.events &= kPrivate;
-    else if ((member.events & EPOLLET) == 0)
+    if ((member.interest & EPOLLONESHOT) != 0)
+      member.interest &= kPrivate;
+    else if ((member.interest & EPOLLET) == 0)
       ready_.push_back(member);
   }
   return count;
@@ -174,7 +177,7 @@ void EpollSet::pass_on() {
 }
 
 void EpollSet::forget(OpenFile& file) {
-  while (EpollMember* member = file.registrations.front()) member->set.erase(*member);
+  while (EpollMember* member = file.registrations.front()) member->set().erase(*member);
 }
 
 void EpollSet::close() {

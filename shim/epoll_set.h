@@ -25,20 +25,21 @@ class EpollSet;
 struct OfSet;    // tag: all members of one set
 struct InReady;  // tag: members of one set that may have something to report
 
-/// One registration: a descriptor number together with the open file it meant (epoll(7) Q1).
-struct EpollMember : ListHook<OfFile>, ListHook<OfSet>, ListHook<InReady> {
+/// One registration: a descriptor number together with the open file it meant (epoll(7) Q1), on whose waiters
+/// it is. Its interest is as registered, with EPOLLERR and EPOLLHUP; without any bit of poll(2) after a
+/// one-shot has fired.
+struct EpollMember : ListHook<OfFile>, ListHook<OfSet>, ListHook<InReady>, WaitEntry {
   EpollMember(EpollSet& owner, OpenFile& target, int number, const epoll_event& event);
+  EpollSet& set() const { return *static_cast<EpollSet*>(context()); }
 
-  EpollSet& set;
   OpenFile& file;
   int fd;
-  /// As registered, with EPOLLERR and EPOLLHUP; without any bit of poll(2) after a one-shot has fired.
-  uint32_t events;
-  uint64_t data;
   /// The wait it was last reported in: none is reported twice in one.
-  uint64_t reported_in = 0;
-  WaitEntry entry;
+  uint32_t reported_in = 0;
+  uint64_t data;
 };
+// A server has many of them.
+static_assert(sizeof(EpollMember) <= 112);
 
 /// Our members of one epoll descriptor. Lock: the host's.
 class EpollSet final : public OpenFile {
@@ -60,15 +61,15 @@ class EpollSet final : public OpenFile {
   bool empty() const { return const_cast<EpollSet*>(this)->members_.empty(); }
 
   /// A number for one epoll_wait: members reported under it are not reported again.
-  uint64_t begin_wait() { return ++waits_; }
+  uint32_t begin_wait();
   /// Reports up to out.size() members that are ready now, the longest waiting first, as epoll_wait does
   /// (level- triggered ones go to the end of the queue, one-shot ones are disabled).
-  size_t collect(uint64_t wait, std::span<epoll_event> out) { return collect_if(wait, out, nullptr); }
+  size_t collect(uint32_t wait, std::span<epoll_event> out) { return collect_if(wait, out, nullptr); }
   /// The same of members without a half in the kernel only.
-  size_t collect_whole(uint64_t wait, std::span<epoll_event> out);
+  size_t collect_whole(uint32_t wait, std::span<epoll_event> out);
   /// The same after the kernel was asked: a member with a kernel half whose data is among `reported`, what
   /// the kernel has just told for this wait, waits for the next time.
-  size_t collect_after(uint64_t wait, std::span<epoll_event> out, std::span<const epoll_event> reported);
+  size_t collect_after(uint32_t wait, std::span<epoll_event> out, std::span<const epoll_event> reported);
   /// Something was left over: wakes the next thread in epoll_wait.
   void pass_on();
   /// Whether collect() may have something.
@@ -105,15 +106,15 @@ class EpollSet final : public OpenFile {
     std::span<const epoll_event> reported;
     bool operator()(const EpollMember& member) const;
   };
-  size_t collect_if(uint64_t wait, std::span<epoll_event> out, const Skip* skip);
+  size_t collect_if(uint32_t wait, std::span<epoll_event> out, const Skip* skip);
   /// What of its interest is true now.
-  static uint32_t pending(EpollMember& member);
+  static uint32_t pending(const EpollMember& member);
 
   Arena& arena_;
   IntrusiveList<EpollMember, OfSet> members_;
   IntrusiveList<EpollMember, InReady> ready_;
   WaitQueue waiters_;
-  uint64_t waits_ = 0;
+  uint32_t waits_ = 0;
   int fd_;
   bool kernel_members_ = false;
 

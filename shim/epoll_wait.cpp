@@ -179,7 +179,7 @@ class EpollWait {
   int fd_;
   epoll_event* events_;
   size_t room_;
-  uint64_t wait_;
+  uint32_t wait_;
   size_t count_ = 0;
   /// What the kernel reported, if that has to be compared.
   epoll_event reported_[kAtOnce];

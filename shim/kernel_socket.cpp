@@ -48,7 +48,7 @@ void put_on(int kernel, int fd) {
 }
 
 void move_registrations(SocketFile& file) {
-  for (EpollMember& member : file.registrations) member.set.attach_half(member, member.fd);
+  for (EpollMember& member : file.registrations) member.set().attach_half(member, member.fd);
   EpollSet::forget(file);
 }
 

@@ -89,7 +89,7 @@ void move_own_registrations(FdTable& table, OpenFile& file) {
   EpollMember* next;
   for (EpollMember* member = file.registrations.front(); member != nullptr; member = next) {
     next = file.registrations.next(*member);
-    EpollSet& set = member->set;
+    EpollSet& set = member->set();
     if (set.references() != numbers_of(table, set) || FdTable::look(member->fd) == &file) continue;
     set.attach_half(*member, member->fd);
     (void)set.remove(file, member->fd);

@@ -109,7 +109,7 @@ void SocketFile::open_twin(int backlog) {
   if (Result<size_t> n = socket_->get_option(SOL_SOCKET, SO_BINDTODEVICE, device); n.ok() && *n > 0) return;
   twin_ = open_loopback_twin(*local, backlog);
   if (twin_ < 0) return;
-  for (EpollMember& member : registrations) member.set.attach_half(member, twin_);
+  for (EpollMember& member : registrations) member.set().attach_half(member, twin_);
 }
 
 void SocketFile::close_twin() {

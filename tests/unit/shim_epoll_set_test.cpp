@@ -224,7 +224,7 @@ TEST_F(EpollSetTest, NoneIsReportedTwiceInOneWait) {
   f.become(EPOLLIN);
   g.become(EPOLLIN);
   std::array<epoll_event, 4> events;
-  uint64_t id = set->begin_wait();
+  uint32_t id = set->begin_wait();
   EXPECT_EQ(set->collect(id, std::span(events).first(1)), 1U);
   EXPECT_EQ(set->collect(id, std::span(events)), 1U);
   EXPECT_EQ(set->collect(id, std::span(events)), 0U);
@@ -290,7 +290,7 @@ TEST_F(EpollSetTest, WhatTheKernelHasReportedForAHalfIsNotRepeated) {
   plain.become(EPOLLIN | EPOLLOUT);
   EXPECT_TRUE(set->has_halves());
   std::array<epoll_event, 4> events;
-  uint64_t id = set->begin_wait();
+  uint32_t id = set->begin_wait();
   EXPECT_EQ(set->collect_whole(id, std::span(events)), 1U) << "the listener waits for the kernel's word";
   std::array<epoll_event, 1> reported{event(EPOLLIN, 1)};
   EXPECT_EQ(set->collect_after(id, std::span(events), reported), 0U);
