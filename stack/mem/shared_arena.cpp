@@ -93,10 +93,8 @@ void* SharedArena::allocate(size_t bytes, size_t align) {
     memory = std::exchange(size_class.hot, size_class.hot->next);
     --size_class.hot_count;
   } else if (size_class.cold != nullptr) {
-    FreeBlock* cold = size_class.cold;
-    if (!commit(reinterpret_cast<std::byte*>(cold) + kPage, round_up(size, kPage) - kPage)) return nullptr;
-    size_class.cold = cold->next;
-    memory = cold;
+    memory = take_cold(size_class, round_up(size, kPage));
+    if (memory == nullptr) return nullptr;
   } else {
     if (size_class.cut_begin == size_class.cut_end) {
       size_t run = std::max(kRun / size, size_t{1}) * size;
@@ -136,17 +134,38 @@ void SharedArena::trim(Class& size_class, size_t size) {
   uint64_t keep = size_class.hot_count / 2;
   FreeBlock* last = size_class.hot;
   for (uint64_t i = 1; i < keep; ++i) last = last->next;
-  FreeBlock* old = std::exchange(last->next, nullptr);
   size_class.hot_count = keep;
-  while (old != nullptr) {
-    FreeBlock* next = old->next;
-    size_t cold_bytes = round_up(size, kPage) - kPage;
-    source_.release(reinterpret_cast<std::byte*>(old) + kPage, cold_bytes);
-    committed_bytes_ -= cold_bytes;
-    old->next = size_class.cold;
-    size_class.cold = old;
-    old = next;
+  // One by one, so that who is killed loses one.
+  while (FreeBlock* old = last->next) {
+    last->next = old->next;
+    make_cold(size_class, reinterpret_cast<std::byte*>(old), round_up(size, kPage));
   }
+}
+
+void SharedArena::make_cold(Class& size_class, std::byte* block, size_t bytes) {
+  ColdBlocks* list = size_class.cold;
+  const bool listed = list != nullptr && list->count < list->others.size();
+  const size_t kept = listed ? 0 : kPage;
+  source_.release(block + kept, bytes - kept);
+  committed_bytes_ -= bytes - kept;
+  if (listed)
+    list->others[list->count++] = block;
+  else
+    size_class.cold = new (block) ColdBlocks{.next = list, .count = 0, .others = {}};
+}
+
+std::byte* SharedArena::take_cold(Class& size_class, size_t bytes) {
+  ColdBlocks* list = size_class.cold;
+  if (list->count > 0) {
+    std::byte* block = list->others[list->count - 1];
+    if (!commit(block, bytes)) return nullptr;
+    --list->count;
+    return block;
+  }
+  auto* block = reinterpret_cast<std::byte*>(list);
+  if (!commit(block + kPage, bytes - kPage)) return nullptr;
+  size_class.cold = list->next;
+  return block;
 }
 
 }  // namespace ustack

@@ -8,7 +8,7 @@
 // Sizes are rounded up to a class (sixteen per power of two). Memory is cut off the region's unused end,
 // several small objects at a time, and never leaves its class afterwards: what a class gets back goes on its
 // free list, last-in first-out. Of large classes, what has been free longest gives its pages back to the
-// machine, but for the first, which holds the link.
+// machine, but for one page of one of 511, which lists the others.
 #pragma once
 
 #include <array>
@@ -64,10 +64,16 @@ class SharedArena final : public Arena {
   struct FreeBlock {
     FreeBlock* next;
   };
+  /// The first page of a free block, the only one of it that is committed, and others without any.
+  struct ColdBlocks {
+    ColdBlocks* next;
+    uint64_t count;
+    std::array<std::byte*, kPage / sizeof(void*) - 2> others;
+  };
+  static_assert(sizeof(ColdBlocks) == kPage);
   struct Class {
     FreeBlock* hot = nullptr;
-    /// Free, with only the first page committed.
-    FreeBlock* cold = nullptr;
+    ColdBlocks* cold = nullptr;
     uint64_t hot_count = 0;
     /// The rest of what was cut for several objects.
     std::byte* cut_begin = nullptr;
@@ -82,6 +88,9 @@ class SharedArena final : public Arena {
   bool commit(void* memory, size_t bytes);
   /// Makes the older half of a large class's free blocks cold.
   void trim(Class& size_class, size_t size);
+  void make_cold(Class& size_class, std::byte* block, size_t bytes);
+  /// nullptr: the machine has no memory for it; it stays cold.
+  std::byte* take_cold(Class& size_class, size_t bytes);
 
   MemorySource& source_;
   std::byte* const begin_;

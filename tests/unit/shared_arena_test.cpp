@@ -158,6 +158,24 @@ TEST_F(SharedArenaTest, FreeLargeBlocksGoBackToTheMachineAndComeBack) {
   EXPECT_NE(arena->allocate(kSize, 8), nullptr);
 }
 
+TEST_F(SharedArenaTest, OfManyThatWentBackHardlyAnyKeepsAPage) {
+  constexpr size_t kSize = 16 * 1024, kCount = 3000, kMostHot = 2 * 1024 * 1024;
+  const size_t before = arena->committed_bytes();
+  for (int round = 0; round < 3; ++round) {
+    std::vector<void*> objects;
+    for (size_t i = 0; i < kCount; ++i) {
+      objects.push_back(arena->allocate(kSize, 8));
+      ASSERT_NE(objects.back(), nullptr);
+      std::memset(objects.back(), 1, kSize);
+    }
+    EXPECT_EQ(std::set<void*>(objects.begin(), objects.end()).size(), kCount);
+    EXPECT_GE(arena->committed_bytes(), before + kCount * kSize);
+    for (void* object : objects) arena->release(object, kSize);
+    EXPECT_LE(arena->committed_bytes(), before + kMostHot + kMostHot + 8 * kPage)
+        << "free, cut ahead, listed";
+  }
+}
+
 TEST_F(SharedArenaTest, RandomLifeNeverOverlapsAndAccountsExactly) {
   test::SeededRandom random(6);
   struct Object {
