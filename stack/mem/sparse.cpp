@@ -1,5 +1,7 @@
 #include "stack/mem/sparse.h"
 
+#include <algorithm>
+#include <bit>
 #include <cstring>
 
 namespace ustack {
@@ -7,9 +9,50 @@ namespace ustack {
 namespace {
 
 constexpr size_t kWord = sizeof(uint64_t);
-constexpr uint8_t kMostSkipped = 127;
-/// Beside the number of words that are the same: the next points into the object.
-constexpr uint8_t kInward = 128;
+constexpr uint32_t kMostSame = 255;
+
+/// What a changed word is written down behind.
+struct Heading {
+  uint32_t same, first, last;
+  /// Two bytes follow that say where.
+  bool inward() const { return last < first; }
+};
+constexpr uint32_t kInwardFirst = 1, kInwardLast = 0;
+/// More words that are the same than a heading has room for.
+constexpr uint32_t kSaidBehind = 3;
+/// Heading, the byte behind it and a whole word.
+constexpr size_t kMostOfWord = 2 + kWord;
+
+class Writer {
+ public:
+  explicit Writer(MutableBytes out) : out_(out) {}
+  bool full() const { return out_.size() - used_ < kMostOfWord; }
+  size_t used() const { return used_; }
+  void byte(uint64_t value) { out_[used_++] = static_cast<std::byte>(value); }
+  void heading(const Heading& h) {
+    byte(h.first | h.last << 3 | std::min(h.same, kSaidBehind) << 6);
+    if (h.same >= kSaidBehind) byte(h.same);
+  }
+
+ private:
+  MutableBytes out_;
+  size_t used_ = 0;
+};
+
+class Reader {
+ public:
+  explicit Reader(Bytes in) : in_(in) {}
+  bool ended() const { return at_ == in_.size(); }
+  uint32_t byte() { return std::to_integer<uint32_t>(in_[at_++]); }
+  Heading heading() {
+    const uint32_t b = byte(), same = b >> 6;
+    return {.same = same == kSaidBehind ? byte() : same, .first = b & 7, .last = b >> 3 & 7};
+  }
+
+ private:
+  Bytes in_;
+  size_t at_ = 0;
+};
 
 uint64_t word_at(const void* object, size_t index) {
   uint64_t word;
@@ -21,52 +64,44 @@ uint64_t word_at(const void* object, size_t index) {
 
 size_t write_sparse(const void* object, const void* fresh, size_t bytes, MutableBytes out) {
   const auto begin = reinterpret_cast<uintptr_t>(object), fresh_begin = reinterpret_cast<uintptr_t>(fresh);
-  size_t used = 0;
-  uint8_t same = 0;
+  Writer to(out);
+  uint32_t same = 0;
   for (size_t i = 0; i < bytes / kWord; ++i) {
     const uint64_t word = word_at(object, i), before = word_at(fresh, i), offset = word - begin;
     const bool inward = offset < bytes;
     const bool equal = word == before || (inward && offset == before - fresh_begin);
-    if (equal && same < kMostSkipped) {
+    if (equal && same < kMostSame) {
       ++same;
       continue;
     }
-    if (out.size() - used < 2 + kWord) return 0;
+    if (to.full()) return 0;
     if (inward && !equal) {
-      out[used++] = std::byte{kInward} | std::byte{same};
-      out[used++] = static_cast<std::byte>(offset);
-      out[used++] = static_cast<std::byte>(offset >> 8);
+      to.heading({same, kInwardFirst, kInwardLast});
+      to.byte(offset);
+      to.byte(offset >> 8);
     } else {
       const uint64_t difference = equal ? 0 : word ^ before;
-      out[used++] = std::byte{same};
-      std::byte& changed = out[used++] = std::byte{0};
-      for (size_t b = 0; b < kWord; ++b) {
-        const auto byte = static_cast<std::byte>(difference >> (8 * b));
-        if (byte == std::byte{0}) continue;
-        changed |= std::byte{1} << b;
-        out[used++] = byte;
-      }
+      const auto first = difference == 0 ? 0 : static_cast<uint32_t>(std::countr_zero(difference)) / 8;
+      const auto last = difference == 0 ? 0 : 7 - static_cast<uint32_t>(std::countl_zero(difference)) / 8;
+      to.heading({same, first, last});
+      for (uint32_t b = first; b <= last; ++b) to.byte(difference >> (8 * b));
     }
     same = 0;
   }
-  return used;
+  return to.used();
 }
 
 void read_sparse(Bytes in, void* object) {
   auto* at = static_cast<std::byte*>(object);
-  for (size_t i = 0; i < in.size();) {
-    const auto first = std::to_integer<uint8_t>(in[i++]);
-    at += (first & kMostSkipped) * kWord;
-    if ((first & kInward) != 0) {
-      const auto low = std::to_integer<size_t>(in[i++]), high = std::to_integer<size_t>(in[i++]);
-      const uint64_t word = reinterpret_cast<uintptr_t>(object) + (low | high << 8);
+  for (Reader from(in); !from.ended(); at += kWord) {
+    const Heading heading = from.heading();
+    at += heading.same * kWord;
+    if (heading.inward()) {
+      const uint64_t low = from.byte(), word = reinterpret_cast<uintptr_t>(object) + (low | from.byte() << 8);
       std::memcpy(at, &word, kWord);
     } else {
-      const std::byte changed = in[i++];
-      for (size_t b = 0; b < kWord; ++b)
-        if ((changed & std::byte{1} << b) != std::byte{0}) at[b] ^= in[i++];
+      for (uint32_t b = heading.first; b <= heading.last; ++b) at[b] ^= static_cast<std::byte>(from.byte());
     }
-    at += kWord;
   }
 }
 

@@ -11,8 +11,9 @@ namespace ustack {
 /// Writes down where the `bytes` (a multiple of 8, at most 64 KiB) at `object` differ from those at `fresh`,
 /// a newly made object of the same type, word by word:
 ///
-///     words before it that are the same (0 to 127) | a bit for each of its bytes that differs | those, XORed
-///     the same + 128                               | where in the object it points to, two bytes
+///     first and last byte that differ, 3 bits each; words before it that are the same, 2 bits (3: a byte
+///     says) | the bytes between both, XORed, or, where the last is before the first, what the word points to
+///     in the object, 2 bytes
 ///
 /// A word that points into the object points to the same place of the copy. So does one that only looks like
 /// it, padding with what was on the stack before, of which nobody reads. Returns how many bytes of `out` were
