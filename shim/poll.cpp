@@ -159,8 +159,13 @@ Result<int> Polling::run(Instant deadline, const sigset_t* mask) {
   bool blind = !watch.complete() || (kernel_count_ > 0 && waits && request.kernel_fd < 0);
   Wait wait;
   Result<int> result = 0;
-  for (;;) {
+  for (bool registered = false;; registered = true) {
     if (Status s = register_ours(wait); !s.ok()) return s.error();
+    // While the kernel was asked the lock was dropped: what came then has told nobody.
+    if (!registered && (count = look_at_ours()) > 0) {
+      result = count;
+      break;
+    }
     if (blind) request.deadline = std::min(deadline, io::now() + kTick);
     WaitOutcome outcome = wait.sleep(lock_, request);
     note_look(lock_);

@@ -4,6 +4,10 @@
 #include <sys/resource.h>
 #include <sys/select.h>
 
+#include <atomic>
+#include <chrono>
+#include <thread>
+
 #include "tests/api/support.h"
 
 namespace api {
@@ -136,6 +140,37 @@ TEST(Poll, SeveralOfTheKernelsWithSeveralEvents) {
     EXPECT_EQ(fds[0].revents, POLLHUP);
     EXPECT_EQ(fds[4].revents, POLLHUP);
   }
+}
+
+TEST(Poll, WhatComesWhileTheKernelIsAsked) {
+  Fd listener = listening();
+  Fd reader = tcp();
+  const Address address = name_of(listener);
+  ASSERT_WORKS(connect(reader, address.get(), Address::size));
+  Fd writer = accept(listener, nullptr, nullptr);
+  Pipe pipe;
+  constexpr int kRounds = 3000, kWaitMs = 1000;
+  std::atomic<int> round{0};
+  std::thread writing([&] {
+    for (int i = 1; i <= kRounds; ++i) {
+      while (round.load() < i) std::this_thread::yield();
+      for (int pause = i % 256; pause > 0; --pause) (void)round.load();
+      EXPECT_EQ(write(writer, "x", 1), 1);
+    }
+  });
+  int late = 0;
+  for (int i = 1; i <= kRounds && late == 0; ++i) {
+    pollfd fds[2] = {{reader, POLLIN, 0}, {pipe.out, POLLIN, 0}};
+    round.store(i);
+    const auto begin = std::chrono::steady_clock::now();
+    ASSERT_EQ(poll(fds, 2, kWaitMs), 1);
+    late += std::chrono::steady_clock::now() - begin >= milliseconds(kWaitMs);
+    char c;
+    ASSERT_EQ(read(reader, &c, 1), 1);
+  }
+  EXPECT_EQ(late, 0) << "it was there, and the wait went on";
+  round.store(kRounds);
+  writing.join();
 }
 
 TEST(Poll, ADescriptorsNumberIsUsedAgain) {
