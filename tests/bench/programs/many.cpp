@@ -46,14 +46,14 @@ namespace {
 /// MB of the machine that are in use, without what the kernel keeps of files; and without its objects, such
 /// as sockets.
 struct Memory {
-  double all = 0, outside_slabs = 0;
+  double all = 0, outside_slabs = 0, shared = 0;
 };
 Memory memory_in_use() {
   std::FILE* file = std::fopen("/proc/meminfo", "r");
   if (file == nullptr) plain::die("/proc/meminfo");
   char name[64];
   long value;
-  double total = 0, free_for_use = 0, slabs = 0;
+  double total = 0, free_for_use = 0, slabs = 0, shared = 0;
   while (std::fscanf(file, "%63s %ld %*[^\n]", name, &value) == 2) {
     std::string key = name;
     if (key == "MemTotal:") total = static_cast<double>(value);
@@ -61,9 +61,10 @@ Memory memory_in_use() {
       free_for_use += static_cast<double>(value);
     if (key == "Shmem:") free_for_use -= static_cast<double>(value);
     if (key == "Slab:") slabs = static_cast<double>(value);
+    if (key == "Shmem:" || key == "PageTables:") shared += static_cast<double>(value);
   }
   std::fclose(file);
-  return {(total - free_for_use) / 1024, (total - free_for_use - slabs) / 1024};
+  return {(total - free_for_use) / 1024, (total - free_for_use - slabs) / 1024, shared / 1024};
 }
 
 class Connections {
@@ -197,9 +198,9 @@ int run_client(const plain::Arguments& arguments) {
     const Memory memory = memory_in_use();
     std::printf(
         "{\"connections\": %zu, \"opened\": %.0f, \"request_us\": %.1f, \"request_p99_us\": %.1f, "
-        "\"ended\": %.0f, \"memory_mb\": %.1f, \"outside_slabs_mb\": %.1f}\n",
+        "\"ended\": %.0f, \"memory_mb\": %.1f, \"outside_slabs_mb\": %.1f, \"shared_mb\": %.1f}\n",
         step, opened, times[times.size() / 2], times[times.size() * 99 / 100], ended, memory.all,
-        memory.outside_slabs);
+        memory.outside_slabs, memory.shared);
     std::fflush(stdout);
     if (step == most) return 0;
   }
