@@ -1,9 +1,12 @@
 // poll, ppoll, select and pselect, over sockets and the kernel's descriptors mixed.
 #include <fcntl.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/select.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <thread>
@@ -142,37 +145,6 @@ TEST(Poll, SeveralOfTheKernelsWithSeveralEvents) {
   }
 }
 
-TEST(Poll, WhatComesWhileTheKernelIsAsked) {
-  Fd listener = listening();
-  Fd reader = tcp();
-  const Address address = name_of(listener);
-  ASSERT_WORKS(connect(reader, address.get(), Address::size));
-  Fd writer = accept(listener, nullptr, nullptr);
-  Pipe pipe;
-  constexpr int kRounds = 3000, kWaitMs = 1000;
-  std::atomic<int> round{0};
-  std::thread writing([&] {
-    for (int i = 1; i <= kRounds; ++i) {
-      while (round.load() < i) std::this_thread::yield();
-      for (int pause = i % 256; pause > 0; --pause) (void)round.load();
-      EXPECT_EQ(write(writer, "x", 1), 1);
-    }
-  });
-  int late = 0;
-  for (int i = 1; i <= kRounds && late == 0; ++i) {
-    pollfd fds[2] = {{reader, POLLIN, 0}, {pipe.out, POLLIN, 0}};
-    round.store(i);
-    const auto begin = std::chrono::steady_clock::now();
-    ASSERT_EQ(poll(fds, 2, kWaitMs), 1);
-    late += std::chrono::steady_clock::now() - begin >= milliseconds(kWaitMs);
-    char c;
-    ASSERT_EQ(read(reader, &c, 1), 1);
-  }
-  EXPECT_EQ(late, 0) << "it was there, and the wait went on";
-  round.store(kRounds);
-  writing.join();
-}
-
 TEST(Poll, ADescriptorsNumberIsUsedAgain) {
   // What was watched under a number before must not be taken for what has it now.
   Fd fd = connected("sleep 3000");
@@ -271,6 +243,125 @@ TEST(Poll, SignalsAreUnblockedForTheWaitOnly) {
   sigset_t pending;
   sigpending(&pending);
   EXPECT_EQ(sigismember(&pending, SIGUSR1), 1);
+}
+
+// What comes at just the wrong moment, while a call looks at one descriptor after the other or is about to
+// sleep.
+
+constexpr int kRaceWaitMs = 1000;
+
+int wait_by_poll(Fd&, int one, int other) {
+  pollfd fds[2] = {{one, POLLIN, 0}, {other, POLLIN, 0}};
+  return poll(fds, 2, kRaceWaitMs);
+}
+
+int wait_by_select(Fd&, int one, int other) {
+  fd_set set;
+  FD_ZERO(&set);
+  FD_SET(one, &set);
+  FD_SET(other, &set);
+  timeval limit{kRaceWaitMs / 1000, 0};
+  return select(std::max(one, other) + 1, &set, nullptr, nullptr, &limit);
+}
+
+/// `set` is made once: what is asked is about sets that live on.
+template <uint32_t kFlags>
+int wait_by_epoll(Fd& set, int one, int other) {
+  if (set < 0) {
+    set = Fd(epoll_create1(0));
+    for (int fd : {one, other}) {
+      epoll_event event{EPOLLIN | kFlags, {.fd = fd}};
+      EXPECT_EQ(epoll_ctl(set, EPOLL_CTL_ADD, fd, &event), 0);
+    }
+  }
+  epoll_event events[2];
+  return epoll_wait(set, events, 2, kRaceWaitMs);
+}
+
+int wait_by_poll_of_a_set(Fd&, int one, int other) {
+  Fd inner = Fd(epoll_create1(0));
+  for (int fd : {one, other}) {
+    epoll_event event{EPOLLIN, {.fd = fd}};
+    EXPECT_EQ(epoll_ctl(inner, EPOLL_CTL_ADD, fd, &event), 0);
+  }
+  pollfd set{inner, POLLIN, 0};
+  return poll(&set, 1, kRaceWaitMs);
+}
+
+struct RacingWait {
+  const char* name;
+  int (*wait)(Fd& set, int one, int other);
+};
+
+class Race : public testing::TestWithParam<RacingWait> {
+ protected:
+  void SetUp() override {
+    listener = listening();
+    reader = tcp();
+    const Address address = name_of(listener);
+    ASSERT_EQ(connect(reader, address.get(), Address::size), 0);
+    writer = accept(listener, nullptr, nullptr);
+    ASSERT_GE(writer, 0);
+  }
+  /// Another thread writes to one of the two in turns, at a moment that moves.
+  void run(std::array<int, 2> readers, std::array<int, 2> writers) {
+    constexpr int kRounds = 2000;
+    std::atomic<int> round{0};
+    std::thread writing([&] {
+      for (int i = 1; i <= kRounds; ++i) {
+        while (round.load() < i) std::this_thread::yield();
+        for (int pause = i % 256; pause > 0; --pause) (void)round.load();
+        EXPECT_EQ(write(writers[static_cast<size_t>(i % 2)], "x", 1), 1);
+      }
+    });
+    Fd set;
+    int late = 0;
+    for (int i = 1; i <= kRounds && late == 0 && !HasFailure(); ++i) {
+      round.store(i);
+      const auto begin = std::chrono::steady_clock::now();
+      EXPECT_EQ(GetParam().wait(set, readers[0], readers[1]), 1);
+      late += std::chrono::steady_clock::now() - begin >= milliseconds(kRaceWaitMs);
+      char c;
+      EXPECT_EQ(read(readers[static_cast<size_t>(i % 2)], &c, 1), 1);
+    }
+    EXPECT_EQ(late, 0) << "it was there, and the wait went on";
+    round.store(kRounds);
+    writing.join();
+  }
+  Fd listener, reader, writer;
+};
+
+INSTANTIATE_TEST_SUITE_P(Waits, Race,
+                         testing::Values(RacingWait{"poll", wait_by_poll},
+                                         RacingWait{"select", wait_by_select},
+                                         RacingWait{"epoll", wait_by_epoll<0>},
+                                         RacingWait{"edge_triggered", wait_by_epoll<EPOLLET>},
+                                         RacingWait{"poll_of_a_set", wait_by_poll_of_a_set}),
+                         [](const auto& each) { return std::string(each.param.name); });
+
+TEST_P(Race, BetweenASocketAndThePipe) {
+  Pipe pipe;
+  run({reader, pipe.out}, {writer, pipe.in});
+}
+
+TEST_P(Race, BetweenTwoSockets) {
+  Fd second = tcp();
+  const Address address = name_of(listener);
+  ASSERT_WORKS(connect(second, address.get(), Address::size));
+  Fd second_writer = accept(listener, nullptr, nullptr);
+  run({reader, second}, {writer, second_writer});
+}
+
+TEST_P(Race, BetweenASocketAndAPipeWhileAnotherThreadDrives) {
+  Fd idle = connected("sleep 5000");
+  std::thread driving([&] {
+    char c;
+    EXPECT_EQ(read(idle, &c, 1), 0);
+  });
+  Pipe pipe;
+  run({reader, pipe.out}, {writer, pipe.in});
+  shutdown(idle, SHUT_RD);
+  driving.join();
 }
 
 TEST(Select, ReadAndWriteSets) {
