@@ -114,7 +114,8 @@ class EpollSet final : public OpenFile {
   IntrusiveList<EpollMember, OfSet> members_;
   IntrusiveList<EpollMember, InReady> ready_;
   WaitQueue waiters_;
-  uint32_t waits_ = 0;
+  /// Comes round after a thousand waits, so that every test of some length sees it (as INITIAL_JIFFIES).
+  uint32_t waits_ = 0u - 1000u;
   int fd_;
   bool kernel_members_ = false;
 
