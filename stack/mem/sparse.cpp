@@ -81,8 +81,8 @@ size_t write_sparse(const void* object, const void* fresh, size_t bytes, Mutable
       to.byte(offset >> 8);
     } else {
       const uint64_t difference = equal ? 0 : word ^ before;
-      const auto first = difference == 0 ? 0 : static_cast<uint32_t>(std::countr_zero(difference)) / 8;
-      const auto last = difference == 0 ? 0 : 7 - static_cast<uint32_t>(std::countl_zero(difference)) / 8;
+      const auto last = static_cast<uint32_t>(63 - std::countl_zero(difference | 1)) / 8;
+      const auto first = std::min(static_cast<uint32_t>(std::countr_zero(difference)) / 8, last);
       to.heading({same, first, last});
       for (uint32_t b = first; b <= last; ++b) to.byte(difference >> (8 * b));
     }

@@ -264,26 +264,25 @@ int wait_by_select(Fd&, int one, int other) {
   return select(std::max(one, other) + 1, &set, nullptr, nullptr, &limit);
 }
 
+Fd set_of(int one, int other, uint32_t events) {
+  Fd set = Fd(epoll_create1(0));
+  for (int fd : {one, other}) {
+    epoll_event event{events, {.fd = fd}};
+    EXPECT_EQ(epoll_ctl(set, EPOLL_CTL_ADD, fd, &event), 0);
+  }
+  return set;
+}
+
 /// `set` is made once: what is asked is about sets that live on.
 template <uint32_t kFlags>
 int wait_by_epoll(Fd& set, int one, int other) {
-  if (set < 0) {
-    set = Fd(epoll_create1(0));
-    for (int fd : {one, other}) {
-      epoll_event event{EPOLLIN | kFlags, {.fd = fd}};
-      EXPECT_EQ(epoll_ctl(set, EPOLL_CTL_ADD, fd, &event), 0);
-    }
-  }
+  if (set < 0) set = set_of(one, other, EPOLLIN | kFlags);
   epoll_event events[2];
   return epoll_wait(set, events, 2, kRaceWaitMs);
 }
 
 int wait_by_poll_of_a_set(Fd&, int one, int other) {
-  Fd inner = Fd(epoll_create1(0));
-  for (int fd : {one, other}) {
-    epoll_event event{EPOLLIN, {.fd = fd}};
-    EXPECT_EQ(epoll_ctl(inner, EPOLL_CTL_ADD, fd, &event), 0);
-  }
+  Fd inner = set_of(one, other, EPOLLIN);
   pollfd set{inner, POLLIN, 0};
   return poll(&set, 1, kRaceWaitMs);
 }
@@ -293,16 +292,21 @@ struct RacingWait {
   int (*wait)(Fd& set, int one, int other);
 };
 
-class Race : public testing::TestWithParam<RacingWait> {
- protected:
-  void SetUp() override {
-    listener = listening();
+/// A connection inside the host, and both its ends.
+struct Connection {
+  Connection() {
+    Fd listener = listening();
     reader = tcp();
     const Address address = name_of(listener);
-    ASSERT_EQ(connect(reader, address.get(), Address::size), 0);
+    EXPECT_EQ(connect(reader, address.get(), Address::size), 0);
     writer = accept(listener, nullptr, nullptr);
-    ASSERT_GE(writer, 0);
+    EXPECT_GE(writer, 0);
   }
+  Fd reader, writer;
+};
+
+class Race : public testing::TestWithParam<RacingWait> {
+ protected:
   /// Another thread writes to one of the two in turns, at a moment that moves.
   void run(std::array<int, 2> readers, std::array<int, 2> writers) {
     constexpr int kRounds = 2000;
@@ -328,7 +332,7 @@ class Race : public testing::TestWithParam<RacingWait> {
     round.store(kRounds);
     writing.join();
   }
-  Fd listener, reader, writer;
+  Connection connection;
 };
 
 INSTANTIATE_TEST_SUITE_P(Waits, Race,
@@ -341,15 +345,12 @@ INSTANTIATE_TEST_SUITE_P(Waits, Race,
 
 TEST_P(Race, BetweenASocketAndThePipe) {
   Pipe pipe;
-  run({reader, pipe.out}, {writer, pipe.in});
+  run({connection.reader, pipe.out}, {connection.writer, pipe.in});
 }
 
 TEST_P(Race, BetweenTwoSockets) {
-  Fd second = tcp();
-  const Address address = name_of(listener);
-  ASSERT_WORKS(connect(second, address.get(), Address::size));
-  Fd second_writer = accept(listener, nullptr, nullptr);
-  run({reader, second}, {writer, second_writer});
+  Connection second;
+  run({connection.reader, second.reader}, {connection.writer, second.writer});
 }
 
 TEST_P(Race, BetweenASocketAndAPipeWhileAnotherThreadDrives) {
@@ -359,7 +360,7 @@ TEST_P(Race, BetweenASocketAndAPipeWhileAnotherThreadDrives) {
     EXPECT_EQ(read(idle, &c, 1), 0);
   });
   Pipe pipe;
-  run({reader, pipe.out}, {writer, pipe.in});
+  run({connection.reader, pipe.out}, {connection.writer, pipe.in});
   shutdown(idle, SHUT_RD);
   driving.join();
 }

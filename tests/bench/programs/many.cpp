@@ -43,10 +43,11 @@ namespace {
   serve_at(arguments.at(1), port + workers);
 }
 
-/// MB of the machine that are in use, without what the kernel keeps of files; and without its objects, such
-/// as sockets.
+/// MB of the machine that are in use.
 struct Memory {
-  double all = 0, outside_slabs = 0, shared = 0;
+  double all = 0;            ///< without what the kernel keeps of files
+  double outside_slabs = 0;  ///< of that, without the kernel's objects, such as sockets
+  double shared = 0;         ///< shared memory and page tables
 };
 Memory memory_in_use() {
   std::FILE* file = std::fopen("/proc/meminfo", "r");
