@@ -158,8 +158,8 @@ Result<int> Polling::run(Instant deadline, const sigset_t* mask) {
   // The kernel's side can't be waited for, only looked at.
   bool blind = !watch.complete() || (kernel_count_ > 0 && waits && request.kernel_fd < 0);
   Wait wait;
-  Result<int> result = Error{kLookAgain};
-  while (!replaced()) {
+  Result<int> result = 0;
+  for (;;) {
     if (Status s = register_ours(wait); !s.ok()) return s.error();
     // While the kernel was asked the lock was dropped: who wasn't registered then hasn't been told.
     if (int ours = look_at_ours(); ours > 0) {
@@ -169,7 +169,10 @@ Result<int> Polling::run(Instant deadline, const sigset_t* mask) {
     if (blind) request.deadline = std::min(deadline, io::now() + kTick);
     WaitOutcome outcome = wait.sleep(lock_, request);
     note_look(lock_);
-    if (replaced()) break;
+    if (replaced()) {
+      result = Error{kLookAgain};
+      break;
+    }
     // Whatever ended it: what has come meanwhile goes first.
     if (int found = look(); found > 0) {
       result = found;
@@ -179,10 +182,7 @@ Result<int> Polling::run(Instant deadline, const sigset_t* mask) {
       result = Error{EINTR};
       break;
     }
-    if (outcome == WaitOutcome::timed_out && lock_.host().now() >= deadline) {
-      result = 0;
-      break;
-    }
+    if (outcome == WaitOutcome::timed_out && lock_.host().now() >= deadline) break;
     if (outcome == WaitOutcome::kernel) {
       // Ready in a way that nobody asked for (select: POLLHUP of one that is only written to).
       blind = true;
