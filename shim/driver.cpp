@@ -20,6 +20,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "io/clock.h"
 #include "io/engine.h"
@@ -48,6 +49,8 @@ constexpr Duration kAway = 2ms;
 /// A sleeper that could get no event (descriptors exhausted) looks that often, and a driver where there is no
 /// keeper that would look at other queues.
 constexpr Duration kTick = 5ms;
+/// So often in a row frames must have been for one other thread that it is to drive.
+constexpr uint32_t kOthersFrames = 3;
 /// Long ago, but far enough from the ends of the clock to be subtracted.
 constexpr Instant kLook{};
 
@@ -82,7 +85,9 @@ class Sleep {
         thread_(thread),
         waiter_(waiter),
         queue_(shared_.queue_of(waiter)),
-        request_(request) {}
+        request_(request) {
+    waiter.promptness.returns(shared_.host->now());
+  }
   /// Leaves the role, and sees to it that somebody has it if anybody needs it. Lock held.
   ~Sleep();
   Sleep(const Sleep&) = delete;
@@ -90,6 +95,8 @@ class Sleep {
 
   /// True: this thread drives from now on.
   bool take_role();
+  /// True: it has driven for another thread only, which is to take the role when it is back.
+  bool hand_over();
   /// Queues that nobody attends, to look at besides; a bit each. Lock held.
   uint32_t be_guest();
   /// Sends, waits for the link, takes in what has come. Lock held before and after.
@@ -104,6 +111,8 @@ class Sleep {
 
  private:
   io::Engine* engine();
+  void leave_role();
+  void see_whom_it_serves();
   bool signalled() const { return thread_.signal_deferred.load(std::memory_order_seq_cst); }
   void sleep_on_word(Instant until);
   void sleep_in_poll(Instant until, int fd);
@@ -114,6 +123,7 @@ class Sleep {
   LinkQueue& queue_;
   const WaitRequest& request_;
   bool driving_ = false;
+  bool hands_over_ = false;
 };
 
 bool Sleep::take_role() {
@@ -144,17 +154,46 @@ bool Sleep::take_role() {
 }
 
 Sleep::~Sleep() {
-  if (driving_) {
-    queue_.driver = nullptr;
-    queue_.asleep_until = LinkQueue::kAwake;
-    queue_.left_at = shared_.host->now();
-    pthread_mutex_unlock(&queue_.role);
-  }
+  waiter_.promptness.leaves(shared_.host->now());
+  if (driving_) leave_role();
   if (queue_.driver != nullptr) return;
-  if (Waiter* next = shared_.next_sleeper(queue_))
+  Waiter* next = shared_.next_sleeper(queue_);
+  if (next != nullptr && waiter_.promptness.believed() && shared_.next_for_keeper(queue_) != nullptr &&
+      keeper::alive(shared_)) {
+    // The keeper rouses one if it isn't back soon.
+    waiter_.promptness.rely();
+    next = nullptr;
+  }
+  if (next != nullptr)
     rouse(shared_, *next);
   else
     keeper::driver_leaves(shared_, shared_.keeper);
+}
+
+void Sleep::leave_role() {
+  driving_ = false;
+  queue_.driver = nullptr;
+  queue_.asleep_until = LinkQueue::kAwake;
+  queue_.left_at = shared_.host->now();
+  pthread_mutex_unlock(&queue_.role);
+}
+
+void Sleep::see_whom_it_serves() {
+  if (shared_.wakes.empty() && !waiter_.notified && !kernel) return;  // frames that concern nobody
+  Waiter* only = shared_.wakes.front();
+  const bool one = only != nullptr && shared_.wakes.next(*only) == nullptr && !waiter_.notified && !kernel &&
+                   &shared_.queue_of(*only) == &queue_ && only != shared_.keeper.waiter;
+  queue_.times_served = one && only == queue_.served ? queue_.times_served + 1 : 0;
+  queue_.served = one ? only : nullptr;
+  hands_over_ = queue_.times_served >= kOthersFrames && only->promptness.believed();
+}
+
+bool Sleep::hand_over() {
+  if (!std::exchange(hands_over_, false) || !keeper::alive(shared_)) return false;
+  queue_.times_served = 0;
+  leave_role();
+  keeper::driver_leaves(shared_, shared_.keeper);
+  return true;
 }
 
 uint32_t Sleep::be_guest() {
@@ -256,6 +295,7 @@ void Sleep::drive() {
   shared_.host->run(now);
   kernel = result.kernel;
   frames = result.frames;
+  if (frames && shared_.sleepers.front() != nullptr) see_whom_it_serves();
   if (result.link_lost)
     shared_.host->log()(LogLevel::error, [](LogLine& line) { line << "the link is gone"; });
 }
@@ -294,6 +334,9 @@ void Sleep::rest() {
   Instant until = std::max(kLook, request_.deadline);
   if (in_poll && fd < 0) until = std::min(until, io::now() + kTick);
   if (shared_.attached_count > 1) until = std::min(until, io::now() + kRelativesCheck);
+  // Nobody drives for the moment: the keeper sees to it that it isn't for long, but may be unable to wake
+  // this one.
+  if (queue_.driver == nullptr && !events::keepers(waiter_.event)) until = std::min(until, io::now() + kTick);
 
   waiter_.word.store(0, std::memory_order_seq_cst);
   waiter_.asleep = true;
@@ -343,10 +386,10 @@ WaitOutcome Wait::sleep(HostLock&, const WaitRequest& request) {
     if (thread.signal_deferred.load(std::memory_order_seq_cst) || cancellation::requested(thread))
       return WaitOutcome::interrupted;
     if (looked && shared.host->now() >= request.deadline) return WaitOutcome::timed_out;
-    if (sleep.take_role())
-      sleep.drive();
-    else
+    if (sleep.hand_over() || !sleep.take_role())
       sleep.rest();
+    else
+      sleep.drive();
   }
 }
 

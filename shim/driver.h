@@ -16,6 +16,7 @@
 
 #include "io/holdings.h"
 #include "shim/link_queue.h"
+#include "shim/promptness.h"
 #include "stack/base/intrusive_list.h"
 #include "stack/base/time.h"
 #include "stack/host.h"
@@ -66,6 +67,8 @@ struct Waiter : ListHook<>, ListHook<PendingWake>, ListHook<OfProcess> {
   bool asleep = false;
   /// The link's that its thread drives.
   uint8_t queue = 0;
+  /// Whether it is worth waiting for while it drives (Sleep).
+  Promptness promptness;
   /// What its thread's engine has of the host's.
   io::Holdings holdings;
   /// What its thread writes.

@@ -10,6 +10,7 @@
 #include "io/descriptor.h"
 #include "io/own_descriptors.h"
 #include "io/syscalls.h"
+#include "shim/keeper.h"
 #include "shim/process_state.h"
 #include "shim/sandbox.h"
 #include "shim/shared_host.h"
@@ -37,6 +38,34 @@ bool make(int event) {
   return true;
 }
 
+/// One past the last shared event that may be made: most of the descriptors are the program's.
+int shared_end() {
+  rlimit limit{};
+  io::sys::call(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, io::sys::arg(&limit));
+  return static_cast<int>(std::clamp<rlim_t>(limit.rlim_cur / 8, kFewShared, kShared));
+}
+
+/// A shared event that is made now, by the only process, and that the keeper is told of.
+bool make_for_keeper(int event) {
+  return event < shared_end() && keeper::alive(*shared_host) && make(event) && keeper::share_event(event);
+}
+
+/// Those that the keeper can set, too; `alone`: more may be made. -1: none is left.
+int take_shared(SharedHost& shared, bool alone) {
+  for (int event = kFirstShared; event < kShared; ++event) {
+    uint64_t mine = uint64_t{1} << event;
+    if ((shared.shared_events & mine) != 0) continue;
+    if (descriptor(event) < 0 && !(alone && make_for_keeper(event))) {
+      if (alone) return -1;
+      continue;
+    }
+    shared.shared_events |= mine;
+    if (Attachment* own = process_state().attachment) own->shared_events |= mine;
+    return event;
+  }
+  return -1;
+}
+
 }  // namespace
 
 bool make_first_events(uint32_t queues) {
@@ -46,29 +75,20 @@ bool make_first_events(uint32_t queues) {
 }
 
 bool make_shared_events() {
-  if (descriptor(kFirstShared) >= 0) return false;
-  // Most of the descriptors are the program's.
-  rlimit limit{};
-  io::sys::call(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, io::sys::arg(&limit));
-  const int most = static_cast<int>(std::clamp<rlim_t>(limit.rlim_cur / 8, kFewShared, kShared));
-  for (int event = kFirstShared; event < most; ++event)
-    if (!make(event)) return event > kFirstShared;
-  return true;
+  bool made = false;
+  const int end = shared_end();
+  for (int event = kFirstShared; event < end; ++event) {
+    if (descriptor(event) >= 0) continue;
+    if (!make(event)) break;
+    made = true;
+  }
+  return made;
 }
 
 int take() {
   SharedHost& shared = *shared_host;
-  // The keeper, which drives for one in a sandbox, has the shared ones only.
-  if (shared.attached_count > 1 || sandbox::active()) {
-    for (int event = kFirstShared; event < kShared; ++event) {
-      uint64_t mine = uint64_t{1} << event;
-      if ((shared.shared_events & mine) != 0 || descriptor(event) < 0) continue;
-      shared.shared_events |= mine;
-      if (Attachment* own = process_state().attachment) own->shared_events |= mine;
-      return event;
-    }
-    return -1;
-  }
+  const bool alone = shared.attached_count <= 1 && !sandbox::active();
+  if (int event = take_shared(shared, alone); event >= 0 || !alone) return event;
   for (int event = kShared; event < kMost; ++event) {
     uint64_t& word = own_in_use[event / 64];
     uint64_t mine = uint64_t{1} << (event % 64);

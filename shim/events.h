@@ -4,7 +4,9 @@
 //
 //   0 .. kKeeper      the drivers', one for each queue of the link; made with the host, and inherited
 //   kKeeper           the keeper's: the same
-//   .. kShared        for sleepers of related processes: made before the first fork
+//   .. kShared        for sleepers that the keeper and relatives can wake: made when a thread needs one, and
+//   all of
+//                     them before the first fork
 //   from kShared on   for sleepers of one process; also good for its descendants that were forked later
 #pragma once
 
@@ -24,8 +26,8 @@ inline constexpr int kMost = 256;
 
 /// Makes the drivers' and the keeper's. False: no descriptor is to be had.
 bool make_first_events(uint32_t queues);
-/// Makes the shared ones, before the first fork of a process with a host. Fewer if descriptors run out. True:
-/// some were made now.
+/// Makes the shared ones that are not there yet, before a fork of a process with a host. Fewer if descriptors
+/// run out. True: some were made now.
 bool make_shared_events();
 /// An event that is not in use, for a sleeper that others can wake; -1: none. Lock: the host's.
 int take();
@@ -43,6 +45,8 @@ int descriptor(int event);
 bool is_event(int fd);
 /// The event's descriptor has got another number. False: `fd` is none's.
 bool move(int fd, int to);
+/// The keeper can end the sleep of one that has it; also by the word, without an event.
+constexpr bool keepers(int event) { return event < kShared; }
 void set(int event);
 /// Takes the value away, if there is one.
 void clear(int event);

@@ -262,6 +262,15 @@ Status hand_over(OpenFile& file, io::Descriptor end) {
   return send_message(message, &fd, 1);
 }
 
+bool share_event(int event) {
+  Message message;
+  message.kind = Message::events;
+  message.first = event;
+  message.count = 1;
+  int fd = events::descriptor(event);
+  return send_message(message, &fd, 1).ok();
+}
+
 void share_events() {
   Message message;
   message.kind = Message::events;

@@ -98,6 +98,8 @@ bool is_keeper();
 Status hand_over(OpenFile& file, io::Descriptor end);
 /// Before a fork: gives the keeper the events that make_shared_events() has made.
 void share_events();
+/// Gives it one that was just made. False: it could not be told.
+bool share_event(int event);
 
 /// Makes the keeper look at the host when the lock is dropped. Lock held.
 void wake(SharedHost& shared);

@@ -55,6 +55,9 @@ constexpr Duration kGrace = 1ms;
 constexpr Duration kLongestTick = 16ms;
 /// The same while it looks at the link between its calls, as one that only sends does.
 constexpr Duration kLongestPause = 4ms;
+/// The same while others sleep that would drive: they were not woken for a driver that is soon back
+/// (Promptness).
+constexpr Duration kLongestAwaited = 2ms;
 /// Who has driven that long without a break is trusted to say when it leaves.
 constexpr Duration kRestAfter = 100ms;
 /// Where a process can't be watched by a descriptor, it is looked for that often.
@@ -215,6 +218,8 @@ class Keeper {
   struct Seen {
     uint64_t generation = 0;
     Instant changed_at{};
+    /// For which generation's absence a sleeper was roused.
+    uint64_t roused = ~uint64_t{0};
   };
   std::array<Seen, io::Link::kMaxQueues> seen_;
   /// Queues that nobody attends, a bit each: they are the keeper's to drive.
@@ -405,7 +410,7 @@ void Keeper::turn(HostLock& lock) {
 Duration Keeper::leave_to_others(Instant now) {
   watched_ = 0;
   uint32_t orphans = 0;
-  bool taken = false, steady = true, left_and_back = false, just_left = false;
+  bool taken = false, steady = true, left_and_back = false, just_left = false, awaited = false;
   for (uint32_t i = 0; i < shared_.queue_count; ++i) {
     const LinkQueue& queue = shared_.queues[i];
     const bool changed = queue.driver_generation != seen_[i].generation;
@@ -413,8 +418,19 @@ Duration Keeper::leave_to_others(Instant now) {
     if (changed) seen_[i].changed_at = now;
     const Duration unchanged = now - seen_[i].changed_at;
     if (queue.attended()) {
+      awaited |= shared_.next_sleeper(queue) != nullptr;
       taken |= changed;
       steady &= unchanged >= kRestAfter;
+    } else if (Waiter* next = shared_.attached_count > 0 ? shared_.next_for_keeper(queue) : nullptr) {
+      awaited = true;
+      if (now - queue.left_at < kGrace) {
+        just_left = true;
+      } else if (std::exchange(seen_[i].roused, queue.driver_generation) != queue.driver_generation) {
+        rouse(shared_, *next);
+        just_left = true;
+      } else {
+        watched_ |= 1u << i;  // one that may not drive
+      }
     } else if (shared_.attached_count > 0 && changed) {
       left_and_back = true;
     } else if (shared_.attached_count > 0 && unchanged < kGrace) {
@@ -433,7 +449,7 @@ Duration Keeper::leave_to_others(Instant now) {
   }
   if (just_left) return kGrace;
   if (left_and_back) return tick_ = std::min(2 * tick_, kLongestPause);
-  if (taken) tick_ = std::min(2 * tick_, kLongestTick);
+  if (taken) tick_ = std::min(2 * tick_, awaited ? kLongestAwaited : kLongestTick);
   return steady ? Duration::max() : tick_;
 }
 

@@ -7,6 +7,7 @@
 #include "io/capture.h"
 #include "io/clock.h"
 #include "io/link.h"
+#include "shim/events.h"
 #include "shim/host_lock.h"
 #include "shim/process.h"
 #include "shim/scope.h"
@@ -127,6 +128,12 @@ uint8_t SharedHost::queue_for_new_thread() {
 Waiter* SharedHost::next_sleeper(const LinkQueue& queue) {
   for (Waiter& waiter : sleepers)
     if (&queue_of(waiter) == &queue) return &waiter;
+  return nullptr;
+}
+
+Waiter* SharedHost::next_for_keeper(const LinkQueue& queue) {
+  for (Waiter& waiter : sleepers)
+    if (&queue_of(waiter) == &queue && events::keepers(waiter.event)) return &waiter;
   return nullptr;
 }
 

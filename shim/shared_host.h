@@ -109,6 +109,8 @@ struct SharedHost {
   uint8_t queue_for_new_thread();
   /// The longest sleeper among the threads of a queue; nullptr: none. Lock held.
   Waiter* next_sleeper(const LinkQueue& queue);
+  /// The longest sleeper of them that the keeper can wake; nullptr: none. Lock held.
+  Waiter* next_for_keeper(const LinkQueue& queue);
   /// It looks at no other queue than its own any more. Lock held.
   void forget_guest(const Waiter& waiter);
   /// The thread drives no more. Lock held.
