@@ -49,8 +49,8 @@ constexpr Duration kAway = 2ms;
 /// A sleeper that could get no event (descriptors exhausted) looks that often, and a driver where there is no
 /// keeper that would look at other queues.
 constexpr Duration kTick = 5ms;
-/// So often in a row frames must have been for one other thread that it is to drive.
-constexpr uint32_t kOthersFrames = 3;
+/// So often in a row frames must have been for one thread alone before it is relied on.
+constexpr uint32_t kServed = 3;
 /// Long ago, but far enough from the ends of the clock to be subtracted.
 constexpr Instant kLook{};
 
@@ -113,6 +113,7 @@ class Sleep {
   io::Engine* engine();
   void leave_role();
   void see_whom_it_serves();
+  bool serves_only(const Waiter* waiter) const;
   bool signalled() const { return thread_.signal_deferred.load(std::memory_order_seq_cst); }
   void sleep_on_word(Instant until);
   void sleep_in_poll(Instant until, int fd);
@@ -158,7 +159,7 @@ Sleep::~Sleep() {
   if (driving_) leave_role();
   if (queue_.driver != nullptr) return;
   Waiter* next = shared_.next_sleeper(queue_);
-  if (next != nullptr && waiter_.promptness.believed() && shared_.next_for_keeper(queue_) != nullptr &&
+  if (next != nullptr && serves_only(&waiter_) && shared_.next_for_keeper(queue_) != nullptr &&
       keeper::alive(shared_)) {
     // The keeper rouses one if it isn't back soon.
     waiter_.promptness.rely();
@@ -179,18 +180,23 @@ void Sleep::leave_role() {
 }
 
 void Sleep::see_whom_it_serves() {
-  if (shared_.wakes.empty() && !waiter_.notified && !kernel) return;  // frames that concern nobody
-  Waiter* only = shared_.wakes.front();
-  const bool one = only != nullptr && shared_.wakes.next(*only) == nullptr && !waiter_.notified && !kernel &&
-                   &shared_.queue_of(*only) == &queue_ && only != shared_.keeper.waiter;
-  queue_.times_served = one && only == queue_.served ? queue_.times_served + 1 : 0;
-  queue_.served = one ? only : nullptr;
-  hands_over_ = queue_.times_served >= kOthersFrames && only->promptness.believed();
+  Waiter* woken = shared_.wakes.front();
+  const bool own = waiter_.notified || kernel;
+  if (woken == nullptr && !own) return;  // frames that concern nobody
+  const bool one = own ? woken == nullptr : shared_.wakes.next(*woken) == nullptr;
+  const Waiter* served = !one ? nullptr : own ? &waiter_ : woken;
+  queue_.times_served = served != nullptr && served == queue_.served ? queue_.times_served + 1 : 0;
+  queue_.served = served;
+  hands_over_ = !own && serves_only(woken);
+}
+
+bool Sleep::serves_only(const Waiter* waiter) const {
+  return waiter != nullptr && queue_.served == waiter && &shared_.queue_of(*waiter) == &queue_ &&
+         queue_.times_served >= kServed && waiter->promptness.believed();
 }
 
 bool Sleep::hand_over() {
   if (!std::exchange(hands_over_, false) || !keeper::alive(shared_)) return false;
-  queue_.times_served = 0;
   leave_role();
   keeper::driver_leaves(shared_, shared_.keeper);
   return true;

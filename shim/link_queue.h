@@ -63,7 +63,7 @@ struct LinkQueue {
   Instant asleep_until = kAwake;
   /// When it last lost a driver.
   Instant left_at{};
-  /// Whom alone the driver has woken so many times in a row; compared only.
+  /// For whom alone frames have come so many times in a row; compared only.
   const Waiter* served = nullptr;
   uint32_t times_served = 0;
   /// Who looks at it beside a queue of its own, as nobody else does.

@@ -15,7 +15,7 @@ namespace ustack::shim {
 class Promptness {
  public:
   /// An absence that is soon over.
-  static constexpr Duration kSoon = 100us;
+  static constexpr Duration kSoon = 1ms;
   /// So many of them in a row are believed, and twice as many after each time that others relied on it in
   /// vain.
   static constexpr uint32_t kBelieved = 8;
