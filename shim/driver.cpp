@@ -250,7 +250,8 @@ void Sleep::drive() {
     engine->forget(-1);  // it may watch another one than this wait asks for
   }
   const bool several = shared_.queue_count > 1;
-  if (several) distribute(shared_);  // written below
+  const bool parallel = shared_.parallel;
+  if (parallel) distribute(shared_);  // written below
   engine->transmit();
   io::WaitRequest wait;
   wait.queues = 1u << waiter_.queue;
@@ -270,7 +271,7 @@ void Sleep::drive() {
   waiter_.asleep = true;
   queue_.asleep_until = wait.deadline;
   thread_.wake_fd.store(wait.wake_fd, std::memory_order_seq_cst);
-  if (several) {
+  if (parallel) {
     // Who finds a condition fulfilled meanwhile ends the sleep before it begins.
     settle(shared_);
     wait.room = queue_.full;

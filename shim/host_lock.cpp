@@ -123,11 +123,11 @@ void relax() {
 #endif
 }
 
-/// pthread_mutex_lock(). Where several drive, a lock that is held is free again sooner than a thread could
-/// fall asleep.
+/// pthread_mutex_lock(). Where nobody writes under it, a lock that is held is free again sooner than a thread
+/// could fall asleep.
 int lock_soon(SharedHost& shared) {
   constexpr int kTries = 400;
-  if (shared.queue_count > 1) {
+  if (shared.parallel) {
     for (int i = 0; i < kTries; ++i) {
       if (int result = pthread_mutex_trylock(&shared.lock); result != EBUSY) return result;
       relax();
@@ -207,7 +207,7 @@ void settle(SharedHost& shared) {
   Host& host = *shared.host;
   if (!host.idle()) host.run(host.now());
   bool full = false;
-  if (shared.queue_count > 1)
+  if (shared.parallel)
     write_out(shared);
   else
     full = !host.transmit_queue().empty() && !io::transmit(host, Process::link());
@@ -228,14 +228,14 @@ void HostLock::lock() {
   if (Process::is_late_child()) [[unlikely]]
     Process::late_child();
   // acquire() knows it from then on.
-  if (shared_host->queue_count > 1 && this_thread().waiter == nullptr && !keeper::is_keeper())
+  if (shared_host->parallel && this_thread().waiter == nullptr && !keeper::is_keeper())
     if (Waiter* waiter = this_waiter()) shared_host->host->set_queue(waiter->queue);
   shared_host->host->run(io::now());
 }
 
 bool HostLock::unlock_unsent() {
   SharedHost& shared = *shared_host;
-  if (shared.queue_count == 1) {
+  if (!shared.parallel) {
     unlock();
     return true;
   }

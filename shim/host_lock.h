@@ -10,7 +10,7 @@ void acquire(SharedHost& shared);
 /// Drops the lock and ends the sleep of those that were woken under it.
 void drop(SharedHost& shared);
 /// Runs what is ready, hands frames to the link, and sees to it that the driver knows of an earlier deadline
-/// or of frames that found the link full. Lock held; with several queues of the link dropped meanwhile.
+/// or of frames that found the link full. Lock held; dropped meanwhile where several threads use the host.
 void settle(SharedHost& shared);
 /// Ends a sleep when the lock is dropped, without a notification: its thread looks at its conditions again.
 void rouse(SharedHost& shared, Waiter& waiter);

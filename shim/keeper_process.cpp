@@ -472,9 +472,9 @@ void Keeper::awake() {
 }
 
 void Keeper::drive(Instant until) {
-  const bool several = shared_.queue_count > 1;
+  const bool parallel = shared_.parallel;
   shared_.host->send_owed_acks();
-  if (several) distribute(shared_);
+  if (parallel) distribute(shared_);
   engine_->transmit();
   io::WaitRequest wait;
   wait.queues = watched_;
@@ -487,7 +487,7 @@ void Keeper::drive(Instant until) {
     shared_.queues[i].guest = record_.waiter;
     wait.room |= shared_.queues[i].full;
   }
-  fall_asleep(several);
+  fall_asleep(parallel);
 
   io::WaitResult result = engine_->wait(wait);
 

@@ -117,6 +117,21 @@ bool SharedHost::unattended() const {
                      [](const LinkQueue& queue) { return !queue.attended(); });
 }
 
+void SharedHost::threads_changed() {
+  if (queue_count > 1) return;
+  uint32_t threads = 0;
+  for (Attachment& process : attached) {
+    threads += process.waiters.front() != nullptr ? 1 : 0;
+    threads += process.waiters.front() != process.waiters.back() ? 1 : 0;
+  }
+  LinkQueue& queue = queues[0];
+  if (threads > 1) {
+    parallel = true;
+  } else if (parallel && queue.pending.empty() && queue.writer == nullptr) {
+    parallel = queue.full = false;
+  }
+}
+
 uint8_t SharedHost::queue_for_new_thread() {
   std::array<uint32_t, io::Link::kMaxQueues> threads{};
   for (Attachment& process : attached)

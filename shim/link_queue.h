@@ -1,9 +1,12 @@
 // A queue of the link (USTACK_QUEUES), and who reads and writes it.
 //
-// With one queue there is one driver, and frames are written under the host's lock (io::transmit). With
-// several each has a driver of its own, so that threads and processes sleep on the link, read it and write it
-// side by side; what TCP does in between stays under the one lock. A thread belongs to a queue for its life
-// (Waiter::queue), a connection to the queue of the thread that has used it last.
+// With one queue there is one driver. With several each has a driver of its own, so that threads and
+// processes sleep on the link and read it side by side; what TCP does in between stays under the host's one
+// lock. A thread belongs to a queue for its life (Waiter::queue), a connection to the queue of the thread
+// that has used it last.
+//
+// Of a host that only one thread uses frames are written under the lock (io::transmit). Else
+// (SharedHost::parallel) the lock is dropped for that, which is most of the time that a segment takes:
 //
 //   Host::transmit_queue() --> LinkQueue::pending --> Outbox of the thread that is its writer --> link
 //       lock held                lock held              no lock: the kernel takes the frame up to the peer
@@ -79,7 +82,7 @@ struct LinkQueue {
   bool attended() const { return driver != nullptr || guest != nullptr; }
 };
 
-/// Sends off what is pending. With several queues only; the lock is dropped meanwhile.
+/// Sends off what is pending. Where SharedHost::parallel only; the lock is dropped meanwhile.
 void write_out(SharedHost& shared);
 /// Sorts what the host has queued by the queue that it leaves by. Lock held.
 void distribute(SharedHost& shared);

@@ -109,6 +109,7 @@ std::optional<io::OpenError> make_host(ProcessState& state) {
   file_step = &shared->file_step;
   shared->region = region;
   shared->queue_count = state.link.queues();
+  shared->parallel = shared->queue_count > 1;
   shared->arena = SharedArena::create(region->base(), region->size(), *region);
   if (shared->arena == nullptr) return no_memory();
 

@@ -65,6 +65,9 @@ struct SharedHost {
   /// The link's. How many there are doesn't change.
   std::array<LinkQueue, io::Link::kMaxQueues> queues;
   uint32_t queue_count = 1;
+  /// More than one thread uses the host, or the link has several queues: frames are written without the lock
+  /// (link_queue.h), and who finds the lock held looks at it for a moment before it sleeps.
+  bool parallel = false;
   /// When somebody last took in what had come over the link.
   Instant last_look{};
 
@@ -105,6 +108,8 @@ struct SharedHost {
   LinkQueue& queue_of(const Waiter& waiter) { return queues[waiter.queue]; }
   /// There is a queue that nobody looks at. Lock held.
   bool unattended() const;
+  /// A thread has got its waiter, or one is gone: `parallel` may change. Lock held.
+  void threads_changed();
   /// The queue with the fewest threads, for a new one. Lock held.
   uint8_t queue_for_new_thread();
   /// The longest sleeper among the threads of a queue; nullptr: none. Lock held.

@@ -77,8 +77,10 @@ Waiter* this_waiter() {
   ThreadState& thread = this_thread();
   if (thread.waiter == nullptr && expect_thread_end()) {
     thread.waiter = make_waiter();
-    if (thread.waiter != nullptr && process_state().attachment != nullptr)
+    if (thread.waiter != nullptr && process_state().attachment != nullptr) {
       process_state().attachment->waiters.push_back(*thread.waiter);
+      shared_host->threads_changed();
+    }
   }
   return thread.waiter;
 }
@@ -116,6 +118,7 @@ void destroy_waiter(Waiter* waiter) {
   end_calls(*waiter);
   waiter->holdings.give_back(*shared_host->host);
   shared_host->arena->destroy(static_cast<ThreadWaiter*>(waiter));
+  shared_host->threads_changed();
 }
 
 Wait::Wait() = default;
