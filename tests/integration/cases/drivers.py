@@ -1,0 +1,106 @@
+"""Which thread or process of a program drives its host: the one for which the frames come, without a hop by another."""
+
+import subprocess
+
+from harness import Context, case, check, equal
+
+PYTHON = "/usr/bin/python3"
+# Threads or processes, each with a connection of its own that it answers at; "sleep" is answered after a while.
+SERVER = """
+import os, socket, sys, threading, time
+def serve(connection):
+    while data := connection.recv(100):
+        if data == b"sleep":
+            time.sleep(2)
+        connection.sendall(data)
+listener = socket.create_server((sys.argv[1], 5000))
+print("listening", flush=True)
+pids = [os.getpid()]
+for _ in range(int(sys.argv[3])):
+    connection = listener.accept()[0]
+    if sys.argv[2] == "threads":
+        threading.Thread(target=serve, args=(connection,)).start()
+    elif pid := os.fork():
+        pids.append(pid)
+        connection.close()
+    else:
+        listener.close()
+        serve(connection)
+        os._exit(0)
+print("pids", *pids, "all", flush=True)
+listener.close()
+"""
+# Asks one after the other, and says how often the server's threads have gone to sleep in the meantime for each request.
+CLIENT = """
+import glob, os, select, signal, socket, sys, time
+address, count, kill, *pids = sys.argv[1:]
+def sleeps():
+    total = 0
+    for pid in pids:
+        for name in glob.glob(f"/proc/{pid}/task/*/status"):
+            with open(name) as file:
+                total += sum(int(line.split()[1]) for line in file if line.startswith("voluntary_ctxt_switches"))
+    return total
+def ask(connection, times):
+    for _ in range(times):
+        connection.sendall(b"x")
+        assert connection.recv(100) == b"x"
+connections = [socket.create_connection((address, 5000)) for _ in range(int(count))]
+print("connected", flush=True)
+pids = sys.stdin.readline().split()
+for connection in connections + connections:
+    ask(connection, 100)
+    before = sleeps()
+    ask(connection, 500)
+    print("sleeps", (sleeps() - before) / 500, flush=True)
+# The one that is relied on is late: the others are answered meanwhile.
+slow = connections[-1]
+for connection in connections[:-1]:
+    ask(slow, 20)
+    slow.sendall(b"sleep")
+    ask(connection, 20)
+    assert not select.select([slow], [], [], 0)[0], "an answer came only after the late one's"
+    assert slow.recv(100) == b"sleep"
+if kill == "kill":
+    ask(slow, 20)
+    slow.sendall(b"sleep")
+    time.sleep(0.1)
+    os.kill(int(pids[-1]), signal.SIGKILL)
+    for connection in connections[:-1]:
+        ask(connection, 20)
+    try:
+        assert slow.recv(100) == b""
+    except ConnectionResetError:
+        pass
+for connection in connections:
+    connection.close()
+"""
+COUNT = 3
+
+
+def each_drives_for_itself(context: Context, kind: str, more: str, most: float) -> None:
+    lab = context.lab()
+    server = lab.host(PYTHON, "-c", SERVER, lab.host_address(), kind, COUNT, label="server")
+    server.wait_for_output("listening")
+    client = lab.peer(PYTHON, "-c", CLIENT, lab.host_address(), COUNT, more, label="client", stdin=subprocess.PIPE)
+    server.wait_for_output("all\n")
+    pids = server.stdout.split("pids ")[1].split(" all")[0].split()
+    client.stdin.write((" ".join(pids) + "\n").encode())
+    client.stdin.flush()
+    client.ok(60)
+    sleeps = [float(line.split()[1]) for line in client.stdout.splitlines() if line.startswith("sleeps")]
+    equal(len(sleeps), 2 * COUNT, "measurements")
+    context.note(f"the server's threads slept {min(sleeps):.2f} to {max(sleeps):.2f} times a request")
+    check(max(sleeps) <= most, f"requests are passed on from one thread to another: {sleeps}")
+
+
+@case("drivers.threads")
+def threads(context: Context):
+    """Of three threads that wait the one that is asked drives, and one that is late holds up nobody."""
+    each_drives_for_itself(context, "threads", "", 1.5)
+
+
+@case("drivers.processes")
+def processes(context: Context):
+    """The same of processes; one is killed while the others rely on it."""
+    each_drives_for_itself(context, "processes", "kill", 1.5)
