@@ -24,6 +24,8 @@ namespace {
 std::atomic<int> descriptors[kMost];
 /// So many shared ones are made where the program's descriptors are few.
 constexpr rlim_t kFewShared = 16;
+/// make_shared_events() has been called: those that could not be made then are not missed.
+bool all_shared_made = false;
 /// A bit for each event of this process's own that is in use.
 uint64_t own_in_use[kMost / 64];
 
@@ -75,13 +77,12 @@ bool make_first_events(uint32_t queues) {
 }
 
 bool make_shared_events() {
+  int event = kFirstShared;
+  while (event < kShared && descriptor(event) >= 0) ++event;
+  if (event == kShared || all_shared_made) return false;
+  all_shared_made = true;
   bool made = false;
-  const int end = shared_end();
-  for (int event = kFirstShared; event < end; ++event) {
-    if (descriptor(event) >= 0) continue;
-    if (!make(event)) break;
-    made = true;
-  }
+  for (const int end = shared_end(); event < end && make(event); ++event) made = true;
   return made;
 }
 

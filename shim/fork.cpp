@@ -133,7 +133,6 @@ void begin_child(ProcessState& state, Attachment* attachment) {
   if (attachment == nullptr) return;  // the arena had no room: no socket here is the host's
   // In another namespace the number that the parent has noted, or is about to, means nothing.
   uint64_t here = this_pid_namespace();
-  state.pid_namespace = here;
   if (attachment->pid_namespace.load() != here) attachment->pid_namespace.store(0);
   attachment->pid.store(Process::id());
   attachment->pid_namespace.store(here);

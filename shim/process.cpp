@@ -126,7 +126,6 @@ std::optional<io::OpenError> make_host(ProcessState& state) {
   attachment->pid.store(Process::id());
   state.attachment = attachment;
   state.generation = io::fork_generation();
-  state.pid_namespace = attachment->pid_namespace.load();
 
   unfinished.region = nullptr;
   shared_host = shared;
@@ -146,10 +145,18 @@ std::optional<io::OpenError> make_host(ProcessState& state) {
 ProcessState& process_state() { return *std::launder(reinterpret_cast<ProcessState*>(storage)); }
 
 uint64_t this_pid_namespace() {
+  ProcessState& state = process_state();
+  // A process stays in its namespace; only its children may come into another one.
+  const uint64_t generation = io::fork_generation();
+  if (state.pid_namespace != 0 && state.pid_namespace_of == generation) return state.pid_namespace;
   struct stat status {};
   long result =
       io::sys::call(SYS_newfstatat, AT_FDCWD, io::sys::arg("/proc/self/ns/pid"), io::sys::arg(&status), 0);
-  return result == 0 ? status.st_ino : process_state().pid_namespace;
+  if (result == 0) {
+    state.pid_namespace = status.st_ino;
+    state.pid_namespace_of = generation;
+  }
+  return state.pid_namespace;
 }
 
 void Process::start() {

@@ -41,6 +41,8 @@ struct ProcessState {
   long seccomp_at_start = 0;
   /// this_pid_namespace() when it could last be asked: not after a chroot.
   uint64_t pid_namespace = 0;
+  /// The process, as a fork_generation(), that asked.
+  uint64_t pid_namespace_of = 0;
   std::atomic<bool> lingered{false};
   /// It had a host and has left it for good (parting.h).
   bool parted = false;

@@ -34,7 +34,7 @@ struct HostConfig {
   Log log;
   /// Bytes of a fiber's stack and how many are carved at once (Scheduler).
   size_t fiber_stack_bytes = Scheduler::kDefaultStackBytes;
-  uint32_t fiber_stacks_carved = 64;
+  uint32_t fiber_stacks_carved = 4;
   /// Whoever runs the host calls send_owed_acks() before it waits.
   bool acks_wait = false;
 };

@@ -82,9 +82,10 @@ class Task : public ListHook<Task>, public NotOnHeap {
 class Scheduler {
  public:
   /// Stacks of `stack_bytes` (a multiple of 4096), each with a guard page below it. `carve` stacks are made
-  /// at once, so that their guard pages exist in all later children. What could not be had then is asked for
-  /// again when it is needed. Stacks stay in the pool until the end: their guard pages are per process, so
-  /// the arena could not use that memory for anything else.
+  /// at once, so that their guard pages exist in all later children (each is two mappings more for fork to
+  /// copy); others when they are needed, guarded in the process that makes them and its children. Stacks stay
+  /// in the pool until the end: their guard pages are per process, so the arena could not use that memory for
+  /// anything else.
   Scheduler(Arena& arena, size_t stack_bytes, uint32_t carve);
   Scheduler(const Scheduler&) = delete;
   Scheduler& operator=(const Scheduler&) = delete;
