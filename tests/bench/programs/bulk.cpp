@@ -4,7 +4,7 @@
 //   bulk send ADDRESS PORT [--streams 1] [--seconds 2] [--write 131072] [--congestion NAME]
 //
 // The receiver takes that many connections, reads until all have ended and tells the rate from the first byte
-// to the last. Both tell the processor time that their process took. One stream: blocking calls; several:
+// to the last. Both tell the processor time that their process took, and the whole machine meanwhile. One stream: blocking calls; several:
 // epoll.
 #include <fcntl.h>
 #include <sys/epoll.h>
@@ -14,11 +14,13 @@
 namespace {
 
 void report(uint64_t bytes, double seconds, const plain::CpuSeconds& before) {
-  plain::CpuSeconds after = plain::cpu_seconds();
-  std::printf("{\"bytes\": %llu, \"seconds\": %.3f, \"gbits\": %.3f, \"user_s\": %.3f, \"system_s\": %.3f}\n",
-              static_cast<unsigned long long>(bytes), seconds,
-              seconds > 0 ? static_cast<double>(bytes) * 8 / seconds / 1e9 : 0.0, after.user - before.user,
-              after.system - before.system);
+  const plain::CpuSeconds after = plain::cpu_seconds();
+  std::printf(
+      "{\"bytes\": %llu, \"seconds\": %.3f, \"gbits\": %.3f, \"user_s\": %.3f, \"system_s\": %.3f, "
+      "\"machine_s\": %.3f}\n",
+      static_cast<unsigned long long>(bytes), seconds,
+      seconds > 0 ? static_cast<double>(bytes) * 8 / seconds / 1e9 : 0.0, after.user - before.user,
+      after.system - before.system, after.machine - before.machine);
 }
 
 /// An epoll set with all of `fds`, which become non-blocking.

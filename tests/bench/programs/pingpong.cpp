@@ -98,10 +98,11 @@ int ask(const plain::Arguments& arguments) {
   for (int64_t each : took) sum += static_cast<double>(each) / 1e3;
   std::printf(
       "{\"requests\": %zu, \"seconds\": %.3f, \"p50_us\": %.2f, \"p99_us\": %.2f, \"mean_us\": %.2f, "
-      "\"user_us\": %.2f, \"system_us\": %.2f}\n",
+      "\"user_us\": %.2f, \"system_us\": %.2f, \"machine_us\": %.2f}\n",
       took.size(), seconds, at(0.5), at(0.99), sum / static_cast<double>(took.size()),
       (after.user - before.user) * 1e6 / static_cast<double>(took.size()),
-      (after.system - before.system) * 1e6 / static_cast<double>(took.size()));
+      (after.system - before.system) * 1e6 / static_cast<double>(took.size()),
+      (after.machine - before.machine) * 1e6 / static_cast<double>(took.size()));
   return 0;
 }
 
