@@ -340,7 +340,9 @@ void Sleep::rest() {
   int fd = events::descriptor(waiter_.event);
   Instant until = std::max(kLook, request_.deadline);
   if (in_poll && fd < 0) until = std::min(until, io::now() + kTick);
-  if (shared_.attached_count > 1) until = std::min(until, io::now() + kRelativesCheck);
+  // The longest sleeper is also who takes over where the keeper that was to rouse it is killed.
+  if (shared_.attached_count > 1 || shared_.sleepers.empty())
+    until = std::min(until, io::now() + kRelativesCheck);
   // Nobody drives for the moment: the keeper sees to it that it isn't for long, but may be unable to wake
   // this one.
   if (queue_.driver == nullptr && !events::keepers(waiter_.event)) until = std::min(until, io::now() + kTick);

@@ -392,6 +392,34 @@ TEST_P(ShimDriver, NoWakeUpIsLostWithOneToken) {
   in_process([] { ring(3, 3000, 1, true); }, 120, GetParam());
 }
 
+TEST_P(ShimDriver, FramesAreWrittenUnderTheLockWhileOneThreadUsesTheHost) {
+  const bool always = GetParam().queues > 1;
+  in_process(
+      [always] {
+        auto* place = in_arena<Place>();
+        auto parallel = [] {
+          HostLock lock;
+          return shared_host->parallel;
+        };
+        EXPECT_FALSE(take(*place, {.deadline = io::now()}));
+        EXPECT_EQ(parallel(), always);
+        for (int i = 0; i < 3; ++i) {
+          std::thread other([&] { EXPECT_TRUE(take(*place)); });
+          while (!parallel()) usleep(100);
+          {
+            HostLock lock;
+            put(*place);
+          }
+          other.join();
+          EXPECT_EQ(parallel(), always) << "its waiter went with it";
+        }
+        send_arp_request();
+        EXPECT_FALSE(take(*place, {.deadline = io::now() + 1ms}));
+        EXPECT_TRUE(arp_reply_comes(5000)) << "and frames leave as before";
+      },
+      60, GetParam());
+}
+
 TEST_P(ShimDriver, ThreadsComeAndGo) {
   in_process(
       [] {
