@@ -4,8 +4,8 @@
 //   bulk send ADDRESS PORT [--streams 1] [--seconds 2] [--write 131072] [--congestion NAME]
 //
 // The receiver takes that many connections, reads until all have ended and tells the rate from the first byte
-// to the last. Both tell the processor time that their process took, and the whole machine meanwhile. One stream: blocking calls; several:
-// epoll.
+// to the last. Both tell the processor time that their process took, and the whole machine meanwhile. One
+// stream: blocking calls; several: epoll.
 #include <fcntl.h>
 #include <sys/epoll.h>
 

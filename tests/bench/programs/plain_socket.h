@@ -44,7 +44,8 @@ inline double machine_seconds() {
       std::fscanf(file, "cpu %llu %llu %llu %*u %*u %llu %llu", &user, &nice, &system, &irq, &softirq) != 5)
     die("/proc/stat");
   std::fclose(file);
-  return static_cast<double>(user + nice + system + irq + softirq) / static_cast<double>(sysconf(_SC_CLK_TCK));
+  return static_cast<double>(user + nice + system + irq + softirq) /
+         static_cast<double>(sysconf(_SC_CLK_TCK));
 }
 
 inline CpuSeconds cpu_seconds() {
