@@ -12,7 +12,8 @@
 //   - a signal handler that is put off does the same from within the thread (signals.cpp); whether one was is
 //     looked at after the thread has said how it can be woken (word cleared, wake_fd set);
 //   - whoever leaves sleep() and finds nobody driving rouses the longest sleeper, which then drives or, if it
-//     leaves too, rouses the next.
+//     leaves too, rouses the next; or it has the keeper look, which rouses one that it can wake if still
+//     nobody drives after a millisecond. Without a keeper the longest sleeper looks itself now and then.
 #include "shim/driver.h"
 
 #include <linux/futex.h>

@@ -6,6 +6,10 @@
 //                      deliver frames, Host::run, transmit,             eventfd until a driver sets it
 //                      look again ... leave the role, wake one sleeper
 //
+// Nobody is woken where the frames of late were all for the one that leaves, if it is always back in a moment
+// (promptness.h); and one that drives for another thread only leaves the role to that. The keeper sees to it
+// that somebody drives if it isn't back.
+//
 // The role, the sleepers and the lock live in the arena, so that relatives after fork take turns. A link with
 // several queues has as many drivers (link_queue.h).
 #pragma once
