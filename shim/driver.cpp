@@ -13,7 +13,7 @@
 //     looked at after the thread has said how it can be woken (word cleared, wake_fd set);
 //   - whoever leaves sleep() and finds nobody driving rouses the longest sleeper, which then drives or, if it
 //     leaves too, rouses the next; or it has the keeper look, which rouses one that it can wake if still
-//     nobody drives after a millisecond. Without a keeper the longest sleeper looks itself now and then.
+//     nobody drives after a millisecond. Should both be killed, the sleepers look themselves twice a second.
 #include "shim/driver.h"
 
 #include <linux/futex.h>
@@ -42,9 +42,9 @@ namespace {
 
 namespace sys = io::sys;
 
-/// Where several processes share a host, the driver looks that often whether one of the others has died, and
-/// sleepers whether the driver has.
-constexpr Duration kRelativesCheck = 500ms;
+/// Where several processes share a host, the driver looks that often whether one of the others has died;
+/// sleepers look whether anybody drives.
+constexpr Duration kCheck = 500ms;
 /// A queue whose driver has left it that long is looked at by others.
 constexpr Duration kAway = 2ms;
 /// A sleeper that could get no event (descriptors exhausted) looks that often, and a driver where there is no
@@ -261,7 +261,7 @@ void Sleep::drive() {
   if (several && shared_.unattended()) keeper::driver_leaves(shared_, shared_.keeper);
   wait.deadline = std::max(kLook, std::min(request_.deadline, shared_.host->next_deadline()));
   if (shared_.attachments > 1)
-    wait.deadline = std::min(wait.deadline, std::max(kLook, shared_.last_reap + kRelativesCheck));
+    wait.deadline = std::min(wait.deadline, std::max(kLook, shared_.last_reap + kCheck));
   if (several && !keeper::alive(shared_)) wait.deadline = std::min(wait.deadline, io::now() + kTick);
   wait.wake_fd = events::descriptor(events::driver(waiter_.queue));
   wait.kernel_fd = request_.kernel_fd;
@@ -290,7 +290,7 @@ void Sleep::drive() {
   Instant now = io::now();
   shared_.last_look = now;
   engine->deliver(now);
-  if (shared_.attachments > 1 && now >= shared_.last_reap + kRelativesCheck) {
+  if (shared_.attachments > 1 && now >= shared_.last_reap + kCheck) {
     shared_.last_reap = now;
     shared_.reap_dead();
     // Killed, and nobody else may ever need one and see it.
@@ -341,9 +341,8 @@ void Sleep::rest() {
   int fd = events::descriptor(waiter_.event);
   Instant until = std::max(kLook, request_.deadline);
   if (in_poll && fd < 0) until = std::min(until, io::now() + kTick);
-  // The longest sleeper is also who takes over where the keeper that was to rouse it is killed.
-  if (shared_.attached_count > 1 || shared_.sleepers.empty())
-    until = std::min(until, io::now() + kRelativesCheck);
+  // A driver may have been killed, or the keeper that was to rouse one of the sleepers.
+  until = std::min(until, io::now() + kCheck);
   // Nobody drives for the moment: the keeper sees to it that it isn't for long, but may be unable to wake
   // this one.
   if (queue_.driver == nullptr && !events::keepers(waiter_.event)) until = std::min(until, io::now() + kTick);

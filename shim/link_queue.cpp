@@ -128,7 +128,8 @@ void SharedHost::threads_changed() {
   if (threads > 1) {
     parallel = true;
   } else if (parallel && queue.pending.empty() && queue.writer == nullptr) {
-    parallel = queue.full = false;
+    parallel = false;
+    queue.full = false;
   }
 }
 

@@ -67,7 +67,7 @@ struct SharedHost {
   uint32_t queue_count = 1;
   /// More than one thread uses the host, or the link has several queues: frames are written without the lock
   /// (link_queue.h), and who finds the lock held looks at it for a moment before it sleeps.
-  bool parallel = false;
+  std::atomic<bool> parallel = false;
   /// When somebody last took in what had come over the link.
   Instant last_look{};
 

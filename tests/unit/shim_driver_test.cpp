@@ -397,7 +397,7 @@ TEST_P(ShimDriver, FramesAreWrittenUnderTheLockWhileOneThreadUsesTheHost) {
   in_process(
       [always] {
         auto* place = in_arena<Place>();
-        auto parallel = [] {
+        auto parallel = []() -> bool {
           HostLock lock;
           return shared_host->parallel;
         };

@@ -56,7 +56,7 @@ for connection in connections + connections:
 # The one that is relied on is late: the others are answered meanwhile.
 slow = connections[-1]
 for connection in connections[:-1]:
-    ask(slow, 20)
+    ask(slow, 300)
     slow.sendall(b"sleep")
     ask(connection, 20)
     assert not select.select([slow], [], [], 0)[0], "an answer came only after the late one's"
@@ -73,7 +73,7 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
 print("keepers", len(keepers), flush=True)
 for pid in keepers:
     os.kill(pid, signal.SIGSTOP)
-ask(slow, 20)
+ask(slow, 300)
 slow.sendall(b"sleep")
 time.sleep(0.05)
 for connection in connections[:-1]:
@@ -83,7 +83,7 @@ for pid in keepers:
     os.kill(pid, signal.SIGKILL)
 assert slow.recv(100) == b"sleep"
 if kill == "kill":
-    ask(slow, 20)
+    ask(slow, 300)
     slow.sendall(b"sleep")
     time.sleep(0.1)
     os.kill(int(pids[-1]), signal.SIGKILL)
