@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <utility>
 
 #include "io/descriptor.h"
 #include "io/own_descriptors.h"
@@ -40,16 +41,31 @@ bool make(int event) {
   return true;
 }
 
+/// Closes one that nobody sleeps on.
+void unmake(int event) {
+  const int fd = descriptors[event].exchange(0) - 1;
+  if (fd < 0) return;
+  io::remove_own_descriptor(fd);
+  io::sys::close(fd);
+}
+
 /// One past the last shared event that may be made: most of the descriptors are the program's.
 int shared_end() {
-  rlimit limit{};
-  io::sys::call(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, io::sys::arg(&limit));
-  return static_cast<int>(std::clamp<rlim_t>(limit.rlim_cur / 8, kFewShared, kShared));
+  static int end = 0;
+  if (end == 0) {
+    rlimit limit{};
+    io::sys::call(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, io::sys::arg(&limit));
+    end = static_cast<int>(std::clamp<rlim_t>(limit.rlim_cur / 8, kFewShared, kShared));
+  }
+  return end;
 }
 
 /// A shared event that is made now, by the only process, and that the keeper is told of.
 bool make_for_keeper(int event) {
-  return event < shared_end() && keeper::alive(*shared_host) && make(event) && keeper::share_event(event);
+  if (event >= shared_end() || !keeper::alive(*shared_host) || !make(event)) return false;
+  if (keeper::share_event(event)) return true;
+  unmake(event);
+  return false;
 }
 
 /// Those that the keeper can set, too; `alone`: more may be made. -1: none is left.
@@ -77,13 +93,10 @@ bool make_first_events(uint32_t queues) {
 }
 
 bool make_shared_events() {
+  if (std::exchange(all_shared_made, true)) return false;
   int event = kFirstShared;
-  while (event < kShared && descriptor(event) >= 0) ++event;
-  if (event == kShared || all_shared_made) return false;
-  all_shared_made = true;
-  bool made = false;
-  for (const int end = shared_end(); event < end && make(event); ++event) made = true;
-  return made;
+  while (event < shared_end() && make(event)) ++event;
+  return event > kFirstShared;
 }
 
 int take() {
@@ -121,11 +134,7 @@ void forget_own() {
 }
 
 void close_all() {
-  for (auto& place : descriptors)
-    if (int fd = place.exchange(0) - 1; fd >= 0) {
-      io::remove_own_descriptor(fd);
-      io::sys::close(fd);
-    }
+  for (int event = 0; event < kMost; ++event) unmake(event);
   for (uint64_t& word : own_in_use) word = 0;
 }
 

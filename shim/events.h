@@ -4,9 +4,8 @@
 //
 //   0 .. kKeeper      the drivers', one for each queue of the link; made with the host, and inherited
 //   kKeeper           the keeper's: the same
-//   .. kShared        for sleepers that the keeper and relatives can wake: made when a thread needs one, and
-//   all of
-//                     them before the first fork
+//   .. kShared        for sleepers that the keeper and relatives can wake: all of them made before the first
+//                     fork, until then those that are needed
 //   from kShared on   for sleepers of one process; also good for its descendants that were forked later
 #pragma once
 
