@@ -159,17 +159,17 @@ Sleep::~Sleep() {
   waiter_.promptness.leaves(shared_.host->now());
   if (driving_) leave_role();
   if (queue_.driver != nullptr) return;
-  Waiter* next = shared_.next_sleeper(queue_);
-  if (next != nullptr && serves_only(&waiter_) && shared_.next_for_keeper(queue_) != nullptr &&
-      keeper::alive(shared_)) {
+  if (Waiter* next = shared_.next_sleeper(queue_)) {
     // The keeper rouses one if it isn't back soon.
+    const bool left_to_keeper =
+        serves_only(&waiter_) && shared_.next_sleeper(queue_, true) != nullptr && keeper::alive(shared_);
+    if (!left_to_keeper) {
+      rouse(shared_, *next);
+      return;
+    }
     waiter_.promptness.rely();
-    next = nullptr;
   }
-  if (next != nullptr)
-    rouse(shared_, *next);
-  else
-    keeper::driver_leaves(shared_, shared_.keeper);
+  keeper::driver_leaves(shared_, shared_.keeper);
 }
 
 void Sleep::leave_role() {
@@ -339,13 +339,12 @@ void Sleep::rest() {
   bool in_poll = request_.kernel_fd >= 0 || request_.signal_mask != nullptr;
   waiter_.event = in_poll ? events::take() : Waiter::kNoEvent;
   int fd = events::descriptor(waiter_.event);
-  Instant until = std::max(kLook, request_.deadline);
-  if (in_poll && fd < 0) until = std::min(until, io::now() + kTick);
   // A driver may have been killed, or the keeper that was to rouse one of the sleepers.
-  until = std::min(until, io::now() + kCheck);
-  // Nobody drives for the moment: the keeper sees to it that it isn't for long, but may be unable to wake
-  // this one.
-  if (queue_.driver == nullptr && !events::keepers(waiter_.event)) until = std::min(until, io::now() + kTick);
+  const Instant now = shared_.host->now();
+  Instant until = std::max(kLook, std::min(request_.deadline, now + kCheck));
+  // Nobody can wake it; or the keeper can't, which sees to it that somebody drives soon.
+  if ((in_poll && fd < 0) || (queue_.driver == nullptr && !events::keepers(waiter_.event)))
+    until = std::min(until, now + kTick);
 
   waiter_.word.store(0, std::memory_order_seq_cst);
   waiter_.asleep = true;

@@ -421,7 +421,7 @@ Duration Keeper::leave_to_others(Instant now) {
       awaited |= shared_.next_sleeper(queue) != nullptr;
       taken |= changed;
       steady &= unchanged >= kRestAfter;
-    } else if (Waiter* next = shared_.attached_count > 0 ? shared_.next_for_keeper(queue) : nullptr) {
+    } else if (Waiter* next = shared_.attached_count > 0 ? shared_.next_sleeper(queue, true) : nullptr) {
       awaited = true;
       if (now - queue.left_at < kGrace) {
         just_left = true;

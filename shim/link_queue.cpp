@@ -141,15 +141,9 @@ uint8_t SharedHost::queue_for_new_thread() {
                               threads.begin());
 }
 
-Waiter* SharedHost::next_sleeper(const LinkQueue& queue) {
+Waiter* SharedHost::next_sleeper(const LinkQueue& queue, bool for_keeper) {
   for (Waiter& waiter : sleepers)
-    if (&queue_of(waiter) == &queue) return &waiter;
-  return nullptr;
-}
-
-Waiter* SharedHost::next_for_keeper(const LinkQueue& queue) {
-  for (Waiter& waiter : sleepers)
-    if (&queue_of(waiter) == &queue && events::keepers(waiter.event)) return &waiter;
+    if (&queue_of(waiter) == &queue && (!for_keeper || events::keepers(waiter.event))) return &waiter;
   return nullptr;
 }
 

@@ -112,10 +112,9 @@ struct SharedHost {
   void threads_changed();
   /// The queue with the fewest threads, for a new one. Lock held.
   uint8_t queue_for_new_thread();
-  /// The longest sleeper among the threads of a queue; nullptr: none. Lock held.
-  Waiter* next_sleeper(const LinkQueue& queue);
-  /// The longest sleeper of them that the keeper can wake; nullptr: none. Lock held.
-  Waiter* next_for_keeper(const LinkQueue& queue);
+  /// The longest sleeper among the threads of a queue, `for_keeper`: of those that the keeper can wake.
+  /// nullptr: none. Lock held.
+  Waiter* next_sleeper(const LinkQueue& queue, bool for_keeper = false);
   /// It looks at no other queue than its own any more. Lock held.
   void forget_guest(const Waiter& waiter);
   /// The thread drives no more. Lock held.

@@ -11,6 +11,15 @@ ECHO, SOURCE, REPORTER, LAST_REPORT, GREETING_REPORTER = 7001, 7003, 7008, 7009,
 SNDBUFFORCE = 32
 
 
+def keepers_in(lab: Lab, name: str = "ustack-keeper") -> list[int]:
+    """Those of a laboratory: they are in its network namespace."""
+    script = (f"import os\nmine = os.readlink('/proc/self/ns/net')\nfor pid in filter(str.isdigit, os.listdir('/proc')):\n"
+              f"    try:\n        if open(f'/proc/{{pid}}/comm').read() == '{name}\\n' and "
+              "os.readlink(f'/proc/{pid}/ns/net') == mine:\n            print(pid)\n    except OSError:\n        pass\n")
+    listing = lab.peer(PYTHON, "-I", "-S", "-c", script, label="keepers").ok().stdout
+    return [int(line) for line in listing.split()]
+
+
 class Peer:
     """The kernel's side with its services, and what is seen of the keepers from there."""
 
@@ -30,12 +39,7 @@ class Peer:
                              "print(c.recv(1000).decode(), end='')\n", label="asking").ok().stdout
 
     def keepers(self, name: str = "ustack-keeper") -> list[int]:
-        """Those of this laboratory: they are in its network namespace."""
-        script = (f"import os\nmine = os.readlink('/proc/self/ns/net')\nfor pid in filter(str.isdigit, os.listdir('/proc')):\n"
-                  f"    try:\n        if open(f'/proc/{{pid}}/comm').read() == '{name}\\n' and "
-                  "os.readlink(f'/proc/{pid}/ns/net') == mine:\n            print(pid)\n    except OSError:\n        pass\n")
-        listing = self.lab.peer(PYTHON, "-I", "-S", "-c", script, label="keepers").ok().stdout
-        return [int(line) for line in listing.split()]
+        return keepers_in(self.lab, name)
 
     def signal_keeper(self, number: int) -> None:
         (pid,) = self.keepers()
