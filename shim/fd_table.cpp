@@ -10,6 +10,7 @@
 #include "shim/file_step.h"
 #include "shim/process.h"
 #include "shim/scope.h"
+#include "shim/twins.h"
 
 namespace ustack::shim {
 
@@ -92,7 +93,7 @@ Status FdTable::set(int fd, OpenFile* file) {
   FileStep::at(file, at);
   OpenFile* before = at->exchange(file, std::memory_order_acq_rel);
   FileStep::end();
-  if (before != nullptr) before->release();
+  if (before != nullptr) let_go(*before);
   return {};
 }
 
@@ -111,9 +112,14 @@ bool FdTable::clear(int fd) {
   FileStep::begin(before, before->references() - 1, at);
   at->store(nullptr, std::memory_order_release);
   mark(fd, false);
-  before->release();
+  let_go(*before);
   FileStep::end();
   return true;
+}
+
+void FdTable::let_go(OpenFile& file) {
+  if (this == current_ && twins::of(file) >= 0 && !refers_to(file)) twins::close(file);
+  file.release();
 }
 
 Result<int> FdTable::install(OpenFile* file, bool cloexec, int lowest) {
@@ -157,6 +163,12 @@ int FdTable::next(int fd) const {
     ++number;
   }
   return -1;
+}
+
+bool FdTable::refers_to(const OpenFile& file) const {
+  for (int fd = next(0); fd >= 0; fd = next(fd + 1))
+    if (look_in(fd) == &file) return true;
+  return false;
 }
 
 void FdTable::forget(int fd) {

@@ -75,6 +75,8 @@ class FdTable {
   Result<int> install(OpenFile* file, bool cloexec, int lowest = 0);
   /// The smallest number >= `fd` that refers to something of ours; -1: none.
   int next(int fd) const;
+  /// Some number refers to `file`.
+  bool refers_to(const OpenFile& file) const;
   /// Calls `visit(fd, file)` for each, ascending; `visit` may clear the entry.
   template <typename Visit>
   void each(Visit&& visit) {
@@ -98,6 +100,8 @@ class FdTable {
   explicit FdTable(Arena& arena);
   ~FdTable() = default;
   OpenFile* look_in(int fd) const;
+  /// A number has ceased to refer to `file`, whose reference is given back.
+  void let_go(OpenFile& file);
   /// nullptr: no memory.
   std::atomic<OpenFile*>* entry(int fd);
 

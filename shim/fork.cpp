@@ -28,6 +28,7 @@
 #include "shim/signals.h"
 #include "shim/socket_file.h"
 #include "shim/thread.h"
+#include "shim/twins.h"
 #include "stack/tcp/endpoint.h"
 
 namespace ustack::shim {
@@ -39,7 +40,7 @@ void close_others_descriptors(ProcessState& state) {
   for (int fd = io::next_own_descriptor(0); fd >= 0; fd = io::next_own_descriptor(fd + 1)) {
     if (std::ranges::any_of(state.link.descriptors(),
                             [fd](io::Descriptor& queue) { return queue.get() == fd; }) ||
-        fd == state.link.claim().get() || fd == state.placeholder.get() ||
+        fd == state.link.claim().get() || fd == state.placeholder.get() || twins::is_one(fd) ||
         fd == state.log_sink.descriptor().get() || fd == state.counters_file.get() ||
         fd == keeper::control().to_keeper.get() || fd == keeper::control().in_keeper.get() ||
         (state.capture != nullptr && fd == state.capture->descriptor().get()) || events::is_event(fd))
@@ -130,6 +131,7 @@ void begin_child(ProcessState& state, Attachment* attachment) {
 
   state.attachment = attachment;
   FdTable::inherit(attachment != nullptr ? attachment->table : nullptr);
+  twins::keep_those_of(FdTable::current());
   if (attachment == nullptr) return;  // the arena had no room: no socket here is the host's
   // In another namespace the number that the parent has noted, or is about to, means nothing.
   uint64_t here = this_pid_namespace();

@@ -39,6 +39,7 @@
 #include "shim/scope.h"
 #include "shim/shared_host.h"
 #include "shim/thread.h"
+#include "shim/twins.h"
 #include "stack/base/immortal.h"
 #include "stack/tcp/protocol.h"
 
@@ -754,6 +755,7 @@ void process_main(void* argument) {
   sys::call(SYS_setsid);
   sys::call(SYS_chdir, sys::arg("/"));
   close_the_programs_descriptors();
+  twins::forget_all();
   unmap_program();
   Keeper(start).run();
 }

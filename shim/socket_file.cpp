@@ -16,7 +16,6 @@
 #include "shim/epoll_set.h"
 #include "shim/escaped_end.h"
 #include "shim/file_step.h"
-#include "shim/keeper.h"
 #include "shim/loopback_twin.h"
 #include "shim/shared_host.h"
 #include "stack/host.h"
@@ -95,8 +94,8 @@ Status SocketFile::listen(int backlog) {
   if (undecided_) {
     decide();
     open_twin(backlog);
-  } else if (twin_ >= 0) {
-    io::sys::call(SYS_listen, twin_, backlog);
+  } else if (int twin = kernel_half(); twin >= 0) {
+    io::sys::call(SYS_listen, twin, backlog);
   }
   return s;
 }
@@ -107,14 +106,18 @@ void SocketFile::open_twin(int backlog) {
   // Bound to the host's device it is out of the loopback's reach.
   std::array<std::byte, 16> device;
   if (Result<size_t> n = socket_->get_option(SOL_SOCKET, SO_BINDTODEVICE, device); n.ok() && *n > 0) return;
-  twin_ = open_loopback_twin(*local, backlog);
-  if (twin_ < 0) return;
-  for (EpollMember& member : registrations) member.set().attach_half(member, twin_);
+  io::Descriptor twin(open_loopback_twin(*local, backlog));
+  if (!twin || !twins::add(*this, twin.get())) return;
+  listens_on_loopback_ = true;
+  const int half = twin.release();
+  for (EpollMember& member : registrations) member.set().attach_half(member, half);
 }
 
 void SocketFile::close_twin() {
-  io::Descriptor twin(std::exchange(twin_, -1));
-  if (keeper::is_keeper()) twin.release();  // a number of the process that is gone, and closed with it
+  // Relatives have theirs until they close the file, but it doesn't listen any more.
+  if (int twin = kernel_half(); twin >= 0) io::sys::call(SYS_shutdown, twin, SHUT_RD);
+  listens_on_loopback_ = false;
+  twins::close(*this);
 }
 
 Status SocketFile::connect(HostLock& lock, const SocketAddress& remote) {
@@ -168,8 +171,9 @@ Result<SocketFile::Accepted> SocketFile::accept_from_stack(int flags) {
 }
 
 Result<SocketFile::Accepted> SocketFile::accept_from_kernel(int flags) {
-  if (twin_ < 0) return Error{EAGAIN};
-  long fd = io::sys::call(SYS_accept4, twin_, 0, 0, flags);
+  const int twin = kernel_half();
+  if (twin < 0) return Error{EAGAIN};
+  long fd = io::sys::call(SYS_accept4, twin, 0, 0, flags);
   if (fd < 0) return Error{static_cast<int>(-fd)};
   return Accepted{.kernel = static_cast<int>(fd)};
 }
@@ -185,7 +189,7 @@ Result<SocketFile::Accepted> SocketFile::accept(HostLock& lock, int flags) {
       if (Status s = wait_for_return(lock); !s.ok()) return s.error();
       continue;
     }
-    if (Status s = blocker.wait(socket_->waiters, ready::kIn, true, twin_); !s.ok()) return s.error();
+    if (Status s = blocker.wait(socket_->waiters, ready::kIn, true, kernel_half()); !s.ok()) return s.error();
   }
 }
 

@@ -7,6 +7,7 @@
 #include "shim/claims.h"
 #include "shim/driver.h"
 #include "shim/open_file.h"
+#include "shim/twins.h"
 #include "shim/user_copy.h"
 #include "stack/base/intrusive_list.h"
 #include "stack/base/result.h"
@@ -150,8 +151,8 @@ class SocketFile final : public OpenFile {
   /// Threads that wait for what is lent look again.
   void lent_is_settled() { passed_on_.notify(ready::kIn); }
 
-  /// The listener's twin on the kernel's loopback (-1: none).
-  int kernel_half() const override { return twin_; }
+  /// The listener's twin on the kernel's loopback, if this process has it (-1: it hasn't).
+  int kernel_half() const override { return listens_on_loopback_ ? twins::of(*this) : -1; }
   uint32_t readiness() override;
   WaitQueue& waiters() override { return socket_->waiters; }
 
@@ -216,7 +217,8 @@ class SocketFile final : public OpenFile {
   SocketFile* put_back_ = nullptr;
   AsyncOwner* async_owner_ = nullptr;
   uint32_t idle_flushes_ = 0;
-  int twin_ = -1;
+  /// Some process has a twin of it.
+  bool listens_on_loopback_ = false;
   bool kernel_turn_ = false;
   bool connecting_ = false;
   bool connected_before_ = false;

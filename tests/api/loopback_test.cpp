@@ -1,5 +1,6 @@
 // Connections inside the host: 127.0.0.0/8 and its own addresses. They are the machine's or the stack's
 // (USTACK_LOOPBACK); a program sees no difference.
+#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/wait.h>
 
@@ -133,6 +134,131 @@ TEST(LoopbackListener, OnTheWildcardIsReachedUnderEveryAddress) {
     ASSERT_TRUE(send_all(both.near, ip));
     EXPECT_EQ(read_all(both.far, ip.size()), ip);
   }
+}
+
+/// A child that does `work` on a listener of its parent's and ends with 0 if that is true.
+class Child {
+ public:
+  template <typename Work>
+  explicit Child(Work&& work) {
+    int ends[2];
+    EXPECT_EQ(pipe(ends), 0);
+    Fd reading(ends[0]);
+    go_on_ = ends[1];
+    pid_ = fork();
+    if (pid_ != 0) return;
+    go_on_.reset();
+    char byte;
+    _exit(work([&] { return read(reading, &byte, 1) == 1; }) ? 0 : 1);
+  }
+  /// What work's argument waits for.
+  void go_on() { EXPECT_EQ(write(go_on_, "!", 1), 1); }
+  int status() const {
+    int status = -1;
+    EXPECT_EQ(waitpid(pid_, &status, 0), pid_);
+    return status;
+  }
+
+ private:
+  Fd go_on_;
+  pid_t pid_ = -1;
+};
+
+bool serve(int listener, int times, int set = -1) {
+  for (int i = 0; i < times; ++i) {
+    epoll_event event;
+    if (set >= 0 && epoll_wait(set, &event, 1, 5000) != 1) return false;
+    Fd fd(accept(listener, nullptr, nullptr));
+    if (fd < 0 || !send_all(fd, "served")) return false;
+  }
+  return true;
+}
+
+void expect_served(const Address& to) {
+  Fd fd = tcp();
+  ASSERT_WORKS(connect(fd, to.get(), Address::size));
+  EXPECT_EQ(read_all(fd), "served");
+}
+
+void expect_refused(const Address& to) {
+  Fd fd = tcp();
+  EXPECT_FAILS(ECONNREFUSED, connect(fd, to.get(), Address::size));
+}
+
+TEST(LoopbackListener, OnTheWildcardIsServedByAChildUnderEveryAddress) {
+  Fd listener = listening_on("0.0.0.0");
+  const uint16_t port = name_of(listener).port();
+  for (bool with_epoll : {false, true}) {
+    Child child([&](auto&&) {
+      Fd set(epoll_create1(0));
+      epoll_event event{.events = EPOLLIN, .data = {.u32 = 1}};
+      if (epoll_ctl(set, EPOLL_CTL_ADD, listener, &event) != 0) return false;
+      return serve(listener, 6, with_epoll ? int{set} : -1);
+    });
+    for (int i = 0; i < 3; ++i) {
+      expect_served(Address("127.0.0.1", port));
+      expect_served(local(port));
+    }
+    EXPECT_EQ(child.status(), 0);
+  }
+}
+
+TEST(LoopbackListener, OnTheWildcardEndsWithTheLastProcessThatHasIt) {
+  Fd listener = listening_on("0.0.0.0");
+  const Address loopback("127.0.0.1", name_of(listener).port());
+  Child closes([&](auto&& wait) {
+    listener.reset();
+    return wait();
+  });
+  Child serves([&](auto&&) { return serve(listener, 2); });
+  listener.reset();
+  expect_served(loopback);
+  expect_served(local(loopback.port()));
+  EXPECT_EQ(serves.status(), 0);
+  expect_refused(loopback);
+  expect_refused(local(loopback.port()));
+  closes.go_on();
+  EXPECT_EQ(closes.status(), 0);
+}
+
+TEST(LoopbackListener, OnTheWildcardOfAProcessClosesWithItsLastDescriptor) {
+  Fd listener = listening_on("0.0.0.0");
+  const Address loopback("127.0.0.1", name_of(listener).port());
+  Child serves([&](auto&& wait) {
+    if (!wait() || !serve(listener, 1)) return false;
+    Fd second(dup(listener));
+    listener.reset();
+    if (!serve(second, 1)) return false;
+    return dup2(STDERR_FILENO, second) == second && wait();
+  });
+  listener.reset();
+  serves.go_on();
+  expect_served(loopback);
+  expect_served(loopback);
+  for (int i = 0; i < 500; ++i) {
+    Fd fd = tcp();
+    if (connect(fd, loopback.get(), Address::size) != 0) break;
+    usleep(10'000);
+  }
+  expect_refused(loopback);
+  expect_refused(local(loopback.port()));
+  serves.go_on();
+  EXPECT_EQ(serves.status(), 0);
+}
+
+TEST(LoopbackListener, ThatARelativeHadBeforeItListened) {
+  Fd listener = tcp();
+  Address any("0.0.0.0", 0);
+  ASSERT_WORKS(bind(listener, any.get(), Address::size));
+  Child child([&](auto&& wait) {
+    std::vector<Fd> others;  // so that what the parent's numbers are is something else here
+    for (int i = 0; i < 100; ++i) others.emplace_back(open("/dev/null", O_RDONLY));
+    return wait() && serve(listener, 4);
+  });
+  ASSERT_WORKS(listen(listener, 16));
+  child.go_on();
+  for (int i = 0; i < 4; ++i) expect_served(local(name_of(listener).port()));
+  EXPECT_EQ(child.status(), 0);
 }
 
 TEST(LoopbackListener, OnTheLoopbackIsNotReachedFromOutside) {
