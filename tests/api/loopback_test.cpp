@@ -148,6 +148,7 @@ class Child {
     pid_ = fork();
     if (pid_ != 0) return;
     go_on_.reset();
+    alarm(20);
     char byte;
     _exit(work([&] { return read(reading, &byte, 1) == 1; }) ? 0 : 1);
   }
@@ -176,6 +177,7 @@ bool serve(int listener, int times, int set = -1) {
 
 void expect_served(const Address& to) {
   Fd fd = tcp();
+  set_timeout(fd, SO_RCVTIMEO, std::chrono::seconds(5));
   ASSERT_WORKS(connect(fd, to.get(), Address::size));
   EXPECT_EQ(read_all(fd), "served");
 }
