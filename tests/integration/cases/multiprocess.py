@@ -45,6 +45,14 @@ def serve_patterns(www, sizes) -> None:
         (www / "pattern" / str(size)).write_bytes(pattern(size))
 
 
+def served_over_loopback(lab: Lab, times: int = 10) -> None:
+    """A kernel's program on the host's machine reaches a server of several processes by 127.0.0.1."""
+    for _ in range(times):
+        curl = lab.in_host_namespace("curl", "-sS", "-o", "/dev/null", "-w", "%{http_code} %{size_download}",
+                                     "http://127.0.0.1/pattern/100", label="curl").ok(10)
+        equal(curl.stdout, "200 100", "what comes over the loopback")
+
+
 def gone(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as file:
@@ -188,10 +196,12 @@ def nginx_workers(context: Context):
     sizes = ",".join(map(str, NGINX_SIZES))
     all_right(Load(lab, "--requests", 1000, "--sizes", sizes, clients=16).result(), 1000)
     all_right(Load(lab, "--requests", 1000, "--sizes", sizes, "--keep-alive", clients=16).result(), 1000)
+    served_over_loopback(lab)
     workers = children_of(master)
     nginx.process.signal(signal.SIGQUIT)
     equal(nginx.process.wait(15), 0, "the master's status")
     check(all(gone(worker) for worker in workers), "a worker has outlived the master")
+    check("[alert]" not in nginx.process.stderr, f"nginx alerts: {nginx.process.stderr}")
 
 
 @case("nginx.reload")
@@ -260,6 +270,7 @@ def exercise_apache(context: Context, mpm: str, env: dict[str, str] | None = Non
     sizes = ",".join(map(str, NGINX_SIZES))
     all_right(Load(lab, "--requests", 400, "--sizes", sizes, clients=12).result(), 400)
     all_right(Load(lab, "--requests", 400, "--sizes", sizes, "--keep-alive", clients=12).result(), 400)
+    served_over_loopback(lab)
     users = {os.stat(f"/proc/{child}").st_uid for child in children_of(apache.pid)}
     check(users and 0 not in users, f"children that are root: {users}")
     # Graceful: the children finish what they have.
@@ -271,6 +282,8 @@ def exercise_apache(context: Context, mpm: str, env: dict[str, str] | None = Non
     all_right(load.result(), 20)
     apache.process.signal(signal.SIGTERM)
     equal(apache.process.wait(15), 0, "apache's status")
+    log = (apache.directory / "error.log").read_text()
+    check(":error]" not in log, f"apache's log has errors: {log}")
 
 
 @case("apache.prefork")

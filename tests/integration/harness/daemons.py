@@ -62,7 +62,7 @@ LoadModule mpm_{mpm}_module /usr/lib/apache2/modules/mod_mpm_{mpm}.so
 LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
 User www-data
 Group www-data
-Listen {address}:80
+Listen 0.0.0.0:80
 ErrorLog {directory}/error.log
 DocumentRoot {directory}/www
 StartServers 3
@@ -84,7 +84,7 @@ class Apache:
         self.www.mkdir(parents=True)
         configuration = self.directory / "apache.conf"
         more = "ThreadsPerChild 8\nMaxRequestWorkers 32\nMinSpareThreads 8\nMaxSpareThreads 24" if mpm == "event" else "MinSpareServers 2"
-        configuration.write_text(_APACHE.format(directory=self.directory, mpm=mpm, address=lab.host_address(), more=more))
+        configuration.write_text(_APACHE.format(directory=self.directory, mpm=mpm, more=more))
         self.process = lab.host(program, "-D", "FOREGROUND", "-f", configuration, label="apache2", env=env)
         lab.wait_until_listening(80)
 

@@ -25,7 +25,7 @@ http {{
   default_type application/octet-stream;
   sendfile on;
   server {{
-    listen {address}:{port} backlog=1024;
+    listen {listen}:{port} backlog=1024;
     root {directory}/www;
     dav_methods PUT DELETE;
     create_full_put_path on;
@@ -54,7 +54,7 @@ class Nginx:
             processes += "".join(f" env {name};" for name in ("LD_PRELOAD", "USTACK_LINK", "USTACK_ADDR", "USTACK_GATEWAY"))
         else:
             processes += " daemon off;"
-        configuration.write_text(_CONFIGURATION.format(directory=self.directory, address=self.address, port=port,
+        configuration.write_text(_CONFIGURATION.format(directory=self.directory, listen="0.0.0.0" if on_host else self.address, port=port,
                                                        processes=processes, user=user))
         start = lab.host if on_host else lab.peer
         # The whole path: a master that is replaced executes what it was called by.
