@@ -3,6 +3,7 @@
 #include <netinet/in.h>
 
 #include <algorithm>
+#include <array>
 #include <climits>
 #include <cstring>
 
@@ -42,6 +43,28 @@ Result<SocketAddress> address_to_connect(const RawAddress& raw) {
   if (raw.length < sizeof(sockaddr_in)) return Error{EINVAL};
   if (raw.family() != AF_INET) return Error{EAFNOSUPPORT};
   return from_sockaddr_in(raw);
+}
+
+namespace {
+
+constexpr std::array<std::byte, 12> kMappedPrefix = [] {
+  std::array<std::byte, 12> prefix{};
+  prefix[10] = prefix[11] = std::byte{0xff};
+  return prefix;
+}();
+
+}  // namespace
+
+IpAddress mapped_address(const IpAddress& v4) {
+  std::array<std::byte, 16> bytes{};
+  std::ranges::copy(kMappedPrefix, bytes.begin());
+  std::memcpy(bytes.data() + kMappedPrefix.size(), v4.data(), 4);
+  return IpAddress::from_bytes(Family::ipv6, bytes.data());
+}
+
+IpAddress unmapped_address(const IpAddress& v6) {
+  if (!v6.is_v6() || !std::equal(kMappedPrefix.begin(), kMappedPrefix.end(), v6.data())) return v6;
+  return IpAddress::from_bytes(Family::ipv4, v6.data() + kMappedPrefix.size());
 }
 
 socklen_t to_sockaddr(const SocketAddress& address, sockaddr_storage* to) {

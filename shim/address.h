@@ -32,6 +32,11 @@ inline bool is_disconnect(const RawAddress& raw) {
   return raw.length >= sizeof(sa_family_t) && raw.family() == AF_UNSPEC;
 }
 
+/// ::ffff:192.0.2.1 for 192.0.2.1 (RFC 4291, 2.5.5.2).
+IpAddress mapped_address(const IpAddress& v4);
+/// What one of IPv6 stands for if it is such an address, else itself.
+IpAddress unmapped_address(const IpAddress& v6);
+
 /// As accept(2), getsockname(2), ... return addresses: copies at most *length bytes and sets *length to the
 /// address's true size. EFAULT, EINVAL for a negative *length. Without the host's lock.
 Status write_address(const SocketAddress& address, sockaddr* to, socklen_t* length);

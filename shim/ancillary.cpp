@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "io/clock.h"
@@ -66,22 +67,25 @@ void Ancillary::put_arrival(const TimeStamping& how, Instant arrived) {
     put_times(how, time);
 }
 
-void Ancillary::put_report(const TimeStamping& how, const Report& report, Bytes payload) {
+void Ancillary::put_report(const TimeStamping& how, const Report& report, Bytes payload, bool ipv6) {
   const bool timed = report.what.ee_origin == SO_EE_ORIGIN_TIMESTAMPING;
   const timespec time = real_time(timed ? report.at : io::now());
   if (how.on_receive) put_time(how, time);
   if (timed && (how.flags & SOF_TIMESTAMPING_SOFTWARE) != 0) put_times(how, time);
   if (report.statistics) put(SOL_SOCKET, SCM_TIMESTAMPING_OPT_STATS, payload.data(), payload.size());
-  struct {
-    sock_extended_err error;
-    sockaddr_in offender;
-  } told{report.what, {}};
+  // struct sock_extended_err with the offender's address behind it (SO_EE_OFFENDER).
+  std::array<std::byte, sizeof(sock_extended_err) + sizeof(sockaddr_in6)> told{};
+  std::memcpy(told.data(), &report.what, sizeof report.what);
   if (report.is_icmp()) {
     sockaddr_storage offender;
-    to_sockaddr({report.offender, 0}, &offender);
-    std::memcpy(&told.offender, &offender, sizeof told.offender);
+    const socklen_t size =
+        to_sockaddr({ipv6 ? mapped_address(report.offender) : report.offender, 0}, &offender);
+    std::memcpy(told.data() + sizeof report.what, &offender, size);
   }
-  put(IPPROTO_IP, IP_RECVERR, &told, sizeof told);
+  if (ipv6)
+    put(IPPROTO_IPV6, IPV6_RECVERR, told.data(), told.size());
+  else
+    put(IPPROTO_IP, IP_RECVERR, told.data(), sizeof(sock_extended_err) + sizeof(sockaddr_in));
 }
 
 Status Ancillary::copy_to(void* control) const { return copy_to_user(control, bytes_.data(), size_); }

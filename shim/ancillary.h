@@ -23,7 +23,8 @@ class Ancillary {
   /// SO_TIMESTAMP* of a byte that came at `arrived` (tcp_recv_timestamp).
   void put_arrival(const TimeStamping& how, Instant arrived);
   /// All that a report says (ip_recv_error), whose payload is this.
-  void put_report(const TimeStamping& how, const Report& report, Bytes payload);
+  /// `ipv6`: as a socket of AF_INET6 tells it.
+  void put_report(const TimeStamping& how, const Report& report, Bytes payload, bool ipv6);
 
   size_t size() const { return size_; }
   /// MSG_CTRUNC or 0.

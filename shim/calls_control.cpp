@@ -111,6 +111,12 @@ Status set_option(HostLock& lock, SocketFile& file, int fd, int level, int name,
   if (!s.ok()) return s;
   if (level == SOL_SOCKET && name == SO_BINDTODEVICE) return bind_to_device(file, fd, bytes);
   if (level == SOL_SOCKET && name == SO_BINDTOIFINDEX) return bind_to_index(file, fd, bytes);
+  if (level == IPPROTO_IPV6 && file.dual_stack() != nullptr && !DualStack::knows(name) && file.undecided() &&
+      !file.connecting()) {
+    // What asks for more of IPv6 than the stack's half could have is the kernel's.
+    s = become_kernel_socket(file, fd);
+    return s.ok() ? Error{kGoReal} : s;
+  }
   return file.set_option(level, name, bytes);
 }
 
@@ -123,9 +129,8 @@ Status get_option(HostLock& lock, SocketFile& file, int level, int name, void* v
   if (*room > INT_MAX) return Error{EINVAL};
   OptionValue copy;
   const MutableBytes out = MutableBytes(copy).first(std::min<size_t>(*room, copy.size()));
-  Result<size_t> n = level == SOL_SOCKET && name == SO_BINDTOIFINDEX
-                         ? bound_index(file, out)
-                         : file.socket().get_option(level, name, out);
+  Result<size_t> n = level == SOL_SOCKET && name == SO_BINDTOIFINDEX ? bound_index(file, out)
+                                                                     : file.get_option(level, name, out);
   if (!n.ok()) return n.error();
   return unlocked(lock, [&]() -> Status {
     if (Status s = copy_to_user(value, copy.data(), *n); !s.ok()) return s;

@@ -88,12 +88,14 @@ ssize_t receive_message(int fd, msghdr* message, int flags) {
         Result<size_t> n = file.receive(lock, *to, flags, received);
         if (!n.ok()) return n;
         const TimeStamping times = file.socket().time_stamping();
+        const bool ipv6 = file.dual_stack() != nullptr;
+        if (received.report && ipv6) received.report->about = file.dual_stack()->shown(received.report->about);
         std::optional<int> unread;
         if (file.socket().tells_unread() && (flags & (MSG_OOB | MSG_ERRQUEUE)) == 0)
           unread = bytes_unread(file.socket());
         Status s = unlocked(lock, [&] {
           Ancillary told(header->msg_control != nullptr ? header->msg_controllen : 0);
-          if (received.report) told.put_report(times, *received.report, received.payload);
+          if (received.report) told.put_report(times, *received.report, received.payload, ipv6);
           if (received.arrived) told.put_arrival(times, *received.arrived);
           if (unread) told.put(IPPROTO_TCP, TCP_CM_INQ, &*unread, sizeof *unread);
           return write_back(told, received.report, received.message_flags);

@@ -16,12 +16,13 @@ namespace ustack::shim {
 namespace {
 
 bool stack_has(int domain, int type, int protocol) {
-  return domain == AF_INET && (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_STREAM &&
-         (protocol == 0 || protocol == IPPROTO_TCP);
+  return (domain == AF_INET || domain == AF_INET6) &&
+         (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_STREAM &&
+         (protocol == 0 || protocol == IPPROTO_TCP) && (domain == AF_INET || DualStack::available());
 }
 
-Result<int> open_socket(HostLock& lock, int type, int protocol) {
-  Result<SocketFile*> opened = SocketFile::open(lock.host(), protocol);
+Result<int> open_socket(HostLock& lock, int domain, int type, int protocol) {
+  Result<SocketFile*> opened = SocketFile::open(lock.host(), domain, protocol);
   if (!opened.ok()) return opened.error();
   SocketFile* file = *opened;
   file->status_flags = type & SOCK_NONBLOCK;
@@ -33,13 +34,29 @@ Result<int> open_socket(HostLock& lock, int type, int protocol) {
 Status bind_socket(HostLock& lock, SocketFile& file, int fd, const sockaddr* address, socklen_t length) {
   Result<RawAddress> raw = unlocked(lock, [&] { return read_address(address, length); });
   if (!raw.ok()) return raw.error();
-  Result<SocketAddress> local = address_to_bind(*raw);
+  DualStack* dual_stack = file.dual_stack();
+  Result<SocketAddress> local =
+      dual_stack != nullptr ? dual_stack->address_to_bind(*raw) : address_to_bind(*raw);
   if (!local.ok()) return local.error();
-  if (file.undecided() && local_address_of_kernel(*local)) {
+  const bool kernels = local->address.is_v6() || local_address_of_kernel(*local);
+  if (kernels && file.undecided()) {
     Status s = become_kernel_socket(file, fd);
     return s.ok() ? Error{kGoReal} : s;
   }
-  return file.bind(*local);
+  if (local->address.is_v6()) return Error{EINVAL};  // it has an address
+  Status s = file.bind(*local);
+  if (s.ok() && dual_stack != nullptr) dual_stack->bound_to(*raw);
+  return s;
+}
+
+/// One that only IPv6 reaches is the kernel's.
+Status listen_on_socket(SocketFile& file, int fd, int backlog) {
+  if (file.dual_stack() != nullptr && file.dual_stack()->v6_only() && file.undecided() &&
+      !file.connecting()) {
+    Status s = become_kernel_socket(file, fd);
+    return s.ok() ? Error{kGoReal} : s;
+  }
+  return file.listen(backlog);
 }
 
 Status connect_socket(HostLock& lock, SocketFile& file, int fd, const sockaddr* address, socklen_t length) {
@@ -70,7 +87,7 @@ Result<int> accept_socket(HostLock& lock, SocketFile& file, sockaddr* address, s
     return fd;
   }
   if (address == nullptr) return fd;
-  Result<SocketAddress> peer = accepted->file->socket().remote_address();
+  Result<SocketAddress> peer = accepted->file->remote_name();
   Status s =
       peer.ok() ? unlocked(lock, [&] { return write_address(*peer, address, length); }) : Error{ECONNABORTED};
   if (s.ok()) return fd;
@@ -111,11 +128,15 @@ int socket(int domain, int type, int protocol) {
   if (!stack_has(domain, type, protocol) || Scope::inside()) {
     return FdTable::forget_stale(real::socket(domain, type, protocol));
   }
-  if (opening::is_used()) return opening::socket(domain, type, protocol);
+  if (opening::is_used()) {
+    // There IPv4 in a socket of AF_INET6 is the kernel's too.
+    return domain == AF_INET ? opening::socket(domain, type, protocol)
+                             : FdTable::forget_stale(real::socket(domain, type, protocol));
+  }
   Scope scope;
   if (Status s = Process::ensure_host(); !s.ok()) return scope.fail(s.code());
   HostLock lock;
-  Result<int> fd = open_socket(lock, type, protocol);
+  Result<int> fd = open_socket(lock, domain, type, protocol);
   return fd.ok() ? *fd : scope.fail(fd.code());
 }
 
@@ -135,7 +156,7 @@ int listen(int fd, int backlog) {
   };
   if (!concerns_us(fd)) return go_real();
   return on_socket(
-      fd, [&](HostLock&, SocketFile& file) { return file.listen(backlog); }, go_real);
+      fd, [&](HostLock&, SocketFile& file) { return listen_on_socket(file, fd, backlog); }, go_real);
 }
 
 int accept(int fd, sockaddr* address, socklen_t* length) {
@@ -182,7 +203,7 @@ int getsockname(int fd, sockaddr* address, socklen_t* length) {
   return on_socket(
       fd,
       [&](HostLock& lock, SocketFile& file) -> Status {
-        Result<SocketAddress> local = file.socket().local_address();
+        Result<SocketAddress> local = file.local_name();
         if (!local.ok()) return local.error();
         return unlocked(lock, [&] { return write_address(*local, address, length); });
       },
@@ -200,7 +221,7 @@ int getpeername(int fd, sockaddr* address, socklen_t* length) {
   return on_socket(
       fd,
       [&](HostLock& lock, SocketFile& file) -> Status {
-        Result<SocketAddress> remote = file.socket().remote_address();
+        Result<SocketAddress> remote = file.remote_name();
         if (!remote.ok()) return remote.error();
         return unlocked(lock, [&] { return write_address(*remote, address, length); });
       },

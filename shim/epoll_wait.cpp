@@ -31,6 +31,13 @@ long kernel_control(int set, int operation, int fd, const epoll_event& event) {
   return io::sys::call(SYS_epoll_ctl, set, operation, fd, io::sys::arg(&copy));
 }
 
+/// Of a listener's twin. One of two listeners is an epoll set, which can't be watched with EPOLLEXCLUSIVE.
+void control_half(int set, int operation, int half, epoll_event event) {
+  if (kernel_control(set, operation, half, event) != -EINVAL || (event.events & EPOLLEXCLUSIVE) == 0) return;
+  event.events &= ~static_cast<uint32_t>(EPOLLEXCLUSIVE);
+  kernel_control(set, operation, half, event);
+}
+
 Status checked(long result) { return result < 0 ? Status(Error{static_cast<int>(-result)}) : Status(); }
 
 // --- Recalling threads from the kernel's epoll_wait
@@ -350,7 +357,7 @@ Status control_member(int set_fd, int operation, int fd, const epoll_event& even
   if (first && operation == EPOLL_CTL_ADD) tell_outer_sets(set, set_fd);
   if (file->kind() == OpenFile::Kind::socket && file->kernel_half() >= 0) {
     set.expect_kernel_members();
-    kernel_control(set_fd, operation, file->kernel_half(), event);
+    control_half(set_fd, operation, file->kernel_half(), event);
   }
   return {};
 }

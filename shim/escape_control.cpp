@@ -56,8 +56,8 @@ ControlAnswer carry_out(ControlRequest& request, int shown) {
     answer.error = end->file().set_option(request.level, request.name, value).code();
     return answer;
   }
-  Result<size_t> n = end->file().socket().get_option(request.level, request.name,
-                                                     std::span(answer.value).first(request.length));
+  Result<size_t> n =
+      end->file().get_option(request.level, request.name, std::span(answer.value).first(request.length));
   answer.error = n.code();
   answer.length = n.ok() ? static_cast<uint32_t>(*n) : 0;
   return answer;

@@ -83,7 +83,7 @@ void forget_orphans() {
 }
 
 Result<io::Descriptor> open_listener(SocketFile& file, UnixAddress& name) {
-  Result<SocketAddress> local = file.socket().local_address();
+  Result<SocketAddress> local = file.local_name();
   if (!local.ok()) return local.error();
   name = next_name(*local, SocketAddress{});
   long fd = sys::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | (file.nonblocking() ? SOCK_NONBLOCK : 0), 0);

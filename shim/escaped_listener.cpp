@@ -49,8 +49,7 @@ Result<EscapedListener::Connected> EscapedListener::connect(SocketFile& connecti
   if (fd < 0) return Error{static_cast<int>(-fd)};
   Connected made;
   made.inner = io::Descriptor(static_cast<int>(fd));
-  Result<SocketAddress> local = connection.socket().local_address(),
-                        remote = connection.socket().remote_address();
+  Result<SocketAddress> local = connection.local_name(), remote = connection.remote_name();
   if (local.ok() && remote.ok()) {
     made.name = escape::next_name(*local, *remote);
     io::sys::call(SYS_bind, made.inner.get(), io::sys::arg(&made.name.bytes),

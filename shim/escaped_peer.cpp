@@ -95,7 +95,7 @@ int get_option(int fd, int level, int name, void* value, socklen_t room, socklen
   const int error = errno;
   const bool domain = level == SOL_SOCKET && (name == SO_DOMAIN || name == SO_PROTOCOL) && result == 0;
   const bool connection = level == SOL_SOCKET && of_the_connection(name) && result == 0;
-  const bool tcp = (level == IPPROTO_TCP || level == IPPROTO_IP) && result != 0 &&
+  const bool tcp = (level == IPPROTO_TCP || level == IPPROTO_IP || level == IPPROTO_IPV6) && result != 0 &&
                    (error == EOPNOTSUPP || error == ENOPROTOOPT);
   const bool failure = is_error_of_connection(level, name, value, room, result);
   if (!domain && !connection && !tcp && !failure) return result;
@@ -127,7 +127,7 @@ int get_option(int fd, int level, int name, void* value, socklen_t room, socklen
 int set_option(int fd, int level, int name, const void* value, socklen_t length, int result) {
   const int error = errno;
   const bool connection = level == SOL_SOCKET && of_the_connection(name) && result == 0;
-  const bool tcp = (level == IPPROTO_TCP || level == IPPROTO_IP) && result != 0 &&
+  const bool tcp = (level == IPPROTO_TCP || level == IPPROTO_IP || level == IPPROTO_IPV6) && result != 0 &&
                    (error == EOPNOTSUPP || error == ENOPROTOOPT);
   if ((!connection && !tcp) || length > escape::ControlRequest::kMostBytes) return result;
   std::optional<EscapedName> end = name_of(fd);

@@ -148,7 +148,7 @@ bool EscapedStream::hung_up() const {
 /// As soon as both addresses are known: getpeername() at the outer end finds them in it.
 void EscapedStream::take_name() {
   if (name_.length > 0) return;
-  Result<SocketAddress> local = file_.socket().local_address(), remote = file_.socket().remote_address();
+  Result<SocketAddress> local = file_.local_name(), remote = file_.remote_name();
   if (!local.ok() || !remote.ok()) return;
   name_ = escape::next_name(*local, *remote);
   io::sys::call(SYS_bind, inner_.get(), io::sys::arg(&name_.bytes), static_cast<long>(name_.length));

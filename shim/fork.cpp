@@ -40,7 +40,7 @@ void close_others_descriptors(ProcessState& state) {
   for (int fd = io::next_own_descriptor(0); fd >= 0; fd = io::next_own_descriptor(fd + 1)) {
     if (std::ranges::any_of(state.link.descriptors(),
                             [fd](io::Descriptor& queue) { return queue.get() == fd; }) ||
-        fd == state.link.claim().get() || fd == state.placeholder.get() || twins::is_one(fd) ||
+        fd == state.link.claim().get() || fd == state.placeholder.get() || twins::has(fd) ||
         fd == state.log_sink.descriptor().get() || fd == state.counters_file.get() ||
         fd == keeper::control().to_keeper.get() || fd == keeper::control().in_keeper.get() ||
         (state.capture != nullptr && fd == state.capture->descriptor().get()) || events::is_event(fd))

@@ -26,7 +26,7 @@ Status set_up(int kernel, SocketFile& file) {
     // of the kernel's that could not have it; its connect() is not to fail for it.
     if (Status s = checked(result); !s.ok() && s.code() != EPERM && s.code() != EACCES) return s;
   }
-  Result<SocketAddress> local = file.socket().local_address();
+  Result<SocketAddress> local = file.local_name();
   if (local.ok() && local->port != 0) {
     sockaddr_storage address;
     socklen_t length = to_sockaddr(*local, &address);
@@ -58,7 +58,8 @@ bool has_numbers(SocketFile& file) { return file.references() > 1 + file.end_cou
 }  // namespace
 
 Result<io::Descriptor> open_kernel_socket(SocketFile& file) {
-  io::Descriptor kernel(static_cast<int>(io::sys::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP)));
+  const int domain = file.dual_stack() != nullptr ? AF_INET6 : AF_INET;
+  io::Descriptor kernel(static_cast<int>(io::sys::socket(domain, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP)));
   if (!kernel) return Error{-kernel.release()};
   if (Status s = set_up(kernel.get(), file); !s.ok()) return s.error();
   return kernel;
@@ -85,14 +86,18 @@ Status become_kernel_socket(SocketFile& file, int fd) {
 Result<SocketAddress> choose_remote(SocketFile& file, int fd, const RawAddress& raw) {
   if (raw.length < sizeof(sa_family_t)) return Error{EINVAL};
   if (is_disconnect(raw)) return SocketAddress{};
-  Result<SocketAddress> remote = address_to_connect(raw);
-  if (remote.ok() && file.undecided() && !file.connecting() && destination_of_kernel(*remote)) {
+  DualStack* dual_stack = file.dual_stack();
+  Result<SocketAddress> remote =
+      dual_stack != nullptr ? dual_stack->address_to_connect(raw) : address_to_connect(raw);
+  const bool ipv6 = remote.ok() && remote->address.is_v6();
+  if (remote.ok() && file.undecided() && !file.connecting() && (ipv6 || destination_of_kernel(*remote))) {
     Status s = become_kernel_socket(file, fd);
     return s.ok() ? Error{kGoReal} : s.error();
   }
   // A socket that is connected or connecting says that before it looks at the address (inet_stream_connect).
   if (!remote.ok())
     if (Status state = file.connect_state(); !state.ok()) return state.error();
+  if (ipv6) return Error{ENETUNREACH};  // from an IPv4 address
   return remote;
 }
 

@@ -1,8 +1,10 @@
 #include "shim/loopback_twin.h"
 
 #include <netinet/in.h>
+#include <sys/epoll.h>
 
-#include "io/descriptor.h"
+#include <utility>
+
 #include "io/syscalls.h"
 #include "shim/address.h"
 #include "shim/process.h"
@@ -20,25 +22,73 @@ bool local_address_of_kernel(const SocketAddress& local) {
   return !Process::config().loopback_in_stack && local.address.is_loopback();
 }
 
-int open_loopback_twin(const SocketAddress& local, int backlog) {
-  if (Process::config().loopback_in_stack || !local.address.is_v4()) return -1;
+namespace {
+
+/// A listener of the kernel's; empty if it refuses. `prepare` sets options and may change the address.
+template <typename Prepare>
+io::Descriptor listen_in_kernel(SocketAddress address, int backlog, Prepare&& prepare) {
+  const int family = address.address.is_v6() ? AF_INET6 : AF_INET;
   io::Descriptor twin(
-      static_cast<int>(io::sys::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP)));
-  if (!twin || !io::move_high(twin).ok()) return -1;
+      static_cast<int>(io::sys::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP)));
+  if (!twin || !io::move_high(twin).ok()) return {};
   const int on = 1;
-  auto set = [&](int level, int name, const void* value, socklen_t length) {
-    return io::sys::setsockopt(twin.get(), level, name, value, length);
-  };
   // A server that starts again must not be kept out by its own connections of before.
-  set(SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  // Where the kernel doesn't let us name the interface, 127.0.0.1 alone is offered.
-  SocketAddress address = local;
-  if (set(SOL_SOCKET, SO_BINDTODEVICE, "lo", 3) != 0) address.address = IpAddress::v4(INADDR_LOOPBACK);
+  io::sys::setsockopt(twin.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  prepare(twin.get(), address);
   sockaddr_storage storage;
   socklen_t length = to_sockaddr(address, &storage);
-  if (io::sys::call(SYS_bind, twin.get(), io::sys::arg(&storage), static_cast<long>(length)) != 0) return -1;
-  if (io::sys::call(SYS_listen, twin.get(), backlog) != 0) return -1;
-  return twin.release();
+  if (io::sys::call(SYS_bind, twin.get(), io::sys::arg(&storage), static_cast<long>(length)) != 0 ||
+      io::sys::call(SYS_listen, twin.get(), backlog) != 0)
+    return {};
+  return twin;
+}
+
+io::Descriptor listen_on_loopback(const SocketAddress& local, int backlog, bool mapped) {
+  auto shown = [mapped](const IpAddress& address) { return mapped ? mapped_address(address) : address; };
+  return listen_in_kernel({shown(local.address), local.port}, backlog, [&](int fd, SocketAddress& address) {
+    // Where the kernel doesn't let us name the interface, 127.0.0.1 alone is offered.
+    if (io::sys::setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3) != 0)
+      address.address = shown(IpAddress::v4(INADDR_LOOPBACK));
+  });
+}
+
+io::Descriptor listen_on_ipv6(uint16_t port, int backlog) {
+  return listen_in_kernel({IpAddress::any(Family::ipv6), port}, backlog, [](int fd, SocketAddress&) {
+    const int on = 1;
+    io::sys::setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+  });
+}
+
+/// An epoll set of both; empty: it can't be had.
+io::Descriptor watch_both(const Twin& twin) {
+  io::Descriptor set(static_cast<int>(io::sys::call(SYS_epoll_create1, EPOLL_CLOEXEC)));
+  if (!set || !io::move_high(set).ok()) return {};
+  for (const io::Descriptor& listener : twin.listeners) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    if (io::sys::call(SYS_epoll_ctl, set.get(), EPOLL_CTL_ADD, listener.get(), io::sys::arg(&event)) != 0)
+      return {};
+  }
+  return set;
+}
+
+}  // namespace
+
+Twin open_twin(const SocketAddress& local, int backlog, TwinFor what) {
+  Twin twin;
+  if (!local.address.is_v4()) return twin;
+  if (!Process::config().loopback_in_stack)
+    twin.listeners[0] = listen_on_loopback(local, backlog, what != TwinFor::ipv4);
+  if (what != TwinFor::both) return twin;
+  io::Descriptor ipv6 = listen_on_ipv6(local.port, backlog);
+  if (!twin.listeners[0]) {
+    twin.listeners[0] = std::move(ipv6);
+  } else if (ipv6) {
+    twin.listeners[1] = std::move(ipv6);
+    twin.set = watch_both(twin);
+    if (!twin.set) twin.listeners[1].reset();
+  }
+  return twin;
 }
 
 }  // namespace ustack::shim

@@ -1,7 +1,10 @@
 // Where sockets go that the machine's own network serves: 127/8 and what USTACK_KERNEL names; and the twin by
-// which a listener of ours on the wildcard address is reached over the kernel's loopback.
+// which a listener of ours on the wildcard address is reached over the kernel's loopback, and over IPv6.
 #pragma once
 
+#include <array>
+
+#include "io/descriptor.h"
 #include "stack/net/address.h"
 
 namespace ustack::shim {
@@ -12,9 +15,26 @@ namespace ustack::shim {
 bool destination_of_kernel(const SocketAddress& remote);
 bool local_address_of_kernel(const SocketAddress& local);
 
-/// A kernel socket of the library's own that listens on `local` (wildcard, with its port), but only on the
-/// loopback interface; O_NONBLOCK. -1 if USTACK_LOOPBACK=stack, or if the kernel has the port in use or
-/// refuses otherwise: then the listener is reached through the stack alone.
-int open_loopback_twin(const SocketAddress& local, int backlog);
+/// Kernel sockets of the library's own that listen for a listener of ours.
+struct Twin {
+  /// Readable when one of them has a connection: itself if it is alone, else an epoll set of both.
+  int watched() const { return set ? set.get() : listeners[0].get(); }
+  explicit operator bool() const { return static_cast<bool>(listeners[0]); }
+
+  std::array<io::Descriptor, 2> listeners;
+  io::Descriptor set;
+};
+
+enum class TwinFor : uint8_t {
+  ipv4,         ///< a listener of AF_INET
+  mapped_ipv4,  ///< one of AF_INET6 that IPv4 alone reaches (::ffff:0.0.0.0)
+  both,         ///< one of AF_INET6 on ::
+};
+
+/// The twin of a listener on `local`'s port of the wildcard address. For IPv4 it listens on the loopback
+/// interface only, for IPv6 on all of the machine's; O_NONBLOCK. Empty if USTACK_LOOPBACK=stack (but for
+/// IPv6), or if the kernel has the port in use or refuses otherwise: then the listener is reached through the
+/// stack alone.
+Twin open_twin(const SocketAddress& local, int backlog, TwinFor what);
 
 }  // namespace ustack::shim

@@ -43,6 +43,7 @@ AsyncOwner* SocketFile::make_async_owner() {
 
 void SocketFile::close() {
   if (async_owner_ != nullptr) arena().destroy(std::exchange(async_owner_, nullptr));
+  if (dual_stack_ != nullptr) arena().destroy(std::exchange(dual_stack_, nullptr));
   if (put_back_ != nullptr) std::exchange(put_back_, nullptr)->release();
   close_twin();
   decide();
@@ -74,11 +75,26 @@ uint32_t SocketFile::readiness() {
   return events;
 }
 
-Result<SocketFile*> SocketFile::open(Host& host, int protocol) {
+Result<SocketFile*> SocketFile::open(Host& host, int domain, int protocol) {
   Result<Socket*> socket = host.open_socket(AF_INET, SOCK_STREAM, protocol);
   if (!socket.ok()) return socket.error();
   SocketFile* file = create(**socket);
-  return file != nullptr ? Result<SocketFile*>(file) : Error{ENOBUFS};
+  if (file == nullptr) return Error{ENOBUFS};
+  if (domain == AF_INET) return file;
+  file->dual_stack_ = arena().create<DualStack>();
+  if (file->dual_stack_ != nullptr) return file;
+  file->release();
+  return Error{ENOBUFS};
+}
+
+Result<SocketAddress> SocketFile::local_name() {
+  Result<SocketAddress> name = socket_->local_address();
+  return name.ok() && dual_stack_ != nullptr ? dual_stack_->shown(*name) : name;
+}
+
+Result<SocketAddress> SocketFile::remote_name() {
+  Result<SocketAddress> name = socket_->remote_address();
+  return name.ok() && dual_stack_ != nullptr ? dual_stack_->shown(*name) : name;
 }
 
 Status SocketFile::bind(const SocketAddress& local) {
@@ -94,8 +110,8 @@ Status SocketFile::listen(int backlog) {
   if (undecided_) {
     decide();
     open_twin(backlog);
-  } else if (int twin = kernel_half(); twin >= 0) {
-    io::sys::call(SYS_listen, twin, backlog);
+  } else if (has_twin_) {
+    twins::set_backlog(*this, backlog);
   }
   return s;
 }
@@ -106,18 +122,18 @@ void SocketFile::open_twin(int backlog) {
   // Bound to the host's device it is out of the loopback's reach.
   std::array<std::byte, 16> device;
   if (Result<size_t> n = socket_->get_option(SOL_SOCKET, SO_BINDTODEVICE, device); n.ok() && *n > 0) return;
-  io::Descriptor twin(open_loopback_twin(*local, backlog));
-  if (!twin || !twins::add(*this, twin.get())) return;
-  listens_on_loopback_ = true;
-  const int half = twin.release();
-  for (EpollMember& member : registrations) member.set().attach_half(member, half);
+  const TwinFor what = dual_stack_ == nullptr         ? TwinFor::ipv4
+                       : dual_stack_->bound_to_both() ? TwinFor::both
+                                                      : TwinFor::mapped_ipv4;
+  Twin twin = shim::open_twin(*local, backlog, what);
+  if (!twin || !twins::add(*this, twin)) return;
+  has_twin_ = true;
+  for (EpollMember& member : registrations) member.set().attach_half(member, kernel_half());
 }
 
 void SocketFile::close_twin() {
   // Relatives have theirs until they close the file, but it doesn't listen any more.
-  if (int twin = kernel_half(); twin >= 0) io::sys::call(SYS_shutdown, twin, SHUT_RD);
-  listens_on_loopback_ = false;
-  twins::close(*this);
+  if (std::exchange(has_twin_, false)) twins::end(*this);
 }
 
 Status SocketFile::connect(HostLock& lock, const SocketAddress& remote) {
@@ -165,17 +181,21 @@ Result<SocketFile::Accepted> SocketFile::accept_from_stack(int flags) {
   if (!socket.ok()) return socket.error();
   SocketFile* file = create(**socket);
   if (file == nullptr) return Error{ENOBUFS};
+  if (dual_stack_ != nullptr) {
+    file->dual_stack_ = arena().create<DualStack>(*dual_stack_);
+    if (file->dual_stack_ == nullptr) {
+      file->release();
+      return Error{ENOBUFS};
+    }
+  }
   file->decide();
   file->status_flags = flags & O_NONBLOCK;
   return Accepted{.file = file};
 }
 
 Result<SocketFile::Accepted> SocketFile::accept_from_kernel(int flags) {
-  const int twin = kernel_half();
-  if (twin < 0) return Error{EAGAIN};
-  long fd = io::sys::call(SYS_accept4, twin, 0, 0, flags);
-  if (fd < 0) return Error{static_cast<int>(-fd)};
-  return Accepted{.kernel = static_cast<int>(fd)};
+  Result<int> fd = has_twin_ ? twins::accept(*this, flags) : Error{EAGAIN};
+  return fd.ok() ? Result<Accepted>(Accepted{.kernel = *fd}) : fd.error();
 }
 
 Result<SocketFile::Accepted> SocketFile::accept(HostLock& lock, int flags) {
@@ -228,7 +248,13 @@ void SocketFile::linger(HostLock& lock) {
 }
 
 Status SocketFile::set_option(int level, int name, Bytes value) {
-  Status s = socket_->set_option(level, name, value);
+  Status s;
+  if (dual_stack_ != nullptr && level == IPPROTO_IPV6) {
+    Result<SocketAddress> local = socket_->local_address();
+    s = dual_stack_->set_option(name, value, local.ok() && local->port != 0);
+  } else {
+    s = socket_->set_option(level, name, value);
+  }
   if (!s.ok() || !undecided_) return s;
   SetOption* option = nullptr;
   for (SetOption& set : options_)
@@ -243,6 +269,32 @@ Status SocketFile::set_option(int level, int name, Bytes value) {
   option->length = std::min(value.size(), SetOption::kMaxBytes);
   std::memcpy(option->value, value.data(), option->length);
   return s;
+}
+
+Result<size_t> SocketFile::get_option(int level, int name, MutableBytes out) {
+  if (dual_stack_ == nullptr) return socket_->get_option(level, name, out);
+  if (level == IPPROTO_IPV6) {
+    if (name == IPV6_MTU) return socket_->get_option(IPPROTO_IP, IP_MTU, out);
+    return dual_stack_->get_option(name, out);
+  }
+  auto write_out = [out](const void* value, size_t bytes) {
+    const size_t n = std::min(out.size(), bytes);
+    std::memcpy(out.data(), value, n);
+    return n;
+  };
+  if (level == SOL_SOCKET && name == SO_DOMAIN) {
+    const int domain = AF_INET6;
+    return write_out(&domain, sizeof domain);
+  }
+  if (level == SOL_SOCKET && name == SO_PEERNAME) {
+    Result<SocketAddress> peer = remote_name();
+    if (!peer.ok()) return peer.error();
+    sockaddr_storage storage;
+    const socklen_t size = to_sockaddr(*peer, &storage);
+    if (out.size() > size) return Error{EINVAL};
+    return write_out(&storage, size);
+  }
+  return socket_->get_option(level, name, out);
 }
 
 void raise_sigpipe() { io::sys::call(SYS_tgkill, io::sys::getpid(), io::sys::call(SYS_gettid), SIGPIPE); }

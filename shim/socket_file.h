@@ -6,6 +6,7 @@
 #include "shim/address.h"
 #include "shim/claims.h"
 #include "shim/driver.h"
+#include "shim/dual_stack.h"
 #include "shim/open_file.h"
 #include "shim/twins.h"
 #include "shim/user_copy.h"
@@ -38,12 +39,18 @@ class SocketFile final : public OpenFile {
   /// Takes over the reference to `socket`; nullptr (and the socket released): no memory.
   static SocketFile* create(Socket& socket);
   /// One for a new TCP socket of the host's, with one reference. ENOBUFS, and what Host::open_socket() says.
-  static Result<SocketFile*> open(Host& host, int protocol);
+  /// `domain`: AF_INET or AF_INET6.
+  static Result<SocketFile*> open(Host& host, int domain, int protocol);
 
   Socket& socket() { return *socket_; }
   /// Being closed it has none.
   Socket* socket_if_any() { return socket_; }
   bool nonblocking() const;
+  /// What one of AF_INET6 has besides; nullptr: it is of AF_INET.
+  DualStack* dual_stack() { return dual_stack_; }
+  /// getsockname(2) and getpeername(2): of AF_INET6 where the socket is.
+  Result<SocketAddress> local_name();
+  Result<SocketAddress> remote_name();
 
   Status bind(const SocketAddress& local);
   Status listen(int backlog);
@@ -91,6 +98,7 @@ class SocketFile final : public OpenFile {
   void end_turns(const Claims& dead) override;
 
   Status set_option(int level, int name, Bytes value);
+  Result<size_t> get_option(int level, int name, MutableBytes out);
 
   /// Who is told of its events by signals; nullptr: nobody ever was to be.
   AsyncOwner* async_owner() { return async_owner_; }
@@ -151,8 +159,8 @@ class SocketFile final : public OpenFile {
   /// Threads that wait for what is lent look again.
   void lent_is_settled() { passed_on_.notify(ready::kIn); }
 
-  /// The listener's twin on the kernel's loopback, if this process has it (-1: it hasn't).
-  int kernel_half() const override { return listens_on_loopback_ ? twins::of(*this) : -1; }
+  /// Of a listener: what its twin (loopback_twin.h) is watched by; -1: this process has none.
+  int kernel_half() const override { return has_twin_ ? twins::of(*this) : -1; }
   uint32_t readiness() override;
   WaitQueue& waiters() override { return socket_->waiters; }
 
@@ -216,9 +224,11 @@ class SocketFile final : public OpenFile {
   IntrusiveList<SetOption> options_;
   SocketFile* put_back_ = nullptr;
   AsyncOwner* async_owner_ = nullptr;
-  uint32_t idle_flushes_ = 0;
+  DualStack* dual_stack_ = nullptr;
+  /// Once it wraps around, some turns are looked at that need not be.
+  uint16_t idle_flushes_ = 0;
   /// Some process has a twin of it.
-  bool listens_on_loopback_ = false;
+  bool has_twin_ = false;
   bool kernel_turn_ = false;
   bool connecting_ = false;
   bool connected_before_ = false;

@@ -6,6 +6,9 @@
 // in the list it closes like any descriptor of others (fork.cpp).
 #pragma once
 
+#include "shim/loopback_twin.h"
+#include "stack/base/result.h"
+
 namespace ustack::shim {
 
 class FdTable;
@@ -16,14 +19,19 @@ namespace twins {
 /// More listeners than that of one process are reached through the stack alone.
 inline constexpr int kMost = 128;
 
-/// Takes over `fd`, which this process has just made. False: there are too many, it is still the caller's.
-bool add(const OpenFile& file, int fd);
-/// The file's twin in this process, -1: none.
+/// Takes over what this process has just made. False: there are too many, it is still the caller's.
+bool add(const OpenFile& file, Twin& twin);
+/// What is readable when the file's twin in this process has a connection; -1: it has none.
 int of(const OpenFile& file);
+/// accept4(2) of it; EAGAIN also where there is none. Each of its listeners has its turn.
+Result<int> accept(const OpenFile& file, int flags);
+void set_backlog(const OpenFile& file, int backlog);
+/// Shuts it down, for relatives too, and closes it.
+void end(const OpenFile& file);
 /// Closes it.
 void close(const OpenFile& file);
-/// `fd` is one.
-bool is_one(int fd);
+/// `fd` belongs to one.
+bool has(int fd);
 /// In a child of fork: closes those of files that `table` does not refer to; nullptr: all.
 void keep_those_of(FdTable* table);
 /// In the keeper, which has closed what it has inherited.

@@ -1,0 +1,161 @@
+#include "shim/dual_stack.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <optional>
+
+#include "io/descriptor.h"
+#include "io/syscalls.h"
+
+namespace ustack::shim {
+
+namespace {
+
+/// The shortest address, without the scope (RFC 2133; inet6_bind).
+constexpr socklen_t kShortest = offsetof(sockaddr_in6, sin6_scope_id);
+
+/// linux/in6.h, which netinet/in.h excludes.
+constexpr int kReceiveErrorsRfc4884 = 31, kFlowInfoSend = 33;
+
+struct Option {
+  int name;
+  int16_t lowest, highest;
+  int16_t initial = 0;
+  /// Any number is taken, and is 1 unless it is 0.
+  bool truth = false;
+};
+
+constexpr Option flag(int name, int16_t initial = 0) { return {name, 0, 1, initial, true}; }
+
+/// do_ipv6_setsockopt(), as far as it concerns a stream socket.
+constexpr std::array<Option, DualStack::kOptions> kTable{{
+    flag(IPV6_V6ONLY),
+    {IPV6_UNICAST_HOPS, -1, 255, -1},
+    {IPV6_TCLASS, -1, 255},
+    {IPV6_MTU_DISCOVER, 0, 5, 1},
+    {IPV6_MINHOPCOUNT, 0, 255},
+    {IPV6_MULTICAST_LOOP, 0, 1, 1},
+    {IPV6_MULTICAST_ALL, 0, 1, 1},
+    {kReceiveErrorsRfc4884, 0, 1},
+    flag(IPV6_RECVERR),
+    flag(IPV6_DONTFRAG),
+    flag(IPV6_AUTOFLOWLABEL, 1),
+    flag(kFlowInfoSend),
+    flag(IPV6_FREEBIND),
+    flag(IPV6_RECVPKTINFO),
+    flag(IPV6_RECVHOPLIMIT),
+    flag(IPV6_RECVTCLASS),
+    flag(IPV6_RECVRTHDR),
+    flag(IPV6_RECVHOPOPTS),
+    flag(IPV6_RECVDSTOPTS),
+    flag(IPV6_RECVPATHMTU),
+    flag(IPV6_RECVORIGDSTADDR),
+    flag(IPV6_RECVFRAGSIZE),
+    flag(IPV6_2292PKTINFO),
+}};
+
+std::optional<size_t> place_of(int name) {
+  auto found = std::ranges::find(kTable, name, &Option::name);
+  if (found == kTable.end()) return std::nullopt;
+  return static_cast<size_t>(found - kTable.begin());
+}
+
+/// What a new socket of the kernel's says of an option, which may be a setting of the machine's
+/// (net.ipv6.bindv6only); nothing: it has no IPv6.
+std::optional<int> ask_new_socket(int name) {
+  io::Descriptor any(static_cast<int>(io::sys::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP)));
+  int number = 0;
+  socklen_t length = sizeof number;
+  if (!any || io::sys::call(SYS_getsockopt, any.get(), IPPROTO_IPV6, name, io::sys::arg(&number),
+                            io::sys::arg(&length)) != 0)
+    return std::nullopt;
+  return number;
+}
+
+enum class Kernel : uint8_t { not_asked, without, with, with_v6_only };
+std::atomic<Kernel> kernel{Kernel::not_asked};
+
+Kernel ask_kernel() {
+  Kernel known = kernel.load(std::memory_order_relaxed);
+  if (known != Kernel::not_asked) return known;
+  std::optional<int> only = ask_new_socket(IPV6_V6ONLY);
+  known = !only ? Kernel::without : *only != 0 ? Kernel::with_v6_only : Kernel::with;
+  kernel.store(known, std::memory_order_relaxed);
+  return known;
+}
+
+Result<SocketAddress> from_sockaddr_in6(const RawAddress& raw) {
+  if (raw.length < kShortest) return Error{EINVAL};
+  sockaddr_in6 in6;
+  std::memcpy(&in6, &raw.bytes, sizeof in6);
+  if (in6.sin6_family != AF_INET6) return Error{EAFNOSUPPORT};
+  IpAddress address = IpAddress::from_bytes(Family::ipv6, reinterpret_cast<const std::byte*>(&in6.sin6_addr));
+  return SocketAddress{unmapped_address(address), ntohs(in6.sin6_port)};
+}
+
+}  // namespace
+
+bool DualStack::available() { return ask_kernel() != Kernel::without; }
+
+DualStack::DualStack() {
+  std::ranges::transform(kTable, values_.begin(), &Option::initial);
+  values_[*place_of(IPV6_V6ONLY)] = ask_kernel() == Kernel::with_v6_only;
+}
+
+bool DualStack::v6_only() const { return values_[*place_of(IPV6_V6ONLY)] != 0; }
+
+Result<SocketAddress> DualStack::address_to_bind(const RawAddress& raw) const {
+  Result<SocketAddress> local = from_sockaddr_in6(raw);
+  if (!local.ok()) return local;
+  if (local->address.is_v4()) return v6_only() ? Result<SocketAddress>(Error{EINVAL}) : local;
+  if (local->address.is_unspecified() && !v6_only()) local->address = IpAddress::any(Family::ipv4);
+  return local;
+}
+
+Result<SocketAddress> DualStack::address_to_connect(const RawAddress& raw) const {
+  Result<SocketAddress> remote = from_sockaddr_in6(raw);
+  if (remote.ok() && remote->address.is_v4() && v6_only()) return Error{ENETUNREACH};
+  return remote;
+}
+
+void DualStack::bound_to(const RawAddress& raw) {
+  Result<SocketAddress> local = from_sockaddr_in6(raw);
+  mapped_any_ = local.ok() && local->address.is_v4() && local->address.is_unspecified();
+}
+
+SocketAddress DualStack::shown(const SocketAddress& address) const {
+  if (!address.address.is_v4()) return address;
+  const bool any = address.address.is_unspecified() && !mapped_any_;
+  return {any ? IpAddress::any(Family::ipv6) : mapped_address(address.address), address.port};
+}
+
+bool DualStack::knows(int name) { return place_of(name).has_value(); }
+
+Status DualStack::set_option(int name, Bytes value, bool bound) {
+  std::optional<size_t> place = place_of(name);
+  if (!place) return Error{ENOPROTOOPT};
+  const Option& option = kTable[*place];
+  int number;
+  if (value.size() < sizeof number) return Error{EINVAL};
+  std::memcpy(&number, value.data(), sizeof number);
+  if (name == IPV6_V6ONLY && bound) return Error{EINVAL};
+  if (option.truth) number = number != 0;
+  if (number < option.lowest || number > option.highest) return Error{EINVAL};
+  if (name == IPV6_TCLASS && number < 0) number = option.initial;
+  values_[*place] = static_cast<int16_t>(number);
+  return {};
+}
+
+Result<size_t> DualStack::get_option(int name, MutableBytes out) const {
+  std::optional<size_t> place = place_of(name);
+  if (!place) return Error{ENOPROTOOPT};
+  int number = values_[*place];
+  if (name == IPV6_UNICAST_HOPS && number < 0) number = ask_new_socket(name).value_or(number);
+  const size_t n = std::min(out.size(), sizeof number);
+  std::memcpy(out.data(), &number, n);
+  return n;
+}
+
+}  // namespace ustack::shim
