@@ -25,9 +25,13 @@ struct Option {
   int16_t initial = 0;
   /// Any number is taken, and is 1 unless it is 0.
   bool truth = false;
+  /// Less than an int is 0, and else EINVAL.
+  bool any_size = false;
 };
 
-constexpr Option flag(int name, int16_t initial = 0) { return {name, 0, 1, initial, true}; }
+constexpr Option flag(int name, int16_t initial = 0, bool any_size = false) {
+  return {name, 0, 1, initial, true, any_size};
+}
 
 /// do_ipv6_setsockopt(), as far as it concerns a stream socket.
 constexpr std::array<Option, DualStack::kOptions> kTable{{
@@ -37,11 +41,11 @@ constexpr std::array<Option, DualStack::kOptions> kTable{{
     {IPV6_MTU_DISCOVER, 0, 5, 1},
     {IPV6_MINHOPCOUNT, 0, 255},
     {IPV6_MULTICAST_LOOP, 0, 1, 1},
-    {IPV6_MULTICAST_ALL, 0, 1, 1},
+    flag(IPV6_MULTICAST_ALL, 1),
     {kReceiveErrorsRfc4884, 0, 1},
     flag(IPV6_RECVERR),
-    flag(IPV6_DONTFRAG),
-    flag(IPV6_AUTOFLOWLABEL, 1),
+    flag(IPV6_DONTFRAG, 0, true),
+    flag(IPV6_AUTOFLOWLABEL, 1, true),
     flag(kFlowInfoSend),
     flag(IPV6_FREEBIND),
     flag(IPV6_RECVPKTINFO),
@@ -52,7 +56,7 @@ constexpr std::array<Option, DualStack::kOptions> kTable{{
     flag(IPV6_RECVDSTOPTS),
     flag(IPV6_RECVPATHMTU),
     flag(IPV6_RECVORIGDSTADDR),
-    flag(IPV6_RECVFRAGSIZE),
+    flag(IPV6_RECVFRAGSIZE, 0, true),
     flag(IPV6_2292PKTINFO),
 }};
 
@@ -137,13 +141,16 @@ Status DualStack::set_option(int name, Bytes value, bool bound) {
   std::optional<size_t> place = place_of(name);
   if (!place) return Error{ENOPROTOOPT};
   const Option& option = kTable[*place];
-  int number;
-  if (value.size() < sizeof number) return Error{EINVAL};
-  std::memcpy(&number, value.data(), sizeof number);
+  int number = 0;
+  if (value.size() >= sizeof number)
+    std::memcpy(&number, value.data(), sizeof number);
+  else if (!option.any_size)
+    return Error{EINVAL};
   if (name == IPV6_V6ONLY && bound) return Error{EINVAL};
   if (option.truth) number = number != 0;
   if (number < option.lowest || number > option.highest) return Error{EINVAL};
-  if (name == IPV6_TCLASS && number < 0) number = option.initial;
+  // The bits of ECN are not the program's in a stream (RFC 3168).
+  if (name == IPV6_TCLASS) number = number < 0 ? option.initial : number & ~3;
   values_[*place] = static_cast<int16_t>(number);
   return {};
 }

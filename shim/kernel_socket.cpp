@@ -97,7 +97,7 @@ Result<SocketAddress> choose_remote(SocketFile& file, int fd, const RawAddress& 
   // A socket that is connected or connecting says that before it looks at the address (inet_stream_connect).
   if (!remote.ok())
     if (Status state = file.connect_state(); !state.ok()) return state.error();
-  if (ipv6) return Error{ENETUNREACH};  // from an IPv4 address
+  if (ipv6) return Error{EAFNOSUPPORT};  // from an IPv4 address
   return remote;
 }
 

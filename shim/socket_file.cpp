@@ -274,7 +274,7 @@ Status SocketFile::set_option(int level, int name, Bytes value) {
 Result<size_t> SocketFile::get_option(int level, int name, MutableBytes out) {
   if (dual_stack_ == nullptr) return socket_->get_option(level, name, out);
   if (level == IPPROTO_IPV6) {
-    if (name == IPV6_MTU) return socket_->get_option(IPPROTO_IP, IP_MTU, out);
+    if (name == IPV6_MTU) return Error{ENOTCONN};  // not over IPv6
     return dual_stack_->get_option(name, out);
   }
   auto write_out = [out](const void* value, size_t bytes) {
