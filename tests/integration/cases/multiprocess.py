@@ -270,7 +270,8 @@ def exercise_apache(context: Context, mpm: str, env: dict[str, str] | None = Non
     sizes = ",".join(map(str, NGINX_SIZES))
     all_right(Load(lab, "--requests", 400, "--sizes", sizes, clients=12).result(), 400)
     all_right(Load(lab, "--requests", 400, "--sizes", sizes, "--keep-alive", clients=12).result(), 400)
-    served_over_loopback(lab)
+    if env is None:  # what leaves the host leaves its loopback
+        served_over_loopback(lab)
     users = {os.stat(f"/proc/{child}").st_uid for child in children_of(apache.pid)}
     check(users and 0 not in users, f"children that are root: {users}")
     # Graceful: the children finish what they have.

@@ -238,7 +238,7 @@ def asyncio_both(context: Context, lab: Lab):
 _NODE_SERVER = """
 const http = require('http'), fs = require('fs');
 http.createServer((q, a) => fs.createReadStream(process.argv[1]).pipe(a))
-    .listen(+process.argv[3], process.argv[2], () => console.log('ready'));
+    .listen(+process.argv[2], () => console.log('ready'));
 """
 _NODE_CLIENT = """
 const http = require('http'), fs = require('fs');
@@ -254,9 +254,9 @@ one();
 
 @program("node_server", "node")
 def node_server(context: Context, lab: Lab):
-    """server: node's http module, 5 MB"""
+    """server: node's http module, on :: as it does by default, 5 MB"""
     path = context.file(5_000_000)
-    server = lab.host("node", "-e", _NODE_SERVER, path, lab.host_address(), _PORT)
+    server = lab.host("node", "-e", _NODE_SERVER, path, _PORT)
     server.wait_for_output("ready", timeout=30)
     for _ in range(3):
         peer_fetches(context, lab, f"http://{lab.host_address()}:{_PORT}/", path)
@@ -278,7 +278,7 @@ import java.nio.file.*;
 import java.util.concurrent.*;
 public class Main {
   public static void main(String[] args) throws Exception {
-    HttpServer server = HttpServer.create(new InetSocketAddress(args[1], Integer.parseInt(args[2])), 50);
+    HttpServer server = HttpServer.create(new InetSocketAddress(Integer.parseInt(args[1])), 50);
     server.createContext("/", exchange -> {
       byte[] data = Files.readAllBytes(Path.of(args[0]));
       exchange.sendResponseHeaders(200, data.length);
@@ -310,14 +310,14 @@ public class Main {
 def _java(context: Context, source: str) -> list:
     directory = own_directory(context, "java")
     (directory / "Main.java").write_text(source)
-    return ["java", "-Djava.net.preferIPv4Stack=true", "-Xshare:auto", directory / "Main.java"]
+    return ["java", "-Xshare:auto", directory / "Main.java"]
 
 
 @program("java_server", "javac", limit=180)
 def java_server(context: Context, lab: Lab):
-    """server: java's HttpServer, 5 MB, IPv4 only"""
+    """server: java's HttpServer, whose sockets are of AF_INET6, 5 MB"""
     path = context.file(5_000_000)
-    server = lab.host(*_java(context, _JAVA_SERVER), path, lab.host_address(), _PORT)
+    server = lab.host(*_java(context, _JAVA_SERVER), path, _PORT)
     server.wait_for_output("ready", timeout=90)
     for _ in range(3):
         peer_fetches(context, lab, f"http://{lab.host_address()}:{_PORT}/", path)
@@ -325,7 +325,7 @@ def java_server(context: Context, lab: Lab):
 
 @program("java_client", "javac", limit=180)
 def java_client(context: Context, lab: Lab):
-    """client: java's HttpClient, 5 MB, IPv4 only"""
+    """client: java's HttpClient, whose sockets are of AF_INET6, 5 MB"""
     path = context.file(5_000_000)
     got = context.directory / "got"
     lab.host(*_java(context, _JAVA_CLIENT), Nginx(lab).serve(path), got).ok(120)
@@ -434,8 +434,8 @@ def iperf3_client(context: Context, lab: Lab):
 
 @program("iperf3_server", "iperf3")
 def iperf3_server(context: Context, lab: Lab):
-    """server: two streams for a second"""
-    server = lab.host("iperf3", "-s", "-1", "-p", _PORT, "-B", lab.host_address(), "--forceflush")
+    """server: on :: as it does by default, two streams for a second"""
+    server = lab.host("iperf3", "-s", "-1", "-p", _PORT, "--forceflush")
     server.wait_for_output("listening")
     _iperf(lab.peer("iperf3", "-J", "-c", lab.host_address(), "-p", _PORT, "-t1", "-P2"))
 
