@@ -29,7 +29,7 @@ class OpenFile : public ListHook<> {
   virtual uint32_t readiness() = 0;
   virtual WaitQueue& waiters() = 0;
   /// A descriptor of the kernel's whose readiness is part of this file's: an epoll set's own, a listener's
-  /// twin on the kernel's loopback. -1: none. The file's own readiness() does not look at it.
+  /// twin. -1: none in this process. The file's own readiness() does not look at it.
   virtual int kernel_half() const { return -1; }
   /// Where the file is registered with epoll (not counted as references, epoll(7) Q6).
   IntrusiveList<EpollMember, OfFile> registrations;
