@@ -177,7 +177,7 @@ defaults
   timeout client 20s
   timeout server 20s
 frontend front
-  bind {lab.host_address()}:{_PORT}
+  bind :::{_PORT} v4v6
   default_backend back
 backend back
   server one {lab.peer_address}:80
@@ -350,10 +350,10 @@ def openssl_client(context: Context, lab: Lab):
 
 @program("openssl_server", "openssl", always=True)
 def openssl_server(context: Context, lab: Lab):
-    """server: s_server sends a file over TLS"""
+    """server: s_server, on :: as it does by default, sends a file over TLS"""
     directory, path = with_file(context, "www", 300_000)
     key, cert = certificate(directory)
-    server = lab.host("openssl", "s_server", "-accept", f"{lab.host_address()}:{_PORT}", "-cert", cert, "-key", key,
+    server = lab.host("openssl", "s_server", "-accept", _PORT, "-cert", cert, "-key", key,
                       "-WWW", cwd=directory)
     server.wait_for_output("ACCEPT")
     # s_server's answer has no length and needs no more than HTTP/1.0.

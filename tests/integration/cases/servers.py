@@ -87,7 +87,7 @@ def emulated_http_server(context: Context):
 def redis_server(context: Context, lab: Lab):
     directory = context.directory / "redis"
     directory.mkdir()
-    server = lab.host("redis-server", "--port", "6379", "--bind", lab.host_address(), "--save", "", "--appendonly",
+    server = lab.host("redis-server", "--port", "6379", "--bind", "* -::*", "--save", "", "--appendonly",
                       "no", "--io-threads", "1", "--protected-mode", "no", "--daemonize", "no", "--dir", directory)
     lab.wait_until_listening(6379)
     return server
