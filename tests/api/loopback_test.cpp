@@ -182,7 +182,13 @@ void expect_served(const Address& to) {
   EXPECT_EQ(read_all(fd), "served");
 }
 
+/// Within some seconds: the processes that have the listener close it when they come to it.
 void expect_refused(const Address& to) {
+  for (int i = 0; i < 500; ++i) {
+    Fd fd = tcp();
+    if (connect(fd, to.get(), Address::size) != 0) break;
+    usleep(10'000);
+  }
   Fd fd = tcp();
   EXPECT_FAILS(ECONNREFUSED, connect(fd, to.get(), Address::size));
 }
@@ -237,11 +243,6 @@ TEST(LoopbackListener, OnTheWildcardOfAProcessClosesWithItsLastDescriptor) {
   serves.go_on();
   expect_served(loopback);
   expect_served(loopback);
-  for (int i = 0; i < 500; ++i) {
-    Fd fd = tcp();
-    if (connect(fd, loopback.get(), Address::size) != 0) break;
-    usleep(10'000);
-  }
   expect_refused(loopback);
   expect_refused(local(loopback.port()));
   serves.go_on();
