@@ -89,8 +89,7 @@ ssize_t receive_message(int fd, msghdr* message, int flags) {
         if (!n.ok()) return n;
         const TimeStamping times = file.socket().time_stamping();
         const bool ipv6 = file.dual_stack() != nullptr;
-        if (received.report && ipv6)
-          received.report->about = file.dual_stack()->shown(received.report->about);
+        if (received.report) received.report->about = file.shown(received.report->about);
         std::optional<int> unread;
         if (file.socket().tells_unread() && (flags & (MSG_OOB | MSG_ERRQUEUE)) == 0)
           unread = bytes_unread(file.socket());

@@ -128,11 +128,7 @@ int socket(int domain, int type, int protocol) {
   if (!stack_has(domain, type, protocol) || Scope::inside()) {
     return FdTable::forget_stale(real::socket(domain, type, protocol));
   }
-  if (opening::is_used()) {
-    // There IPv4 in a socket of AF_INET6 is the kernel's too.
-    return domain == AF_INET ? opening::socket(domain, type, protocol)
-                             : FdTable::forget_stale(real::socket(domain, type, protocol));
-  }
+  if (opening::is_used()) return opening::socket(domain, type, protocol);
   Scope scope;
   if (Status s = Process::ensure_host(); !s.ok()) return scope.fail(s.code());
   HostLock lock;

@@ -108,6 +108,12 @@ DualStack::DualStack() {
   values_[*place_of(IPV6_V6ONLY)] = ask_kernel() == Kernel::with_v6_only;
 }
 
+DualStack DualStack::of_both() {
+  DualStack both;
+  both.values_[*place_of(IPV6_V6ONLY)] = 0;
+  return both;
+}
+
 bool DualStack::v6_only() const { return values_[*place_of(IPV6_V6ONLY)] != 0; }
 
 Result<SocketAddress> DualStack::address_to_bind(const RawAddress& raw) const {

@@ -24,6 +24,8 @@ class DualStack {
   static bool available();
 
   DualStack();
+  /// One without IPV6_V6ONLY, whatever the machine's setting.
+  static DualStack of_both();
 
   /// IPV6_V6ONLY: it has no IPv4 half.
   bool v6_only() const;

@@ -59,8 +59,9 @@ Status EscapedStream::begin() {
 }
 
 Status EscapedStream::begin_connecting(const SocketAddress& remote, bool at_once, io::Descriptor&& request) {
-  Result<SocketAddress> local = file_.socket().local_address();
-  name_ = escape::next_name(local.ok() ? *local : SocketAddress{remote.address, 0}, remote);
+  const SocketAddress shown = file_.shown(remote);
+  Result<SocketAddress> local = file_.local_name();
+  name_ = escape::next_name(local.ok() ? *local : SocketAddress{shown.address, 0}, shown);
   io::sys::call(SYS_bind, inner_.get(), io::sys::arg(&name_.bytes), static_cast<long>(name_.length));
   connect_ = Connect::under_way;
   if (at_once) {

@@ -15,6 +15,7 @@
 #include "io/descriptor_message.h"
 #include "io/syscalls.h"
 #include "shim/address.h"
+#include "shim/dual_stack.h"
 #include "shim/fd_table.h"
 #include "shim/loopback_twin.h"
 #include "shim/process.h"
@@ -96,9 +97,16 @@ int number_option(int fd, int name) {
   return number;
 }
 
+/// A socket for IPv4, if only among others.
+bool has_ipv4(int fd) {
+  if (const int domain = number_option(fd, SO_DOMAIN); domain != AF_INET6) return domain == AF_INET;
+  OpenRequest::Option v6_only;
+  return read_option(fd, {IPPROTO_IPV6, IPV6_V6ONLY}, v6_only) && v6_only.value[0] == std::byte{0};
+}
+
 /// A TCP socket of the kernel's that is neither connected nor listening.
 bool is_unused(int fd) {
-  if (number_option(fd, SO_DOMAIN) != AF_INET || number_option(fd, SO_TYPE) != SOCK_STREAM ||
+  if (!has_ipv4(fd) || number_option(fd, SO_TYPE) != SOCK_STREAM ||
       number_option(fd, SO_PROTOCOL) != IPPROTO_TCP)
     return false;
   OpenRequest::Option info;
@@ -106,7 +114,8 @@ bool is_unused(int fd) {
 }
 
 void hand_on_options(int fd, OpenRequest& request) {
-  io::Descriptor fresh(static_cast<int>(sys::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP)));
+  io::Descriptor fresh(
+      static_cast<int>(sys::socket(request.domain, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP)));
   for (Named named : kHandedOn) {
     OpenRequest::Option option, untouched;
     if (!read_option(fd, named, option) || !read_option(fresh.get(), named, untouched) ||
@@ -123,11 +132,19 @@ void hand_on_options(int fd, OpenRequest& request) {
   }
 }
 
-SocketAddress name_of(int fd) {
+/// An address of IPv6 is the kernel's business.
+Result<SocketAddress> to_bind(int domain, const RawAddress& raw) {
+  return domain == AF_INET6 ? DualStack::of_both().address_to_bind(raw) : address_to_bind(raw);
+}
+Result<SocketAddress> to_connect(int domain, const RawAddress& raw) {
+  return domain == AF_INET6 ? DualStack::of_both().address_to_connect(raw) : address_to_connect(raw);
+}
+
+SocketAddress name_of(int domain, int fd) {
   RawAddress raw;
   raw.length = sizeof raw.bytes;
   if (sys::call(SYS_getsockname, fd, sys::arg(&raw.bytes), sys::arg(&raw.length)) != 0) return {};
-  Result<SocketAddress> local = address_to_bind(raw);
+  Result<SocketAddress> local = to_bind(domain, raw);
   if (!local.ok() || (local->port == 0 && local->address.is_unspecified())) return {};
   return *local;
 }
@@ -178,7 +195,8 @@ OpenRequest request_for(int fd, OpenRequest::Kind kind) {
   request.kind = kind;
   request.pid = Process::id();
   request.nonblocking = (sys::fcntl(fd, F_GETFL) & O_NONBLOCK) != 0 ? 1 : 0;
-  request.local = name_of(fd);
+  request.domain = number_option(fd, SO_DOMAIN);
+  request.local = name_of(request.domain, fd);
   hand_on_options(fd, request);
   return request;
 }
@@ -197,8 +215,9 @@ int socket(int domain, int type, int protocol) {
 
 int bind(int fd, const sockaddr* address, socklen_t length) {
   Result<RawAddress> raw = read_address(address, length);
-  Result<SocketAddress> local = raw.ok() ? address_to_bind(*raw) : raw.error();
-  if (local.ok() && !local->address.is_unspecified() && !local_address_of_kernel(*local) && is_unused(fd)) {
+  Result<SocketAddress> local = raw.ok() ? to_bind(number_option(fd, SO_DOMAIN), *raw) : raw.error();
+  if (local.ok() && local->address.is_v4() && !local->address.is_unspecified() &&
+      !local_address_of_kernel(*local) && is_unused(fd)) {
     // The host's addresses are not the machine's; the keeper will judge them.
     const int on = 1;
     sys::setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof on);
@@ -207,7 +226,9 @@ int bind(int fd, const sockaddr* address, socklen_t length) {
 }
 
 int listen(int fd, int backlog) {
-  if (!is_unused(fd) || local_address_of_kernel(name_of(fd))) return real::listen(fd, backlog);
+  if (!is_unused(fd)) return real::listen(fd, backlog);
+  const SocketAddress local = name_of(number_option(fd, SO_DOMAIN), fd);
+  if (local.address.is_v6() || local_address_of_kernel(local)) return real::listen(fd, backlog);
   OpenRequest request = request_for(fd, OpenRequest::Kind::listen);
   request.backlog = backlog;
   Result<io::Descriptor> socket = send_request(request);
@@ -220,8 +241,8 @@ int listen(int fd, int backlog) {
 int connect(int fd, const sockaddr* address, socklen_t length) {
   Result<RawAddress> raw = read_address(address, length);
   Result<SocketAddress> remote =
-      raw.ok() && !is_disconnect(*raw) ? address_to_connect(*raw) : Result<SocketAddress>(Error{EINVAL});
-  if (!remote.ok() || destination_of_kernel(*remote) || !is_unused(fd))
+      raw.ok() && !is_disconnect(*raw) ? to_connect(number_option(fd, SO_DOMAIN), *raw) : Error{EINVAL};
+  if (!remote.ok() || remote->address.is_v6() || destination_of_kernel(*remote) || !is_unused(fd))
     return real::connect(fd, address, length);
   OpenRequest request = request_for(fd, OpenRequest::Kind::connect);
   request.remote = *remote;

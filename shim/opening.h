@@ -39,6 +39,7 @@ struct OpenRequest {
   static constexpr size_t kMostOptions = 32;
 
   Kind kind = Kind::connect;
+  int32_t domain = AF_INET;
   int32_t pid = 0;
   uint32_t nonblocking = 0;
   int32_t backlog = 0;

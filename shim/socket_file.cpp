@@ -87,14 +87,18 @@ Result<SocketFile*> SocketFile::open(Host& host, int domain, int protocol) {
   return Error{ENOBUFS};
 }
 
+SocketAddress SocketFile::shown(const SocketAddress& address) const {
+  return dual_stack_ != nullptr ? dual_stack_->shown(address) : address;
+}
+
 Result<SocketAddress> SocketFile::local_name() {
   Result<SocketAddress> name = socket_->local_address();
-  return name.ok() && dual_stack_ != nullptr ? dual_stack_->shown(*name) : name;
+  return name.ok() ? shown(*name) : name;
 }
 
 Result<SocketAddress> SocketFile::remote_name() {
   Result<SocketAddress> name = socket_->remote_address();
-  return name.ok() && dual_stack_ != nullptr ? dual_stack_->shown(*name) : name;
+  return name.ok() ? shown(*name) : name;
 }
 
 Status SocketFile::bind(const SocketAddress& local) {

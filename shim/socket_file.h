@@ -48,6 +48,8 @@ class SocketFile final : public OpenFile {
   bool nonblocking() const;
   /// What one of AF_INET6 has besides; nullptr: it is of AF_INET.
   DualStack* dual_stack() { return dual_stack_; }
+  /// An address of its connection as its program sees it.
+  SocketAddress shown(const SocketAddress& address) const;
   /// getsockname(2) and getpeername(2): of AF_INET6 where the socket is.
   Result<SocketAddress> local_name();
   Result<SocketAddress> remote_name();

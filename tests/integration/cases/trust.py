@@ -49,7 +49,8 @@ def parting(context: Context):
 @case("trust.new_sockets", limit=90)
 def new_sockets(context: Context):
     """What is opened after root is given up, through the keeper: connections, blocking and not, and listeners."""
-    run_checks(context, "new_connections", "new_connections_without_waiting", "new_listeners")
+    run_checks(context, "new_connections", "new_connections_without_waiting", "new_listeners",
+               "new_dual_stack")
 
 
 @case("trust.prefork", limit=90)

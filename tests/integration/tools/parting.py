@@ -240,6 +240,45 @@ def new_connections_without_waiting() -> None:
         Child(body).ok()
 
 
+def new_dual_stack() -> None:
+    """Sockets of AF_INET6 opened afterwards: IPv4 by mapped addresses goes over the host, ::1 over the kernel."""
+    ready, there = os.pipe()
+    mapped = "::ffff:" + HOST
+
+    def body():
+        give_up_root()
+        with socket.socket(socket.AF_INET6) as made:
+            made.connect(("::ffff:" + PEER, ECHO))
+            assert made.getpeername()[:2] == ("::ffff:" + PEER, ECHO) and made.getsockname()[0] == mapped
+            assert made.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN) == socket.AF_INET6
+            assert asks(made, b"mapped") == b"mapped"
+        with socket.socket(socket.AF_INET6) as bound:
+            bound.bind((mapped, 7778))
+            bound.connect(("::ffff:" + PEER, ECHO))
+            assert bound.getsockname()[:2] == (mapped, 7778)
+        with socket.create_server(("::1", 0), family=socket.AF_INET6) as kernels, \
+                socket.socket(socket.AF_INET6) as made:
+            made.connect(kernels.getsockname())
+            assert made.getpeername()[0] == "::1"
+        with socket.create_server(("::", 7102), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
+            assert listener.getsockname()[:2] == ("::", 7102)
+            os.write(there, b"x")
+            for _ in range(3):
+                accepted, peer = listener.accept()
+                with accepted:
+                    assert peer[0] == mapped and accepted.getpeername() == peer, peer
+                    assert accepted.getsockname()[:2] == (mapped, 7102)
+                    accepted.sendall(accepted.recv(100))
+    with connect(ECHO):
+        child = Child(body)
+        os.read(ready, 1)
+        for _ in range(3):
+            with socket.create_connection((HOST, 7102), timeout=10) as connection:
+                connection.settimeout(None)
+                assert asks(connection, b"to both") == b"to both"
+        child.ok()
+
+
 def new_listeners() -> None:
     """A listener opened afterwards, whose port the others see as taken; connections come in, epoll reports them."""
     ready, there = os.pipe()
