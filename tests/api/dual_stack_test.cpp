@@ -250,7 +250,7 @@ TEST(DualStackListener, TakesThePortOfIpv4Too) {
   EXPECT_FAILS(EADDRINUSE, bind(ipv4, any.get(), Address::size));
 }
 
-TEST(DualStackListener, ServesInAChild) {
+TEST(ForkedListener, OfEveryFamilyServesInAChild) {
   Fd listener = listening6("::");
   const uint16_t port = name6_of(listener).port();
   const pid_t child = fork();

@@ -193,7 +193,7 @@ void expect_refused(const Address& to) {
   EXPECT_FAILS(ECONNREFUSED, connect(fd, to.get(), Address::size));
 }
 
-TEST(LoopbackListener, OnTheWildcardIsServedByAChildUnderEveryAddress) {
+TEST(ForkedListener, OnTheWildcardIsServedByAChildUnderEveryAddress) {
   Fd listener = listening_on("0.0.0.0");
   const uint16_t port = name_of(listener).port();
   for (bool with_epoll : {false, true}) {
@@ -211,7 +211,7 @@ TEST(LoopbackListener, OnTheWildcardIsServedByAChildUnderEveryAddress) {
   }
 }
 
-TEST(LoopbackListener, OnTheWildcardEndsWithTheLastProcessThatHasIt) {
+TEST(ForkedListener, OnTheWildcardEndsWithTheLastProcessThatHasIt) {
   Fd listener = listening_on("0.0.0.0");
   const Address loopback("127.0.0.1", name_of(listener).port());
   Child closes([&](auto&& wait) {
@@ -229,7 +229,7 @@ TEST(LoopbackListener, OnTheWildcardEndsWithTheLastProcessThatHasIt) {
   EXPECT_EQ(closes.status(), 0);
 }
 
-TEST(LoopbackListener, OnTheWildcardOfAProcessClosesWithItsLastDescriptor) {
+TEST(ForkedListener, OnTheWildcardOfAProcessClosesWithItsLastDescriptor) {
   Fd listener = listening_on("0.0.0.0");
   const Address loopback("127.0.0.1", name_of(listener).port());
   Child serves([&](auto&& wait) {
@@ -249,7 +249,7 @@ TEST(LoopbackListener, OnTheWildcardOfAProcessClosesWithItsLastDescriptor) {
   EXPECT_EQ(serves.status(), 0);
 }
 
-TEST(LoopbackListener, ThatARelativeHadBeforeItListened) {
+TEST(ForkedListener, ThatARelativeHadBeforeItListened) {
   Fd listener = tcp();
   Address any("0.0.0.0", 0);
   ASSERT_WORKS(bind(listener, any.get(), Address::size));
