@@ -50,7 +50,7 @@ def parting(context: Context):
 def new_sockets(context: Context):
     """What is opened after root is given up, through the keeper: connections, blocking and not, and listeners."""
     run_checks(context, "new_connections", "new_connections_without_waiting", "new_listeners",
-               "new_dual_stack")
+               "new_dual_stack", "loopback_ends")
 
 
 @case("trust.prefork", limit=90)

@@ -279,6 +279,26 @@ def new_dual_stack() -> None:
         child.ok()
 
 
+def loopback_ends() -> None:
+    """A listener that went to the keeper is not reached over the machine's loopback: refused, not left waiting."""
+    def body():
+        with socket.create_server(("0.0.0.0", 7103)) as listener:
+            give_up_root()
+            if "LD_PRELOAD" in os.environ:
+                try:
+                    socket.create_connection(("127.0.0.1", 7103), timeout=5).close()
+                    raise AssertionError("connected")
+                except ConnectionRefusedError:
+                    pass
+            with socket.create_connection((HOST, 7103), timeout=10) as connection:
+                accepted, _ = listener.accept()
+                accepted.sendall(b"over the link")
+                assert connection.recv(100) == b"over the link"
+                accepted.close()
+    with connect(ECHO):
+        Child(body).ok()
+
+
 def new_listeners() -> None:
     """A listener opened afterwards, whose port the others see as taken; connections come in, epoll reports them."""
     ready, there = os.pipe()
