@@ -69,8 +69,7 @@ Status bind_to_device(SocketFile& file, int fd, Bytes name) {
   auto* text = reinterpret_cast<const char*>(name.data());
   ifreq interface = interface_named({text, strnlen(text, std::min<size_t>(name.size(), IFNAMSIZ - 1))});
   if (!ask_interface(SIOCGIFINDEX, interface).ok()) return s;
-  s = become_kernel_socket(file, fd);
-  return s.ok() ? Error{kGoReal} : s;
+  return hand_over_to_kernel(file, fd);
 }
 
 /// SO_BINDTOIFINDEX, the same by its number; 0: to none. EINVAL, ENODEV.
@@ -96,9 +95,7 @@ Result<size_t> bound_index(SocketFile& file, MutableBytes out) {
   interface.ifr_ifindex = 0;
   if (*bytes > 0)
     if (Status s = ask_interface(SIOCGIFINDEX, interface); !s.ok()) return s.error();
-  const size_t n = std::min(out.size(), sizeof interface.ifr_ifindex);
-  std::memcpy(out.data(), &interface.ifr_ifindex, n);
-  return n;
+  return copy_out(&interface.ifr_ifindex, sizeof interface.ifr_ifindex, out);
 }
 
 Status set_option(HostLock& lock, SocketFile& file, int fd, int level, int name, const void* value,
@@ -112,11 +109,8 @@ Status set_option(HostLock& lock, SocketFile& file, int fd, int level, int name,
   if (level == SOL_SOCKET && name == SO_BINDTODEVICE) return bind_to_device(file, fd, bytes);
   if (level == SOL_SOCKET && name == SO_BINDTOIFINDEX) return bind_to_index(file, fd, bytes);
   if (level == IPPROTO_IPV6 && file.dual_stack() != nullptr && !DualStack::knows(name) && file.undecided() &&
-      !file.connecting()) {
-    // What asks for more of IPv6 than the stack's half could have is the kernel's.
-    s = become_kernel_socket(file, fd);
-    return s.ok() ? Error{kGoReal} : s;
-  }
+      !file.connecting())
+    return hand_over_to_kernel(file, fd);  // it asks for more of IPv6 than the stack's half could have
   return file.set_option(level, name, bytes);
 }
 

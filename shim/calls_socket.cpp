@@ -16,9 +16,9 @@ namespace ustack::shim {
 namespace {
 
 bool stack_has(int domain, int type, int protocol) {
-  return (domain == AF_INET || domain == AF_INET6) &&
-         (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_STREAM &&
-         (protocol == 0 || protocol == IPPROTO_TCP) && (domain == AF_INET || DualStack::available());
+  return (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_STREAM &&
+         (protocol == 0 || protocol == IPPROTO_TCP) &&
+         (domain == AF_INET || (domain == AF_INET6 && DualStack::available()));
 }
 
 Result<int> open_socket(HostLock& lock, int domain, int type, int protocol) {
@@ -38,11 +38,7 @@ Status bind_socket(HostLock& lock, SocketFile& file, int fd, const sockaddr* add
   Result<SocketAddress> local =
       dual_stack != nullptr ? dual_stack->address_to_bind(*raw) : address_to_bind(*raw);
   if (!local.ok()) return local.error();
-  const bool kernels = local->address.is_v6() || local_address_of_kernel(*local);
-  if (kernels && file.undecided()) {
-    Status s = become_kernel_socket(file, fd);
-    return s.ok() ? Error{kGoReal} : s;
-  }
+  if (file.undecided() && local_address_of_kernel(*local)) return hand_over_to_kernel(file, fd);
   if (local->address.is_v6()) return Error{EINVAL};  // it has an address
   Status s = file.bind(*local);
   if (s.ok() && dual_stack != nullptr) dual_stack->bound_to(*raw);
@@ -51,11 +47,8 @@ Status bind_socket(HostLock& lock, SocketFile& file, int fd, const sockaddr* add
 
 /// One that only IPv6 reaches is the kernel's.
 Status listen_on_socket(SocketFile& file, int fd, int backlog) {
-  if (file.dual_stack() != nullptr && file.dual_stack()->v6_only() && file.undecided() &&
-      !file.connecting()) {
-    Status s = become_kernel_socket(file, fd);
-    return s.ok() ? Error{kGoReal} : s;
-  }
+  if (file.dual_stack() != nullptr && file.dual_stack()->v6_only() && file.undecided() && !file.connecting())
+    return hand_over_to_kernel(file, fd);
   return file.listen(backlog);
 }
 

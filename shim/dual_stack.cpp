@@ -166,9 +166,7 @@ Result<size_t> DualStack::get_option(int name, MutableBytes out) const {
   if (!place) return Error{ENOPROTOOPT};
   int number = values_[*place];
   if (name == IPV6_UNICAST_HOPS && number < 0) number = ask_new_socket(name).value_or(number);
-  const size_t n = std::min(out.size(), sizeof number);
-  std::memcpy(out.data(), &number, n);
-  return n;
+  return copy_out(&number, sizeof number, out);
 }
 
 }  // namespace ustack::shim

@@ -70,6 +70,12 @@ bool of_the_connection(int name) {
          name == SO_REUSEPORT;
 }
 
+/// An option of the connection's protocols, which a kernel's descriptor of AF_UNIX has not.
+bool unknown_to_kernel(int level, int error) {
+  return (level == IPPROTO_TCP || level == IPPROTO_IP || level == IPPROTO_IPV6) &&
+         (error == EOPNOTSUPP || error == ENOPROTOOPT);
+}
+
 /// A connection that could not be made tells why (opening.h); the descriptor itself has no error then.
 bool is_error_of_connection(int level, int name, const void* value, socklen_t length, int result) {
   int error = 0;
@@ -95,8 +101,7 @@ int get_option(int fd, int level, int name, void* value, socklen_t room, socklen
   const int error = errno;
   const bool domain = level == SOL_SOCKET && (name == SO_DOMAIN || name == SO_PROTOCOL) && result == 0;
   const bool connection = level == SOL_SOCKET && of_the_connection(name) && result == 0;
-  const bool tcp = (level == IPPROTO_TCP || level == IPPROTO_IP || level == IPPROTO_IPV6) && result != 0 &&
-                   (error == EOPNOTSUPP || error == ENOPROTOOPT);
+  const bool tcp = result != 0 && unknown_to_kernel(level, error);
   const bool failure = is_error_of_connection(level, name, value, room, result);
   if (!domain && !connection && !tcp && !failure) return result;
   std::optional<EscapedName> end = name_of(fd);
@@ -127,8 +132,7 @@ int get_option(int fd, int level, int name, void* value, socklen_t room, socklen
 int set_option(int fd, int level, int name, const void* value, socklen_t length, int result) {
   const int error = errno;
   const bool connection = level == SOL_SOCKET && of_the_connection(name) && result == 0;
-  const bool tcp = (level == IPPROTO_TCP || level == IPPROTO_IP || level == IPPROTO_IPV6) && result != 0 &&
-                   (error == EOPNOTSUPP || error == ENOPROTOOPT);
+  const bool tcp = result != 0 && unknown_to_kernel(level, error);
   if ((!connection && !tcp) || length > escape::ControlRequest::kMostBytes) return result;
   std::optional<EscapedName> end = name_of(fd);
   errno = error;

@@ -83,21 +83,23 @@ Status become_kernel_socket(SocketFile& file, int fd) {
   return {};
 }
 
+Status hand_over_to_kernel(SocketFile& file, int fd) {
+  Status s = become_kernel_socket(file, fd);
+  return s.ok() ? Error{kGoReal} : s;
+}
+
 Result<SocketAddress> choose_remote(SocketFile& file, int fd, const RawAddress& raw) {
   if (raw.length < sizeof(sa_family_t)) return Error{EINVAL};
   if (is_disconnect(raw)) return SocketAddress{};
   DualStack* dual_stack = file.dual_stack();
   Result<SocketAddress> remote =
       dual_stack != nullptr ? dual_stack->address_to_connect(raw) : address_to_connect(raw);
-  const bool ipv6 = remote.ok() && remote->address.is_v6();
-  if (remote.ok() && file.undecided() && !file.connecting() && (ipv6 || destination_of_kernel(*remote))) {
-    Status s = become_kernel_socket(file, fd);
-    return s.ok() ? Error{kGoReal} : s.error();
-  }
+  if (remote.ok() && file.undecided() && !file.connecting() && destination_of_kernel(*remote))
+    return hand_over_to_kernel(file, fd).error();
   // A socket that is connected or connecting says that before it looks at the address (inet_stream_connect).
   if (!remote.ok())
     if (Status state = file.connect_state(); !state.ok()) return state.error();
-  if (ipv6) return Error{EAFNOSUPPORT};  // from an IPv4 address
+  if (remote.ok() && remote->address.is_v6()) return Error{EAFNOSUPPORT};  // from an IPv4 address
   return remote;
 }
 

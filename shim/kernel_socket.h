@@ -21,6 +21,9 @@ void put_on_all_numbers(SocketFile& file, int kernel);
 /// bind(2): nothing has changed. Lock: the host's.
 Status become_kernel_socket(SocketFile& file, int fd);
 
+/// The same for a call that is the kernel's then: kGoReal, or why it couldn't be had.
+Status hand_over_to_kernel(SocketFile& file, int fd);
+
 /// The address that connect(2) on `file` gets, after deciding whose it is: kGoReal when the socket on `fd`
 /// has just become the kernel's. EINVAL, EAFNOSUPPORT (after EISCONN, EALREADY as Linux orders them), or what
 /// become_kernel_socket says. An unspecified family: dissolve the connection.

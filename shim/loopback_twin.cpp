@@ -13,13 +13,14 @@ namespace ustack::shim {
 
 bool destination_of_kernel(const SocketAddress& remote) {
   const io::Config& config = Process::config();
+  if (remote.address.is_v6()) return true;
   if (!config.loopback_in_stack && (remote.address.is_loopback() || remote.address.is_unspecified()))
     return true;
   return config.stays_with_kernel(remote);
 }
 
 bool local_address_of_kernel(const SocketAddress& local) {
-  return !Process::config().loopback_in_stack && local.address.is_loopback();
+  return local.address.is_v6() || (!Process::config().loopback_in_stack && local.address.is_loopback());
 }
 
 namespace {

@@ -9,7 +9,7 @@
 
 namespace ustack::shim {
 
-/// connect(2) to or bind(2) of this address is the kernel's business: the loopback (unless
+/// connect(2) to or bind(2) of this address is the kernel's business: IPv6, the loopback (unless
 /// USTACK_LOOPBACK=stack) and the destinations of USTACK_KERNEL. 0.0.0.0 as a destination is the loopback
 /// (ip_route_output).
 bool destination_of_kernel(const SocketAddress& remote);
@@ -20,6 +20,7 @@ struct Twin {
   /// Readable when one of them has a connection: itself if it is alone, else an epoll set of both.
   int watched() const { return set ? set.get() : listeners[0].get(); }
   explicit operator bool() const { return static_cast<bool>(listeners[0]); }
+  bool has(int fd) const { return set.get() == fd || listeners[0].get() == fd || listeners[1].get() == fd; }
 
   std::array<io::Descriptor, 2> listeners;
   io::Descriptor set;

@@ -132,7 +132,6 @@ void hand_on_options(int fd, OpenRequest& request) {
   }
 }
 
-/// An address of IPv6 is the kernel's business.
 Result<SocketAddress> to_bind(int domain, const RawAddress& raw) {
   return domain == AF_INET6 ? DualStack::of_both().address_to_bind(raw) : address_to_bind(raw);
 }
@@ -216,8 +215,7 @@ int socket(int domain, int type, int protocol) {
 int bind(int fd, const sockaddr* address, socklen_t length) {
   Result<RawAddress> raw = read_address(address, length);
   Result<SocketAddress> local = raw.ok() ? to_bind(number_option(fd, SO_DOMAIN), *raw) : raw.error();
-  if (local.ok() && local->address.is_v4() && !local->address.is_unspecified() &&
-      !local_address_of_kernel(*local) && is_unused(fd)) {
+  if (local.ok() && !local->address.is_unspecified() && !local_address_of_kernel(*local) && is_unused(fd)) {
     // The host's addresses are not the machine's; the keeper will judge them.
     const int on = 1;
     sys::setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof on);
@@ -226,9 +224,8 @@ int bind(int fd, const sockaddr* address, socklen_t length) {
 }
 
 int listen(int fd, int backlog) {
-  if (!is_unused(fd)) return real::listen(fd, backlog);
-  const SocketAddress local = name_of(number_option(fd, SO_DOMAIN), fd);
-  if (local.address.is_v6() || local_address_of_kernel(local)) return real::listen(fd, backlog);
+  if (!is_unused(fd) || local_address_of_kernel(name_of(number_option(fd, SO_DOMAIN), fd)))
+    return real::listen(fd, backlog);
   OpenRequest request = request_for(fd, OpenRequest::Kind::listen);
   request.backlog = backlog;
   Result<io::Descriptor> socket = send_request(request);
@@ -242,7 +239,7 @@ int connect(int fd, const sockaddr* address, socklen_t length) {
   Result<RawAddress> raw = read_address(address, length);
   Result<SocketAddress> remote =
       raw.ok() && !is_disconnect(*raw) ? to_connect(number_option(fd, SO_DOMAIN), *raw) : Error{EINVAL};
-  if (!remote.ok() || remote->address.is_v6() || destination_of_kernel(*remote) || !is_unused(fd))
+  if (!remote.ok() || destination_of_kernel(*remote) || !is_unused(fd))
     return real::connect(fd, address, length);
   OpenRequest request = request_for(fd, OpenRequest::Kind::connect);
   request.remote = *remote;

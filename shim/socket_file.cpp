@@ -30,10 +30,17 @@ Arena& arena() { return *shared_host->arena; }
 
 SocketFile::SocketFile(Socket& socket) : OpenFile(Kind::socket), socket_(&socket) { enlist(); }
 
-SocketFile* SocketFile::create(Socket& socket) {
+SocketFile* SocketFile::create(Socket& socket, const DualStack* dual_stack) {
   auto* file = arena().create<SocketFile>(socket);
-  if (file == nullptr) socket.release();
-  return file;
+  if (file == nullptr) {
+    socket.release();
+    return nullptr;
+  }
+  if (dual_stack == nullptr) return file;
+  file->dual_stack_ = arena().create<DualStack>(*dual_stack);
+  if (file->dual_stack_ != nullptr) return file;
+  file->release();
+  return nullptr;
 }
 
 AsyncOwner* SocketFile::make_async_owner() {
@@ -78,13 +85,9 @@ uint32_t SocketFile::readiness() {
 Result<SocketFile*> SocketFile::open(Host& host, int domain, int protocol) {
   Result<Socket*> socket = host.open_socket(AF_INET, SOCK_STREAM, protocol);
   if (!socket.ok()) return socket.error();
-  SocketFile* file = create(**socket);
-  if (file == nullptr) return Error{ENOBUFS};
-  if (domain == AF_INET) return file;
-  file->dual_stack_ = arena().create<DualStack>();
-  if (file->dual_stack_ != nullptr) return file;
-  file->release();
-  return Error{ENOBUFS};
+  const std::optional<DualStack> dual_stack = domain == AF_INET ? std::nullopt : std::optional(DualStack());
+  SocketFile* file = create(**socket, dual_stack ? &*dual_stack : nullptr);
+  return file != nullptr ? Result<SocketFile*>(file) : Error{ENOBUFS};
 }
 
 SocketAddress SocketFile::shown(const SocketAddress& address) const {
@@ -183,15 +186,8 @@ Result<SocketFile::Accepted> SocketFile::accept_from_stack(int flags) {
   }
   Result<Socket*> socket = socket_->accept();
   if (!socket.ok()) return socket.error();
-  SocketFile* file = create(**socket);
+  SocketFile* file = create(**socket, dual_stack_);
   if (file == nullptr) return Error{ENOBUFS};
-  if (dual_stack_ != nullptr) {
-    file->dual_stack_ = arena().create<DualStack>(*dual_stack_);
-    if (file->dual_stack_ == nullptr) {
-      file->release();
-      return Error{ENOBUFS};
-    }
-  }
   file->decide();
   file->status_flags = flags & O_NONBLOCK;
   return Accepted{.file = file};
@@ -281,14 +277,9 @@ Result<size_t> SocketFile::get_option(int level, int name, MutableBytes out) {
     if (name == IPV6_MTU) return Error{ENOTCONN};  // not over IPv6
     return dual_stack_->get_option(name, out);
   }
-  auto write_out = [out](const void* value, size_t bytes) {
-    const size_t n = std::min(out.size(), bytes);
-    std::memcpy(out.data(), value, n);
-    return n;
-  };
   if (level == SOL_SOCKET && name == SO_DOMAIN) {
     const int domain = AF_INET6;
-    return write_out(&domain, sizeof domain);
+    return copy_out(&domain, sizeof domain, out);
   }
   if (level == SOL_SOCKET && name == SO_PEERNAME) {
     Result<SocketAddress> peer = remote_name();
@@ -296,7 +287,7 @@ Result<size_t> SocketFile::get_option(int level, int name, MutableBytes out) {
     sockaddr_storage storage;
     const socklen_t size = to_sockaddr(*peer, &storage);
     if (out.size() > size) return Error{EINVAL};
-    return write_out(&storage, size);
+    return copy_out(&storage, size, out);
   }
   return socket_->get_option(level, name, out);
 }

@@ -36,8 +36,9 @@ struct SetOption : ListHook<> {
 /// kRestart (blocker.h) where a signal came before anything was moved.
 class SocketFile final : public OpenFile {
  public:
-  /// Takes over the reference to `socket`; nullptr (and the socket released): no memory.
-  static SocketFile* create(Socket& socket);
+  /// Takes over the reference to `socket`; nullptr (and the socket released): no memory. `dual_stack`: what
+  /// it is to have a copy of.
+  static SocketFile* create(Socket& socket, const DualStack* dual_stack = nullptr);
   /// One for a new TCP socket of the host's, with one reference. ENOBUFS, and what Host::open_socket() says.
   /// `domain`: AF_INET or AF_INET6.
   static Result<SocketFile*> open(Host& host, int domain, int protocol);

@@ -6,27 +6,25 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <utility>
 
 #include "io/syscalls.h"
 #include "shim/fd_table.h"
+#include "stack/base/immortal.h"
 
 namespace ustack::shim::twins {
 
 namespace {
 
-/// `file` is set after the descriptors and cleared before they are closed: what a child of fork finds is
-/// open.
+/// `file` is set after the twin and cleared before that is closed: what a child of fork finds is open.
 struct Entry {
   bool stands_for(const OpenFile* what) const { return file.load(std::memory_order_relaxed) == what; }
-  bool taken() const { return !stands_for(nullptr); }
-  int watched() const { return set >= 0 ? set : listeners[0]; }
 
   std::atomic<const OpenFile*> file{nullptr};
-  int set = -1;
-  std::array<int, 2> listeners{-1, -1};
+  Twin twin;
 };
 
-std::array<Entry, kMost> list;
+constinit Immortal<std::array<Entry, kMost>> list;
 /// No place from here on was ever used.
 std::atomic<size_t> used{0};
 /// Which listener is asked first.
@@ -34,8 +32,8 @@ bool second_first;
 
 template <typename Matches>
 Entry* find(Matches&& matches) {
-  auto* end = list.begin() + used.load(std::memory_order_relaxed);
-  auto* found = std::find_if(list.begin(), end, matches);
+  auto* end = list->begin() + used.load(std::memory_order_relaxed);
+  auto* found = std::find_if(list->begin(), end, matches);
   return found != end ? found : nullptr;
 }
 
@@ -45,7 +43,13 @@ Entry* find_file(const OpenFile* file) {
 
 void close_one(Entry& entry) {
   entry.file.store(nullptr, std::memory_order_seq_cst);
-  io::Descriptor set(entry.set), first(entry.listeners[0]), second(entry.listeners[1]);
+  Twin closing = std::move(entry.twin);
+}
+
+/// listen(2) or shutdown(2).
+void call_each(long system_call, const Twin& twin, int argument) {
+  for (const io::Descriptor& listener : twin.listeners)
+    if (listener) io::sys::call(system_call, listener.get(), argument);
 }
 
 }  // namespace
@@ -55,18 +59,17 @@ bool add(const OpenFile& file, Twin& twin) {
   if (place == nullptr) {
     size_t next = used.load(std::memory_order_relaxed);
     if (next == kMost) return false;
-    place = &list[next];
+    place = &(*list)[next];
     used.store(next + 1, std::memory_order_relaxed);
   }
-  place->set = twin.set.release();
-  std::ranges::transform(twin.listeners, place->listeners.begin(), &io::Descriptor::release);
+  place->twin = std::move(twin);
   place->file.store(&file, std::memory_order_release);
   return true;
 }
 
 int of(const OpenFile& file) {
   const Entry* entry = find_file(&file);
-  return entry != nullptr ? entry->watched() : -1;
+  return entry != nullptr ? entry->twin.watched() : -1;
 }
 
 Result<int> accept(const OpenFile& file, int flags) {
@@ -74,9 +77,9 @@ Result<int> accept(const OpenFile& file, int flags) {
   if (entry == nullptr) return Error{EAGAIN};
   second_first = !second_first;
   for (bool second : {second_first, !second_first}) {
-    const int listener = entry->listeners[second];
-    if (listener < 0) continue;
-    const long fd = io::sys::call(SYS_accept4, listener, 0, 0, flags);
+    const io::Descriptor& listener = entry->twin.listeners[second];
+    if (!listener) continue;
+    const long fd = io::sys::call(SYS_accept4, listener.get(), 0, 0, flags);
     if (fd >= 0) return static_cast<int>(fd);
     if (fd != -EAGAIN) return Error{static_cast<int>(-fd)};
   }
@@ -84,17 +87,13 @@ Result<int> accept(const OpenFile& file, int flags) {
 }
 
 void set_backlog(const OpenFile& file, int backlog) {
-  const Entry* entry = find_file(&file);
-  if (entry == nullptr) return;
-  for (int listener : entry->listeners)
-    if (listener >= 0) io::sys::call(SYS_listen, listener, backlog);
+  if (const Entry* entry = find_file(&file)) call_each(SYS_listen, entry->twin, backlog);
 }
 
 void end(const OpenFile& file) {
   Entry* entry = find_file(&file);
   if (entry == nullptr) return;
-  for (int listener : entry->listeners)
-    if (listener >= 0) io::sys::call(SYS_shutdown, listener, SHUT_RD);
+  call_each(SYS_shutdown, entry->twin, SHUT_RD);
   close_one(*entry);
 }
 
@@ -103,15 +102,15 @@ void close(const OpenFile& file) {
 }
 
 bool has(int fd) {
-  return find([fd](const Entry& entry) {
-           return entry.taken() && (entry.set == fd || entry.listeners[0] == fd || entry.listeners[1] == fd);
-         }) != nullptr;
+  return find([fd](const Entry& entry) { return !entry.stands_for(nullptr) && entry.twin.has(fd); }) !=
+         nullptr;
 }
 
 void keep_those_of(FdTable* table) {
   for (size_t i = 0; i < used.load(std::memory_order_relaxed); ++i) {
-    const OpenFile* file = list[i].file.load(std::memory_order_relaxed);
-    if (file != nullptr && (table == nullptr || !table->refers_to(*file))) close_one(list[i]);
+    Entry& entry = (*list)[i];
+    const OpenFile* file = entry.file.load(std::memory_order_relaxed);
+    if (file != nullptr && (table == nullptr || !table->refers_to(*file))) close_one(entry);
   }
 }
 

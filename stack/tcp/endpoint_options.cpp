@@ -51,12 +51,6 @@ int timeouts_to_seconds(uint8_t count) {
   return period;
 }
 
-Result<size_t> write_out(const void* value, size_t size, MutableBytes out) {
-  size_t n = std::min(size, out.size());
-  std::memcpy(out.data(), value, n);
-  return n;
-}
-
 Result<Duration> read_timeout(Bytes value) {
   timeval tv;
   if (value.size() < sizeof tv) return Error{EINVAL};
@@ -73,7 +67,7 @@ Result<size_t> write_timeout(Duration timeout, MutableBytes out) {
   timeval tv{};
   tv.tv_sec = timeout / 1s;
   tv.tv_usec = (timeout % 1s) / 1us;
-  return write_out(&tv, sizeof tv, out);
+  return copy_out(&tv, sizeof tv, out);
 }
 
 int seconds(Duration d) { return static_cast<int>(d / 1s); }
@@ -147,7 +141,7 @@ struct OptionTable {
   }
   static Result<size_t> get_linger(Endpoint& ep, MutableBytes out) {
     linger l{ep.awake_->options.linger ? 1 : 0, ep.awake_->options.linger_seconds};
-    return write_out(&l, sizeof l, out);
+    return copy_out(&l, sizeof l, out);
   }
 
   /// Only BBR has something to tell (struct tcp_bbr_info).
@@ -159,7 +153,7 @@ struct OptionTable {
                       .bbr_min_rtt = static_cast<uint32_t>(to_us(bbr.min_rtt())),
                       .bbr_pacing_gain = bbr.pacing_gain(),
                       .bbr_cwnd_gain = bbr.cwnd_gain()};
-    return write_out(&info, sizeof info, out);
+    return copy_out(&info, sizeof info, out);
   }
 
   /// sk_setsockopt: as an int or as 64 bits; all ones mean no limit.
@@ -179,9 +173,9 @@ struct OptionTable {
   }
   static Result<size_t> get_max_pacing_rate(Endpoint& ep, MutableBytes out) {
     uint64_t rate = ep.awake_->tcb.snd.max_pacing_rate;
-    if (out.size() == sizeof rate) return write_out(&rate, sizeof rate, out);
+    if (out.size() == sizeof rate) return copy_out(&rate, sizeof rate, out);
     auto narrow = static_cast<uint32_t>(std::min<uint64_t>(rate, ~uint32_t{0}));
-    return write_out(&narrow, sizeof narrow, out);
+    return copy_out(&narrow, sizeof narrow, out);
   }
 
   static Status set_nodelay(Endpoint& ep, int value) {
@@ -257,7 +251,7 @@ struct OptionTable {
     std::array<char, 16> name{};
     std::string_view text = ep.awake_->tcb.snd.congestion->name();
     std::memcpy(name.data(), text.data(), std::min(text.size(), name.size() - 1));
-    return write_out(name.data(), name.size(), out);
+    return copy_out(name.data(), name.size(), out);
   }
 
   static Status set_ttl(Endpoint& ep, int value) {
@@ -327,7 +321,7 @@ struct OptionTable {
     // It is told once (tcp(7)).
     Slice syn = std::exchange(ep.awake_->saved_syn, Slice());
     if (syn.length == 0) return size_t{0};
-    return write_out(syn.bytes().data(), syn.length, out);
+    return copy_out(syn.bytes().data(), syn.length, out);
   }
   static Result<int> get_timestamp(Endpoint& ep) {
     return static_cast<int>(timestamp_clock(ep.protocol_.now(), ep.awake_->tcb.ts_offset));
@@ -343,17 +337,17 @@ struct OptionTable {
     name.sin_family = AF_INET;
     store_be16(reinterpret_cast<std::byte*>(&name.sin_port), remote->port);
     std::memcpy(&name.sin_addr, remote->address.data(), sizeof name.sin_addr);
-    return write_out(&name, sizeof name, out);
+    return copy_out(&name, sizeof name, out);
   }
   static Result<size_t> get_peer_credentials(Endpoint&, MutableBytes out) {
     // Of a socket that has no process at the other end: nobody.
     const int32_t nobody[3] = {0, -1, -1};
-    return write_out(nobody, sizeof nobody, out);
+    return copy_out(nobody, sizeof nobody, out);
   }
   static Result<size_t> get_cookie(Endpoint& ep, MutableBytes out) {
     if (out.size() < sizeof ep.awake_->cookie) return Error{EINVAL};
     if (ep.awake_->cookie == 0) ep.awake_->cookie = ++ep.protocol_.last_cookie;
-    return write_out(&ep.awake_->cookie, sizeof ep.awake_->cookie, out);
+    return copy_out(&ep.awake_->cookie, sizeof ep.awake_->cookie, out);
   }
   static Result<size_t> get_memory(Endpoint& ep, MutableBytes out) {
     // SK_MEMINFO_RMEM_ALLOC, RCVBUF, WMEM_ALLOC, SNDBUF, FWD_ALLOC, WMEM_QUEUED, OPTMEM, BACKLOG, DROPS.
@@ -366,7 +360,7 @@ struct OptionTable {
                                 0,
                                 ep.awake_->queue_bytes,
                                 0};
-    return write_out(memory, sizeof memory, out);
+    return copy_out(memory, sizeof memory, out);
   }
   /// struct so_timestamping, or its first member alone.
   template <bool New>
@@ -381,7 +375,7 @@ struct OptionTable {
   static Result<size_t> get_time_stamping(Endpoint& ep, MutableBytes out) {
     const TimeStamping& times = ep.awake_->options.times;
     const uint32_t told[2] = {!New || times.new_format ? times.flags : 0, 0};
-    return write_out(told, sizeof told, out);
+    return copy_out(told, sizeof told, out);
   }
   template <bool New, bool Nanoseconds>
   static constexpr Row time_stamps(int name) {
@@ -402,7 +396,7 @@ struct OptionTable {
   }
   static Result<size_t> get_two_zeros(Endpoint&, MutableBytes out) {
     const int32_t none[2] = {0, 0};
-    return write_out(none, sizeof none, out);
+    return copy_out(none, sizeof none, out);
   }
   static Status set_buffer_lock(Endpoint& ep, int value) {
     if ((value & ~3) != 0) return Error{EINVAL};
@@ -455,7 +449,7 @@ struct OptionTable {
     if (out.size() < name.size()) return Error{EINVAL};
     // Not string_view::copy, which may throw.
     std::memcpy(name.data(), text.data(), std::min(text.size(), name.size() - 1));
-    return write_out(name.data(), text.size() + 1, out);
+    return copy_out(name.data(), text.size() + 1, out);
   }
   static Status set_ip_options(Endpoint&, Bytes value) {
     // None is ever sent.
@@ -494,7 +488,7 @@ struct OptionTable {
   static Result<size_t> get_fast_open_keys(Endpoint& ep, MutableBytes out) {
     const FastOpenKeys& own = ep.awake_->options.fast_open_keys;
     Bytes keys = (own.count != 0 ? own : ep.protocol_.fast_open_keys()).view();
-    return write_out(keys.data(), keys.size(), out);
+    return copy_out(keys.data(), keys.size(), out);
   }
 
   template <Duration SocketOptions::*Field>
@@ -903,7 +897,7 @@ Result<size_t> Endpoint::get_option(int level, int name, MutableBytes out) {
     out[0] = static_cast<std::byte>(*number);
     return size_t{1};
   }
-  return write_out(&*number, sizeof(int), out);
+  return copy_out(&*number, sizeof(int), out);
 }
 
 }  // namespace ustack::tcp

@@ -6,40 +6,14 @@
 #include <thread>
 #include <vector>
 
-#include "tests/support/heap_arena.h"
+#include "tests/support/fd_table_fixture.h"
 
 namespace ustack::shim {
 namespace {
 
-class FakeFile final : public OpenFile {
- public:
-  FakeFile() : OpenFile(Kind::socket) {}
-  uint32_t readiness() override { return 0; }
-  WaitQueue& waiters() override { return waiters_; }
-  bool closed = false;
+using test::FakeFile;
 
- protected:
-  void close() override { closed = true; }
-
- private:
-  WaitQueue waiters_;
-};
-
-class ShimFdTable : public testing::Test {
- protected:
-  void SetUp() override {
-    table_ = FdTable::create(arena_);
-    ASSERT_NE(table_, nullptr);
-    FdTable::set_current(table_);
-  }
-  void TearDown() override {
-    FdTable::set_current(nullptr);
-    FdTable::destroy(table_);
-    EXPECT_EQ(arena_.in_use(), 0u);
-  }
-  test::HeapArena arena_;
-  FdTable* table_ = nullptr;
-};
+class ShimFdTable : public test::FdTableFixture {};
 
 TEST_F(ShimFdTable, FindsWhatWasSet) {
   FakeFile file;

@@ -9,40 +9,22 @@
 
 #include <deque>
 
-#include "shim/fd_table.h"
-#include "tests/support/heap_arena.h"
+#include "tests/support/fd_table_fixture.h"
 
 namespace ustack::shim {
 namespace {
 
-class FakeFile final : public OpenFile {
- public:
-  FakeFile() : OpenFile(Kind::socket) {}
-  uint32_t readiness() override { return 0; }
-  WaitQueue& waiters() override { return waiters_; }
-
- protected:
-  void close() override {}
-
- private:
-  WaitQueue waiters_;
-};
+using test::FakeFile;
 
 bool open_in_kernel(int fd) { return fcntl(fd, F_GETFD) >= 0; }
 
 int placeholder() { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
 
-class ShimTwins : public testing::Test {
+class ShimTwins : public test::FdTableFixture {
  protected:
-  void SetUp() override {
-    table_ = FdTable::create(arena_);
-    ASSERT_NE(table_, nullptr);
-    FdTable::set_current(table_);
-  }
   void TearDown() override {
     twins::keep_those_of(nullptr);
-    FdTable::set_current(nullptr);
-    FdTable::destroy(table_);
+    FdTableFixture::TearDown();
   }
   /// A twin of one descriptor, which is returned.
   static int give(const OpenFile& file) {
@@ -53,9 +35,6 @@ class ShimTwins : public testing::Test {
     EXPECT_FALSE(twin) << "it is taken over";
     return fd;
   }
-
-  test::HeapArena arena_;
-  FdTable* table_ = nullptr;
 };
 
 TEST_F(ShimTwins, BelongToTheirFiles) {
