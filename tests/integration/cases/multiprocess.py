@@ -249,8 +249,14 @@ def nginx_upgrade(context: Context):
     load = Load(lab, "--sizes", "100,30000", clients=4)
     os.kill(master, signal.SIGUSR2)
     pid_file = nginx.directory / "nginx.pid"
-    new = int(wait_until(lambda: pid_file.exists() and (text := pid_file.read_text().strip()) != str(master) and text,
-                         "there is a new master", 20))
+
+    def new_master() -> str:
+        try:
+            text = pid_file.read_text().strip()
+        except FileNotFoundError:  # nginx has just renamed it, and the new master has written none yet
+            return ""
+        return text if text != str(master) else ""
+    new = int(wait_until(new_master, "there is a new master", 20))
     wait_until(lambda: len(children_of(new)) == 2, "it has workers")
     os.kill(master, signal.SIGQUIT)
     wait_until(lambda: gone(master), "the old master has ended")
