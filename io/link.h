@@ -112,6 +112,9 @@ struct LinkSpec {
 
 /// Opens as told by `spec`. On failure `*link` is untouched. `*created`: a device that didn't exist before.
 std::optional<OpenError> open_link(const LinkSpec& spec, Link* link, bool* created = nullptr);
+/// A process without rights (CAP_NET_ADMIN; CAP_NET_RAW for packet) can't open it: all but descriptors, and
+/// TAP and TUN devices that were given to a user or a group. Asks the kernel once.
+bool needs_rights(const LinkSpec& spec);
 /// A TAP or TUN device, made if it doesn't exist (it then goes with its last descriptor). `name` may hold
 /// "%d". A busy device is tried again for about 100 ms: one that a process with an io_uring had open stays
 /// busy for some 10 to 31 ms after that process has ended. `*created`: it didn't exist before. Of a device

@@ -192,6 +192,17 @@ Status Process::ensure_host() {
   return Error{error->code};
 }
 
+void Process::make_host_while_root() {
+  if (shared_host != nullptr) return;
+  Scope scope;
+  start();
+  ProcessState& state = process_state();
+  std::lock_guard held(state.start_lock);
+  // Who has left its host, or failed to make it, stays without.
+  if (shared_host != nullptr || state.parted || state.failure_told) return;
+  if (io::needs_rights(state.config.link)) make_host(state);
+}
+
 bool Process::has_host() { return shared_host != nullptr; }
 const io::Config& Process::config() { return process_state().config; }
 io::Link& Process::link() { return process_state().link; }

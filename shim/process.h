@@ -15,8 +15,9 @@ namespace ustack::shim {
 class FdTable;
 
 /// The process's side of its host. Configuration is read when the library is loaded (a malformed variable
-/// ends the program with a message there); the host itself is made at the first internet socket, so that a
-/// program without one pays nothing: no thread, process, link or mapping.
+/// ends the program with a message there); the host itself is made at the first internet socket (or
+/// when root is given up before it), so that a program without one pays nothing: no thread, process, link or
+/// mapping.
 class Process {
  public:
   /// The exit status of a program that was not started because a USTACK_ variable is wrong; the value that
@@ -29,6 +30,9 @@ class Process {
   /// is missing, once per process.
   static Status ensure_host();
   static bool has_host();
+  /// The process is about to give up root: makes the host now if it could not later (io::needs_rights),
+  /// without a word if that fails. Not in a Scope.
+  static void make_host_while_root();
   /// What the user has chosen. Valid from start-up on.
   static const io::Config& config();
   /// The process's own descriptor of the link. Only with a host.

@@ -1,11 +1,14 @@
 // TAP links, and what opening one can say.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/if_tun.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -256,15 +259,51 @@ TEST(Tap, AnotherKindOfDeviceIsAClearError) {
   });
 }
 
+/// A /dev/net/tun of this process's own. False: can't be made here.
+bool private_tun_device(mode_t mode) {
+  if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+      mount("tmpfs", "/dev/net", "tmpfs", 0, nullptr) != 0 ||
+      mknod("/dev/net/tun", S_IFCHR | 0600, 10 << 8 | 200) != 0)
+    return false;
+  return chmod("/dev/net/tun", mode) == 0;
+}
+
+TEST(Tap, OnlyADeviceThatWasGivenAwayNeedsNoRights) {
+  test::in_private_network([] {
+    const auto needs = [](LinkSpec::Scheme scheme, const char* name) {
+      LinkSpec spec;
+      spec.scheme = scheme;
+      spec.name = name;
+      return needs_rights(spec);
+    };
+    using Scheme = LinkSpec::Scheme;
+    if (getuid() != 0 || !private_tun_device(0666)) GTEST_SKIP();
+    Link nobodys, users, groups;
+    ASSERT_FINE(open_tun_device("nobodys0", true, &nobodys));
+    ASSERT_FINE(open_tun_device("users0", false, &users));
+    ASSERT_EQ(ioctl(users.descriptors()[0].get(), TUNSETOWNER, 65534), 0);
+    ASSERT_FINE(open_tun_device("groups0", true, &groups));
+    ASSERT_EQ(ioctl(groups.descriptors()[0].get(), TUNSETGROUP, 65534), 0);
+    EXPECT_TRUE(needs(Scheme::tap, "nobodys0"));
+    EXPECT_FALSE(needs(Scheme::tun, "users0"));
+    EXPECT_FALSE(needs(Scheme::tap, "groups0"));
+    EXPECT_TRUE(needs(Scheme::tap, "lo"));
+    EXPECT_TRUE(needs(Scheme::tap, "missing0"));
+    EXPECT_TRUE(needs(Scheme::tap, "a_name_that_is_too_long_for_a_device"));
+    EXPECT_TRUE(needs(Scheme::automatic, ""));
+    EXPECT_TRUE(needs(Scheme::packet, "lo"));
+    EXPECT_FALSE(needs(Scheme::fd, ""));
+    // Who can't open the driver's node can open none of its devices.
+    ASSERT_EQ(chmod("/dev/net/tun", 0600), 0);
+    EXPECT_TRUE(needs(Scheme::tun, "users0"));
+  });
+}
+
 TEST(Tap, AMissingRightIsNamedWithTheWaysToGetIt) {
   test::in_private_network([] {
     if (access("/dev/net/tun", R_OK | W_OK) != 0 || getuid() != 0) GTEST_SKIP();
     // Keep /dev/net/tun accessible, whatever its mode here, but no right in this namespace.
-    if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
-        mount("tmpfs", "/dev/net", "tmpfs", 0, nullptr) != 0 ||
-        mknod("/dev/net/tun", S_IFCHR | 0666, 10 << 8 | 200) != 0)
-      GTEST_SKIP();
-    chmod("/dev/net/tun", 0666);
+    if (!private_tun_device(0666)) GTEST_SKIP();
     if (setresgid(65534, 65534, 65534) != 0 || setresuid(65534, 65534, 65534) != 0) GTEST_SKIP();
     Link link;
     auto problem = open_tun_device("tap0", true, &link);

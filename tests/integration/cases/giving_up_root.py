@@ -1,0 +1,77 @@
+"""Programs that give up root before their first socket, when nobody could open the link any more."""
+
+from cases.wrong_input import _TUN_0666, _with_tun
+from harness import Context, case, equal, need_root
+
+PYTHON = "/usr/bin/python3"
+NOBODY = 65534
+
+# ADDRESS PEER: takes another user, listens, and says what it was sent; then connects to the peer and says the same.
+PROGRAM = f"""
+import os, socket, sys
+os.setgid({NOBODY}); os.setuid({NOBODY})
+with socket.create_server((sys.argv[1], 8080)) as listener:
+    print('listening', flush=True)
+    with listener.accept()[0] as taken:
+        print('got', taken.makefile().readline().strip(), flush=True)
+with socket.create_connection((sys.argv[2], 8081), 10) as made:
+    print('got', made.makefile().readline().strip(), flush=True)
+"""
+# ADDRESS OWN: asks it, and answers once itself.
+PEER = """
+import socket, sys
+with socket.create_server((sys.argv[2], 8081)) as listener:
+    with socket.create_connection((sys.argv[1], 8080), 10) as made:
+        made.sendall(b'question\\n')
+    with listener.accept()[0] as taken:
+        taken.sendall(b'answer\\n')
+"""
+
+
+def listens_and_connects(context: Context, **environment) -> None:
+    need_root()
+    lab = context.lab()
+    program = lab.host(PYTHON, "-c", PROGRAM, lab.host_address(), lab.peer_address, label="program", env=environment)
+    program.wait_for_output("listening")
+    lab.peer(PYTHON, "-c", PEER, lab.host_address(), lab.peer_address, label="peer").ok(20)
+    program.ok(20)
+    equal(program.stdout.split("\n")[1:3], ["got question", "got answer"], "what it was sent")
+    equal(program.stderr, "", "messages")
+
+
+@case("root.first_socket_after")
+def first_socket_after(context: Context):
+    """The first socket of a program that has given up root: a listener and a connection, as mariadbd --user=mysql."""
+    listens_and_connects(context)
+
+
+@case("root.first_socket_after_parting")
+def first_socket_after_parting(context: Context):
+    """The same with USTACK_TRUST=credentials, through the keeper."""
+    listens_and_connects(context, USTACK_TRUST="credentials")
+
+
+@case("root.device_of_a_user", kernel=False)
+def device_of_a_user(context: Context):
+    """A TAP that was made for a user can be opened later: a helper that gives up root doesn't take it from its parent."""
+    lab = context.lab()
+    lab.peer("sh", "-ec", f"ip tuntap add dev mine0 mode tap user {NOBODY} vnet_hdr; ip link set mine0 up; "
+             "ip address add 192.0.2.65/26 dev mine0").ok()
+    lab.peer(PYTHON, "-c", "import socket\n"
+             "listener = socket.create_server(('192.0.2.65', 8081))\n"
+             "print('listening', flush=True); listener.accept()[0].sendall(b'answer')", label="peer"
+             ).wait_for_output("listening")
+    program = lab.host(PYTHON, "-c", f"""
+import os, signal, socket
+changed = os.pipe()
+helper = os.fork()
+if helper == 0:
+    os.setuid({NOBODY})
+    os.write(changed[1], b'.')
+    signal.pause()
+os.read(changed[0], 1)
+print(socket.create_connection(('192.0.2.65', 8081), 10).recv(100).decode())
+os.kill(helper, signal.SIGTERM)
+""", label="program", before=_with_tun(_TUN_0666), env={"USTACK_LINK": "tap:mine0", "USTACK_ADDR": "192.0.2.66/26", "USTACK_GATEWAY": ""})
+    program.ok(20)
+    equal(program.stdout.strip(), "answer", "what the parent got")
