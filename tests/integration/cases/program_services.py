@@ -1,0 +1,226 @@
+"""More servers, and apt: run where they are installed (scripts/install-deps doesn't bring them), all by scripts/compat."""
+
+import pathlib
+
+from cases.program_matrix import PYTHON, certificate, own_directory, program, same_file, with_file
+from harness import Context, Lab, Nginx, Skipped, check, equal, need_root
+
+_PORT = 7400
+_SIDE_BY_SIDE = 8
+
+
+def open_to_all(context: Context) -> None:
+    """For programs that take another user."""
+    for directory in (context.directory, *context.directory.parents):
+        if str(directory).startswith("/tmp/"):
+            directory.chmod(directory.stat().st_mode | 0o055)
+
+
+def peer_fetches_side_by_side(context: Context, lab: Lab, url: str, wanted: pathlib.Path, *options: str) -> None:
+    got = [context.directory / f"got-{number}" for number in range(_SIDE_BY_SIDE)]
+    fetches = [lab.peer("curl", "-sS", "--fail", "--max-time", "40", "-o", path, *options, url, label=path.name)
+               for path in got]
+    for fetch, path in zip(fetches, got):
+        fetch.ok(45)
+        same_file(context, path, wanted)
+
+
+def configuration(context: Context, text: str) -> pathlib.Path:
+    path = context.directory / "configuration"
+    path.write_text(text)
+    return path
+
+
+# --- proxies: both a client and a server
+
+
+@program("squid", "squid")
+def squid(context: Context, lab: Lab):
+    """server: a proxy, 8 fetches of 2 MB side by side from a kernel's nginx"""
+    origin, path = Nginx(lab), context.file(2_000_000)
+    server = lab.host("squid", "-N", "-f", configuration(context, f"""
+http_port {_PORT}
+http_access allow all
+cache deny all
+pid_filename none
+access_log none
+cache_log {context.directory}/cache.log
+coredump_dir {context.directory}
+shutdown_lifetime 0 seconds
+"""))
+    lab.wait_until_listening(_PORT, lab.host_address())
+    peer_fetches_side_by_side(context, lab, origin.serve(path), path, "--proxy", f"{lab.host_address()}:{_PORT}")
+    server.end()
+
+
+@program("tinyproxy", "tinyproxy")
+def tinyproxy(context: Context, lab: Lab):
+    """server: the same with a thread for each connection"""
+    origin, path = Nginx(lab), context.file(2_000_000)
+    server = lab.host("tinyproxy", "-d", "-c", configuration(context, f"Port {_PORT}\nTimeout 60\nMaxClients 20\n"))
+    lab.wait_until_listening(_PORT, lab.host_address())
+    peer_fetches_side_by_side(context, lab, origin.serve(path), path, "--proxy", f"{lab.host_address()}:{_PORT}")
+    server.end()
+
+
+@program("varnish", "varnishd")
+def varnish(context: Context, lab: Lab):
+    """server: a cache of a hundred threads in a child that has given up root, 8 fetches of 2 MB side by side"""
+    need_root()
+    open_to_all(context)
+    origin, path = Nginx(lab), context.file(2_000_000)
+    url = origin.serve(path)
+    host, _, rest = url.removeprefix("http://").partition("/")
+    backend = host if ":" in host else f"{host}:80"
+    server = lab.host("varnishd", "-F", "-a", f":{_PORT}", "-b", backend, "-n", own_directory(context, "varnish"), "-T",
+                      "none")
+    lab.wait_until_listening(_PORT, lab.host_address())
+    peer_fetches_side_by_side(context, lab, f"http://{lab.host_address()}:{_PORT}/{rest}", path)
+    server.end()
+
+
+@program("stunnel", "stunnel")
+def stunnel(context: Context, lab: Lab):
+    """server: TLS in front of a kernel's nginx, 8 fetches of 2 MB side by side"""
+    origin, path = Nginx(lab), context.file(2_000_000)
+    host, _, rest = origin.serve(path).removeprefix("http://").partition("/")
+    key, cert = certificate(context.directory)
+    server = lab.host("stunnel", configuration(context, f"""
+foreground = yes
+pid =
+[front]
+accept = {_PORT}
+connect = {host if ":" in host else f"{host}:80"}
+cert = {cert}
+key = {key}
+"""))
+    lab.wait_until_listening(_PORT, lab.host_address())
+    peer_fetches_side_by_side(context, lab, f"https://{lab.host_address()}:{_PORT}/{rest}", path, "--insecure", "--header",
+                              f"Host: {host}")
+    server.end()
+
+
+# --- servers of the web
+
+
+@program("uwsgi", "uwsgi")
+def uwsgi(context: Context, lab: Lab):
+    """server: a router and two processes of two threads each, 8 answers of 2 MB side by side"""
+    directory, path = with_file(context, "uwsgi")
+    (directory / "app.py").write_text("def application(environ, start_response):\n"
+                                      "    start_response('200 OK', [])\n"
+                                      f"    return [open({str(path)!r}, 'rb').read()]\n")
+    server = lab.host("uwsgi", "--plugin", "http,python3", "--http", f":{_PORT}", "--wsgi-file", directory / "app.py",
+                      "--master", "--processes", 2, "--threads", 2, "--die-on-term")
+    lab.wait_until_listening(_PORT, lab.host_address())
+    peer_fetches_side_by_side(context, lab, f"http://{lab.host_address()}:{_PORT}/", path)
+    server.end()
+
+
+@program("php", "php")
+def php(context: Context, lab: Lab):
+    """server: its own web server with four processes, 8 fetches of 2 MB side by side"""
+    directory, path = with_file(context, "php")
+    (directory / "data.php").write_text(f"<?php readfile({str(path)!r});\n")
+    server = lab.host("php", "-S", f"0.0.0.0:{_PORT}", "-t", directory, env={"PHP_CLI_SERVER_WORKERS": "4"})
+    lab.wait_until_listening(_PORT, lab.host_address())
+    peer_fetches_side_by_side(context, lab, f"http://{lab.host_address()}:{_PORT}/data.php", path)
+    server.end()
+
+
+# --- databases and queues
+
+
+@program("mariadb", "mariadbd", limit=120)
+def mariadb(context: Context, lab: Lab):
+    """server: gives up root before it listens; a table over the link and back, 2000 queries of 8 clients"""
+    need_root()
+    open_to_all(context)
+    data = own_directory(context, "mariadb")
+    lab.peer("mariadb-install-db", "--user=mysql", f"--datadir={data}", "--skip-test-db", label="install").ok(60)
+    socket = data / "socket"
+    server = lab.host("mariadbd", "--no-defaults", "--user=mysql", f"--datadir={data}", f"--socket={socket}",
+                      f"--port={_PORT}", "--skip-grant-tables", "--bind-address=*", "--max-allowed-packet=16M")
+    lab.wait_until_listening(_PORT, lab.host_address(), 60)
+    client = ["mariadb", "--no-defaults", "-h", lab.host_address(), "-P", _PORT, "--skip-ssl", "--max-allowed-packet=16M"]
+    path = context.file(2_000_000)
+    query = context.directory / "query"
+    query.write_text("create database d; create table d.t (b longblob); "
+                     f"insert into d.t values (x'{path.read_bytes().hex()}');")
+    lab.peer("sh", "-c", '"$@" < ' + str(query), "sh", *client, label="insert").ok(30)
+    got = lab.peer(*client, "-N", "-e", "select hex(b) from d.t", label="select").ok(30)
+    equal(bytes.fromhex(got.stdout), path.read_bytes(), "what came back")
+    slap = lab.peer("mariadb-slap", "--no-defaults", "-h", lab.host_address(), "-P", _PORT, "--skip-ssl", "-a", "-c", 8,
+                    "-i", 1, "--number-of-queries=2000", label="slap").ok(60)
+    check("Average number of seconds" in slap.stdout, slap.describe())
+    server.end()
+
+
+@program("mosquitto", "mosquitto")
+def mosquitto(context: Context, lab: Lab):
+    """server: 20 messages of 100 KB, each to 8 subscribers side by side"""
+    if not pathlib.Path("/usr/bin/mosquitto_sub").exists():
+        raise Skipped("mosquitto-clients is not installed")
+    server = lab.host("mosquitto", "-c", configuration(context, f"listener {_PORT}\nallow_anonymous true\n"))
+    lab.wait_until_listening(_PORT, lab.host_address())
+    broker = ["-h", lab.host_address(), "-p", _PORT, "-q", 1]
+    message = context.file(100_000)
+    for number in range(20):
+        lab.peer("mosquitto_pub", *broker, "-r", "-t", f"topic/{number}", "-f", message, label="publisher").ok(20)
+    subscribers = [lab.peer("mosquitto_sub", *broker, "-t", "topic/+", "-N", "-C", 20, "-W", 30, label=f"subscriber{number}")
+                   for number in range(_SIDE_BY_SIDE)]
+    for subscriber in subscribers:
+        subscriber.ok(40)
+        check(subscriber.stdout_path.read_bytes() == 20 * message.read_bytes(), "the messages are others")
+    server.end()
+
+
+@program("beanstalkd", "beanstalkd")
+def beanstalkd(context: Context, lab: Lab):
+    """server: 500 jobs by one producer, reserved and deleted by four workers"""
+    server = lab.host("beanstalkd", "-l", "0.0.0.0", "-p", _PORT)
+    lab.wait_until_listening(_PORT, lab.host_address())
+    workers = [lab.peer(PYTHON, "-c", _WORKER, lab.host_address(), _PORT, label=f"worker{number}") for number in range(4)]
+    lab.peer(PYTHON, "-c", _PRODUCER, lab.host_address(), _PORT, label="producer").ok(30)
+    jobs = []
+    for worker in workers:
+        jobs += map(int, worker.ok(30).stdout.split())
+    equal(sorted(jobs), list(range(500)), "jobs done")
+    server.end()
+
+
+_PRODUCER = """
+import socket, sys
+link = socket.create_connection((sys.argv[1], int(sys.argv[2])), 10)
+answers = link.makefile()
+for job in [*map(str, range(500)), *['end'] * 4]:
+    link.sendall(f'put 0 0 60 {len(job)}\\r\\n{job}\\r\\n'.encode())
+    assert answers.readline().startswith('INSERTED')
+"""
+_WORKER = """
+import socket, sys
+link = socket.create_connection((sys.argv[1], int(sys.argv[2])), 10)
+answers = link.makefile()
+while True:
+    link.sendall(b'reserve\\r\\n')
+    number = answers.readline().split()[1]
+    job = answers.readline().strip()
+    link.sendall(f'delete {number}\\r\\n'.encode())
+    assert answers.readline().startswith('DELETED')
+    if job == 'end': break
+    print(job)
+"""
+
+
+# --- clients
+
+
+@program("apt", "/usr/lib/apt/apt-helper", always=True)
+def apt(context: Context, lab: Lab):
+    """client: its method gives up root before it connects; 20 MB, the hash checked"""
+    path, got = context.file(20_000_000), own_directory(context, "apt") / "got"
+    open_to_all(context)
+    got.parent.chmod(0o777)
+    lab.host("/usr/lib/apt/apt-helper", "download-file", Nginx(lab).serve(path), got,
+             f"SHA256:{context.sha256(path)}").ok()
+    same_file(context, got, path)
