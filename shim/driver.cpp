@@ -385,6 +385,7 @@ WaitOutcome Wait::sleep(HostLock&, const WaitRequest& request) {
   MaskInForce mask(thread, request.signal_mask);
   Sleep sleep(thread, *waiter, request);
   for (bool looked = false;; looked = true) {
+    kernel_ready_ = sleep.kernel;
     if (!shared.host->idle()) shared.host->run(shared.host->now());
     if (waiter->notified || (request.any_frame && sleep.frames)) {
       waiter->notified = false;

@@ -145,6 +145,8 @@ class Wait {
   /// nobody does. A deadline in the past still looks once, at the link and at kernel_fd. What was notified
   /// goes before readiness of kernel_fd, that before a signal, and that before the deadline.
   WaitOutcome sleep(HostLock& lock, const WaitRequest& request);
+  /// kernel_fd was readable when the last sleep() last looked, whatever has ended it.
+  bool kernel_ready() const { return kernel_ready_; }
 
  private:
   struct Registration;
@@ -157,6 +159,7 @@ class Wait {
   uint32_t cursor_ = 0;
   /// Counts sleeps.
   uint32_t turn_ = 0;
+  bool kernel_ready_ = false;
 };
 
 }  // namespace ustack::shim

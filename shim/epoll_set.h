@@ -83,6 +83,8 @@ class EpollSet final : public OpenFile {
   bool has_halves() const;
   /// Whose turn it is to fill the caller's array first: the kernel's members or ours.
   bool kernel_first = false;
+  /// The kernel's members had something when they were last asked.
+  bool kernel_gave = true;
 
   /// The kernel's descriptor, in the process that has made the set or inherited it.
   int kernel_half() const override { return fd_; }

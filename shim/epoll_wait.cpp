@@ -173,8 +173,11 @@ class EpollWait {
  private:
   static constexpr size_t kAtOnce = 32;
 
-  /// Fills the program's array with what is ready now. EFAULT.
-  Status gather();
+  /// Fills the program's array with what is ready now, of the kernel's if it is to be asked. EFAULT.
+  Status gather(bool ask);
+  /// Before anything is waited for: a wait tells for nothing whether the kernel's members are ready, so they
+  /// are asked here only where ours are, or where the kernel's have something of late.
+  bool asks_kernel_first() const { return set_.kernel_gave || set_.readiness() != 0; }
   Status ask_kernel();
   template <typename Collect>
   Status ask_ours(Collect collect);
@@ -194,7 +197,6 @@ class EpollWait {
 };
 
 Status EpollWait::ask_kernel() {
-  reported_count_ = 0;
   if (count_ == room_ || !set_.has_kernel_members()) return {};
   const bool compare = set_.has_halves();
   const size_t room = compare ? std::min(room_ - count_, kAtOnce) : room_ - count_;
@@ -207,6 +209,7 @@ Status EpollWait::ask_kernel() {
   }
   lock_.lock();
   if (n < 0) return n == -EINTR ? Status() : checked(n);
+  set_.kernel_gave = n > 0;
   count_ += static_cast<size_t>(n);
   return {};
 }
@@ -234,18 +237,19 @@ Status EpollWait::ask_ours_after_kernel() {
   });
 }
 
-Status EpollWait::gather() {
+Status EpollWait::gather(bool ask) {
   set_.kernel_first = !set_.kernel_first;
   Status s;
   // When the array is too small for all, the kernel's and ours go first in turns.
-  if (!set_.kernel_first && set_.has_kernel_members())
+  if (ask && !set_.kernel_first && set_.has_kernel_members())
     s = ask_ours([this](std::span<epoll_event> out) { return set_.collect_whole(wait_, out); });
-  if (s.ok()) s = ask_kernel();
+  reported_count_ = 0;
+  if (ask && s.ok()) s = ask_kernel();
   return s.ok() ? ask_ours_after_kernel() : s;
 }
 
 Result<int> EpollWait::run(Instant deadline, const sigset_t* mask) {
-  if (Status s = gather(); !s.ok()) return s.error();
+  if (Status s = gather(asks_kernel_first()); !s.ok()) return s.error();
   if (count_ > 0) {
     look_if_overdue(lock_);
     if (Status s = ask_ours_after_kernel(); !s.ok()) return s.error();
@@ -266,7 +270,7 @@ Result<int> EpollWait::run(Instant deadline, const sigset_t* mask) {
       over = outcome == WaitOutcome::timed_out || outcome == WaitOutcome::interrupted;
       code = outcome == WaitOutcome::interrupted ? EINTR : 0;
       // Whatever ended it: what has come meanwhile goes first.
-      if (Status s = gather(); !s.ok()) return s.error();
+      if (Status s = gather(wait.kernel_ready()); !s.ok()) return s.error();
     }
   }
   if (count_ == 0) return code == 0 ? result() : Error{code};

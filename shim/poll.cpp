@@ -173,8 +173,9 @@ Result<int> Polling::run(Instant deadline, const sigset_t* mask) {
       result = Error{kLookAgain};
       break;
     }
-    // Whatever ended it: what has come meanwhile goes first.
-    if (int found = look(); found > 0) {
+    // Whatever ended it: what has come meanwhile goes first. The wait has seen whether the kernel has
+    // anything.
+    if (int found = blind || wait.kernel_ready() ? look() : look_at_ours(); found > 0) {
       result = found;
       break;
     }
