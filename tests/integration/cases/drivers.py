@@ -1,6 +1,7 @@
 """Which thread or process of a program drives its host: the one for which the frames come, without a hop by another."""
 
 import subprocess
+from collections import Counter
 
 from cases.keeper import keepers_in
 from harness import Context, case, check, equal
@@ -122,3 +123,53 @@ def threads(context: Context):
 def processes(context: Context):
     """The same of processes; one is killed while the others rely on it."""
     each_drives_for_itself(context, "processes", "kill")
+
+
+_ECHO = """
+import os, select, socket, sys
+listener = socket.create_server(('0.0.0.0', 80))
+woken, _ = os.pipe()
+epoll = select.epoll()
+epoll.register(listener, select.EPOLLIN)
+epoll.register(woken, select.EPOLLIN)
+print('listening', flush=True)
+epoll.poll()
+taken, _ = listener.accept()
+epoll.register(taken, select.EPOLLIN)
+while True:
+    epoll.poll()
+    text = taken.recv(100)
+    if not text: break
+    taken.sendall(text)
+"""
+_PING = """
+import socket, sys, time
+made = socket.create_connection((sys.argv[1], 80), 10)
+for i in range(int(sys.argv[2])):
+    made.sendall(b'x')
+    assert made.recv(100) == b'x'
+"""
+
+
+@case("drivers.calls_of_a_request", kernel=False)
+def calls_of_a_request(context: Context):
+    """A request and its answer: one wait, one frame read, one written, also where the set has the kernel's members."""
+    lab = context.lab()
+    trace, count = context.directory / "strace", 300
+    server = lab.host(PYTHON, "-c", _ECHO, label="server",
+                      before=["strace", "-f", "-qq", "-o", trace, "-e", "trace=epoll_wait,epoll_pwait,epoll_pwait2,poll,ppoll,"
+                              "read,write,writev"])
+    server.wait_for_output("listening")
+    lab.peer(PYTHON, "-c", _PING, lab.host_address(), count, label="client").ok(60)
+    server.ok(20)
+    # Of the program, not of the keeper; and not what starts it.
+    text = trace.read_text()
+    program, text = text.split()[0], text[text.index("listening"):]
+    calls = Counter(line.split("(")[0].split()[1] for line in text.splitlines()[1:] if line.startswith(f"{program} ")
+                    and "(" in line)
+    context.note(", ".join(f"{name} {number}" for name, number in calls.most_common()))
+    # Besides: the connection's begin and end, and waits that a timer has ended.
+    for kind, names in (("waits", ("epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll")), ("reads", ("read", )),
+                        ("writes", ("write", "writev"))):
+        number = sum(calls[name] for name in names)
+        check(count <= number <= 1.2 * count + 20, f"{number} {kind} of {count} requests: {calls}")
