@@ -1,7 +1,7 @@
 // Hooks that set and ask: options, fcntl, ioctl.
 #include <fcntl.h>
+#include <linux/if.h>
 #include <linux/sockios.h>
-#include <net/if.h>
 #include <sys/ioctl.h>
 
 #include <algorithm>
