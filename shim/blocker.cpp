@@ -1,6 +1,8 @@
 #include "shim/blocker.h"
 
 #include "io/clock.h"
+#include "shim/scope.h"
+#include "shim/shared_host.h"
 
 namespace ustack::shim {
 
@@ -8,7 +10,10 @@ Status Blocker::wait(WaitQueue& queue, uint32_t events, bool exclusive, int kern
   if (ends_with_ != 0) return Error{ends_with_};
   if (nonblocking_) {
     ends_with_ = EAGAIN;
-    look_at_link(lock_);
+    const SharedHost& shared = *shared_host;
+    const Duration since_look = shared.host->now() - shared.last_look;
+    if ((events & ready::kIn) == 0 || !this_thread().habit.waits_next(&queue, since_look))
+      look_at_link(lock_);
     return {};
   }
   if (Status s = wait_.on(queue, events, exclusive); !s.ok()) return s;

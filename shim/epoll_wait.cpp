@@ -18,6 +18,7 @@
 #include "shim/fd_table.h"
 #include "shim/poll.h"
 #include "shim/process.h"
+#include "shim/scope.h"
 #include "shim/shared_host.h"
 #include "shim/socket_file.h"
 #include "shim/user_copy.h"
@@ -369,6 +370,7 @@ Status control_member(int set_fd, int operation, int fd, const epoll_event& even
 Result<int> wait_for_events(int fd, epoll_event* events, int room, Instant deadline, const sigset_t* mask) {
   if (room <= 0 || room > INT_MAX / static_cast<int>(sizeof(epoll_event))) return Error{EINVAL};
   if (!user_range(events, static_cast<size_t>(room) * sizeof(epoll_event))) return Error{EFAULT};
+  this_thread().habit.waits();
   HostLock lock;
   Result<EpollSet*> set = epoll_set_of(fd);
   if (!set.ok()) return set.error();

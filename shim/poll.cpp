@@ -9,6 +9,7 @@
 #include "shim/fd_table.h"
 #include "shim/kernel_watch.h"
 #include "shim/sandbox.h"
+#include "shim/scope.h"
 #include "shim/socket_file.h"
 
 namespace ustack::shim {
@@ -221,6 +222,7 @@ PollRoom::~PollRoom() {
 }
 
 Result<int> poll_items(PollRoom& room, Instant deadline, const sigset_t* mask) {
+  this_thread().habit.waits();
   HostLock lock;
   for (;;) {
     Polling polling(lock, room);

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <utility>
 
+#include "shim/wait_habit.h"
+
 namespace ustack::io {
 class Engine;
 }
@@ -36,6 +38,8 @@ struct ThreadState {
   std::atomic<int> wake_fd{-1};
   /// kernel_fd_closes() as of this thread's last wait.
   uint32_t kernel_epoch = 0;
+  /// Whether it looks at the link for nothing.
+  WaitHabit habit;
   /// gettid(2), 0 until asked for.
   int32_t id = 0;
   /// The mask to go back to when the Scope closes (signal_deferred), in the kernel's form.

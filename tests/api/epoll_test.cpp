@@ -186,6 +186,24 @@ TEST(Epoll, MixedWithTheKernels) {
   EXPECT_EQ(epoll.wait(), "1:i 3:o") << "both in one wait, each once";
 }
 
+TEST(Epoll, WhoPollsAfterManyWaitsGetsWhatComes) {
+  std::string script;
+  for (int i = 0; i < 20; ++i) script += "say x sleep 5 ";
+  Fd fd = connected(script + "sleep 100 say y sleep 1000");
+  Epoll epoll;
+  epoll.add(fd, EPOLLIN, 1);
+  char c = 0;
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_EQ(epoll.wait(), "1:i");
+    ASSERT_EQ(recv(fd, &c, 1, MSG_DONTWAIT), 1);
+    EXPECT_FAILS(EAGAIN, recv(fd, &c, 1, MSG_DONTWAIT));
+  }
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+  while (recv(fd, &c, 1, MSG_DONTWAIT) != 1)
+    ASSERT_LT(std::chrono::steady_clock::now(), end) << "without a wait";
+  EXPECT_EQ(c, 'y');
+}
+
 TEST(Epoll, ASmallArrayIsFair) {
   Epoll epoll;
   Fd event(eventfd(1, 0));
