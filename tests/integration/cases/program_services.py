@@ -128,6 +128,30 @@ def php(context: Context, lab: Lab):
     server.end()
 
 
+@program("puma", "puma")
+def puma(context: Context, lab: Lab):
+    """server: Ruby, two processes of two to four threads, 8 answers of 2 MB side by side"""
+    directory, path = with_file(context, "puma")
+    (directory / "config.ru").write_text(f"run ->(env) {{ [200, {{}}, [File.binread('{path}')]] }}\n")
+    server = lab.host("puma", "-b", f"tcp://0.0.0.0:{_PORT}", "-w", 2, "-t", "2:4", directory / "config.ru")
+    lab.wait_until_listening(_PORT, lab.host_address())
+    peer_fetches_side_by_side(context, lab, f"http://{lab.host_address()}:{_PORT}/", path)
+    server.end()
+
+
+@program("erlang", "erl")
+def erlang(context: Context, lab: Lab):
+    """server: inets' httpd, schedulers and poll threads of its own, 8 fetches of 2 MB side by side"""
+    directory, _ = with_file(context, "erlang")
+    served = directory / "data"
+    server = lab.host("erl", "-noshell", "-eval", "inets:start(), {ok, _} = inets:start(httpd, ["
+                      f'{{port, {_PORT}}}, {{server_name, "x"}}, {{server_root, "{directory}"}}, '
+                      f'{{document_root, "{directory}"}}, {{bind_address, any}}]).')
+    lab.wait_until_listening(_PORT, lab.host_address())
+    peer_fetches_side_by_side(context, lab, f"http://{lab.host_address()}:{_PORT}/data", served)
+    server.end()
+
+
 # --- databases and queues
 
 
@@ -210,6 +234,134 @@ while True:
     if job == 'end': break
     print(job)
 """
+
+
+# --- names and mail
+
+_ASK = """
+import socket, struct, sys
+name = b''.join(bytes([len(part)]) + part.encode() for part in 'host.test'.split('.')) + b'\\0'
+question = struct.pack('>6H', 7, 0x100, 1, 0, 0, 0) + name + struct.pack('>2H', 1, 1)
+for _ in range(20):
+    with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as link:
+        for _ in range(20):
+            link.sendall(struct.pack('>H', len(question)) + question)
+            answer = link.makefile('rb').read(2 + len(question) + 16)
+            assert answer[-4:] == socket.inet_aton('192.0.2.77'), answer
+"""
+
+
+def ask_for_names(context: Context, lab: Lab, *server) -> None:
+    process = lab.host(*server)
+    lab.wait_until_listening(_PORT, lab.host_address())
+    for asked in [lab.peer(PYTHON, "-c", _ASK, lab.host_address(), _PORT, label=f"ask{number}") for number in range(4)]:
+        asked.ok(40)
+    process.end()
+
+
+@program("unbound", "unbound")
+def unbound(context: Context, lab: Lab):
+    """server: two threads, gives up root; 1600 questions over TCP on 80 connections"""
+    need_root()
+    open_to_all(context)
+    ask_for_names(context, lab, "unbound", "-d", "-c", configuration(context, f"""
+server:
+  interface: 0.0.0.0
+  port: {_PORT}
+  do-daemonize: no
+  access-control: 192.0.2.0/24 allow
+  chroot: ""
+  username: "nobody"
+  pidfile: ""
+  directory: "{context.directory}"
+  use-syslog: no
+  num-threads: 2
+  local-data: "host.test. IN A 192.0.2.77"
+remote-control:
+  control-enable: no
+"""))
+
+
+@program("bind9", "named")
+def bind9(context: Context, lab: Lab):
+    """server: gives up root before it listens; the same"""
+    need_root()
+    open_to_all(context)
+    directory = own_directory(context, "bind9")
+    directory.chmod(0o777)
+    (directory / "zone").write_text("$TTL 60\n@ SOA a. b. 1 1 1 1 1\n@ NS host.test.\nhost A 192.0.2.77\n")
+    ask_for_names(context, lab, "named", "-g", "-u", "bind", "-c", configuration(context, f"""
+options {{
+  directory "{directory}"; listen-on port {_PORT} {{ any; }}; listen-on-v6 {{ none; }}; recursion no; pid-file none;
+  session-keyfile none; allow-query {{ any; }}; managed-keys-directory "{directory}"; dnssec-validation no;
+}};
+zone "test" {{ type master; file "{directory}/zone"; }};
+"""))
+
+
+@program("dovecot", "dovecot")
+def dovecot(context: Context, lab: Lab):
+    """server: 8 IMAP sessions side by side, each passed on from a login process in its sandbox to one of the user's"""
+    need_root()
+    open_to_all(context)
+    mail = own_directory(context, "mail")
+    mail.chmod(0o777)
+    server = lab.host("dovecot", "-F", "-c", configuration(context, f"""
+base_dir = {context.directory}/dovecot
+log_path = {context.directory}/log
+protocols = imap
+listen = *
+ssl = no
+disable_plaintext_auth = no
+service imap-login {{
+  inet_listener imap {{
+    port = {_PORT}
+  }}
+}}
+passdb {{
+  driver = static
+  args = password=secret
+}}
+userdb {{
+  driver = static
+  args = uid=nobody gid=nogroup home={mail}/%u
+}}
+mail_location = maildir:{mail}/%u
+first_valid_uid = 1
+"""))
+    lab.wait_until_listening(_PORT, lab.host_address())
+    message = context.directory / "message"
+    text = context.file(100_000).read_bytes().hex()
+    lines = "\r\n".join(text[at:at + 70] for at in range(0, len(text), 70))
+    message.write_bytes(f"Subject: text\r\n\r\n{lines}\r\n".encode())
+    sessions = [lab.peer(PYTHON, "-c", "import imaplib, sys\n"
+                         "server = imaplib.IMAP4(sys.argv[1], int(sys.argv[2]), 20)\n"
+                         "server.login(sys.argv[3], 'secret')\n"
+                         "text = open(sys.argv[4], 'rb').read()\n"
+                         "server.append('INBOX', None, None, text)\n"
+                         "server.select()\n"
+                         "assert server.fetch('1', '(RFC822)')[1][0][1] == text\n"
+                         "print(server.logout()[0])", lab.host_address(), _PORT, f"user{number}", message,
+                         label=f"session{number}")
+                for number in range(_SIDE_BY_SIDE)]
+    for session in sessions:
+        equal(session.ok(40).stdout.strip(), "BYE", "the end")
+    server.end()
+
+
+@program("exim", "exim4")
+def exim(context: Context, lab: Lab):
+    """server: a process for each connection; 8 dialogues side by side"""
+    need_root()
+    server = lab.host("exim4", "-bdf", "-oX", f"0.0.0.0.{_PORT}", "-oP", context.directory / "pid")
+    lab.wait_until_listening(_PORT, lab.host_address())
+    dialogues = [lab.peer(PYTHON, "-c", "import smtplib, sys\n"
+                          "with smtplib.SMTP(sys.argv[1], int(sys.argv[2]), timeout=20) as server:\n"
+                          "    print(server.ehlo('peer.test')[0], server.noop()[0])", lab.host_address(), _PORT,
+                          label=f"dialogue{number}") for number in range(_SIDE_BY_SIDE)]
+    for dialogue in dialogues:
+        equal(dialogue.ok(40).stdout.split(), ["250", "250"], "answers")
+    server.end()
 
 
 # --- clients
