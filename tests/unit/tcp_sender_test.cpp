@@ -600,6 +600,24 @@ TEST_F(TcpStream, WhatIsToGoAtOnceDoes) {
   EXPECT_EQ(sent(), Sent{piece(at, 2000) + "F"}) << "the last of it";
 }
 
+TEST_F(TcpStream, UrgentDataTakesWithItWhatWaits) {
+  uint32_t at = offset;
+  more(2000);
+  EXPECT_THAT(sent(), IsEmpty());
+  ASSERT_TRUE(socket->reserve_send(1).ok());
+  socket->commit_send(1, {.out_of_band = true});
+  peer->run();
+  EXPECT_THAT(peer->take(), ElementsAre(Tcp(FlagsAre("PAU"), Seq(start + at), PayloadSize(2001u))));
+}
+
+TEST_F(TcpStream, APacedOneGoesAtItsRate) {
+  ASSERT_TRUE(socket.set(SOL_SOCKET, SO_MAX_PACING_RATE, 1'000'000'000).ok());
+  uint32_t at = offset;
+  more(2000);
+  peer->advance(100us);
+  EXPECT_EQ(sent(), Sent{piece(at, 2000)}) << "long before the millisecond is over";
+}
+
 TEST_F(TcpStream, AnAnswerDoesNotWait) {
   uint32_t at = offset;
   peer->send({.seq = 5001, .ack = start + at - 8000, .payload = "a question"});
