@@ -200,7 +200,7 @@ std::optional<OpenError> bring_up(const Config& config, RandomSource& random, Br
   if (config.link.scheme != LinkSpec::Scheme::fd)
     up.link.name().copy(up.network.device.data(), up.network.device.size() - 1);
   if (config.link.scheme == LinkSpec::Scheme::packet)
-    if (auto problem = start_packet(up.network, &up.link)) return problem;
+    if (auto problem = start_packet(up.network, &up.link, config.link.insists)) return problem;
   up.summary = describe(up);
   *out = std::move(up);
   return std::nullopt;

@@ -10,7 +10,7 @@
 
 namespace ustack::io {
 
-std::optional<OpenError> claim(const std::string& what, Link* link) {
+std::optional<OpenError> claim(const std::string& what, Link* link, bool insists) {
   Descriptor holder(static_cast<int>(sys::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)));
   if (!holder) return OpenError{EMFILE, "no descriptors left for the host's own use: raise RLIMIT_NOFILE"};
   sockaddr_un name{};
@@ -18,7 +18,7 @@ std::optional<OpenError> claim(const std::string& what, Link* link) {
   std::string text = "ustack " + what;
   text.copy(name.sun_path + 1, sizeof name.sun_path - 1);
   auto length = static_cast<long>(offsetof(sockaddr_un, sun_path) + 1 + text.size());
-  long result = retry_while_busy(text, -EADDRINUSE,
+  long result = retry_while_busy(text, -EADDRINUSE, insists,
                                  [&] { return sys::call(SYS_bind, holder.get(), sys::arg(&name), length); });
   if (sys::failed(result)) {
     int code = static_cast<int>(-result);

@@ -108,6 +108,9 @@ struct LinkSpec {
   uint32_t queues = 1;
   /// fd: those of the other queues.
   std::vector<int> more_fds{};
+  /// tap, tun, packet: what another program uses is asked for again for a second, in case that has just
+  /// ended.
+  bool insists = true;
 };
 
 /// Opens as told by `spec`. On failure `*link` is untouched. `*created`: a device that didn't exist before.
@@ -116,11 +119,12 @@ std::optional<OpenError> open_link(const LinkSpec& spec, Link* link, bool* creat
 /// TAP and TUN devices that were given to a user or a group. Asks the kernel once.
 bool needs_rights(const LinkSpec& spec);
 /// A TAP or TUN device, made if it doesn't exist (it then goes with its last descriptor). `name` may hold
-/// "%d". A busy device is tried again for about 100 ms: one that a process with an io_uring had open stays
-/// busy for some 10 to 31 ms after that process has ended. `*created`: it didn't exist before. Of a device
-/// that was made for several queues (multi_queue) as many are used as asked for.
+/// "%d". A busy device is tried again for a second (kBusyPatience; less where `insists` is false and its user
+/// has a keeper, yield.h): one that a process with an io_uring had open stays busy for some 10 to 31 ms after
+/// that process has ended. `*created`: it didn't exist before. Of a device that was made for several queues
+/// (multi_queue) as many are used as asked for.
 std::optional<OpenError> open_tun_device(const std::string& name, bool tap, Link* link,
-                                         bool* created = nullptr, uint32_t queues = 1);
+                                         bool* created = nullptr, uint32_t queues = 1, bool insists = true);
 /// A packet socket on the interface `name`, which is left as it is. The link's MAC address is the
 /// interface's. It receives nothing before start_packet(). EPERM without CAP_NET_RAW; ENODEV; EPROTOTYPE: not
 /// Ethernet.
@@ -129,7 +133,7 @@ std::optional<OpenError> open_packet(const std::string& name, Link* link, uint32
 /// may be the interface's own; another one is added to what its card takes in, which makes cards that can't
 /// filter promiscuous. EADDRINUSE: another program in this network namespace has the first address on this
 /// interface.
-std::optional<OpenError> start_packet(const NetworkConfig& network, Link* link);
+std::optional<OpenError> start_packet(const NetworkConfig& network, Link* link, bool insists = true);
 /// What start_packet() has the sockets receive, anew: `shared_mac` says that network.link.mac is the
 /// interface's own. 0 or a negative errno. Allocates nothing.
 long filter_packet(const NetworkConfig& network, bool shared_mac, Link& link);

@@ -28,11 +28,11 @@ std::optional<OpenError> open_link(const LinkSpec& spec, Link* link, bool* creat
   if (created != nullptr) *created = false;
   switch (spec.scheme) {
     case LinkSpec::Scheme::automatic:
-      return open_tun_device("ustack%d", true, link, created, spec.queues);
+      return open_tun_device("ustack%d", true, link, created, spec.queues, spec.insists);
     case LinkSpec::Scheme::tap:
-      return open_tun_device(spec.name, true, link, created, spec.queues);
+      return open_tun_device(spec.name, true, link, created, spec.queues, spec.insists);
     case LinkSpec::Scheme::tun:
-      return open_tun_device(spec.name, false, link, created, spec.queues);
+      return open_tun_device(spec.name, false, link, created, spec.queues, spec.insists);
     case LinkSpec::Scheme::packet:
       return open_packet(spec.name, link, spec.queues);
     case LinkSpec::Scheme::fd:

@@ -175,11 +175,11 @@ long filter_packet(const NetworkConfig& network, bool shared_mac, Link& link) {
   return 0;
 }
 
-std::optional<OpenError> start_packet(const NetworkConfig& network, Link* link) {
+std::optional<OpenError> start_packet(const NetworkConfig& network, Link* link, bool insists) {
   std::string name(link->name());
   int fd = link->fd();
   const IpAddress& own = network.addresses[0].address;
-  auto taken = claim("packet:" + name + " " + to_string(own), link);
+  auto taken = claim("packet:" + name + " " + to_string(own), link, insists);
   if (taken && taken->code == EADDRINUSE) {
     taken->message = "the address " + to_string(own) + " on " + name +
                      " is in use by another program under libustack; choose another one in USTACK_ADDR";

@@ -84,9 +84,9 @@ OpenError attach_error(int code, const std::string& name, bool tap, bool existed
 }
 
 /// TUNSETIFF, again while the device is busy with what an earlier program has left.
-long attach_when_free(const Descriptor& fd, const std::string& name, bool tap, int more_flags,
-                      ifreq* request) {
-  return retry_while_busy(name, -EBUSY, [&] {
+long attach_when_free(const Descriptor& fd, const std::string& name, bool tap, int more_flags, ifreq* request,
+                      bool insists) {
+  return retry_while_busy(name, -EBUSY, insists, [&] {
     *request = ifreq{};
     name.copy(request->ifr_name, IFNAMSIZ - 1);
     request->ifr_flags =
@@ -101,7 +101,7 @@ long open_driver() { return sys::openat(kTunDevice, O_RDWR | O_NONBLOCK | O_CLOE
 }  // namespace
 
 std::optional<OpenError> open_tun_device(const std::string& name, bool tap, Link* link, bool* created,
-                                         uint32_t queues) {
+                                         uint32_t queues, bool insists) {
   if (name.empty() || name.size() >= IFNAMSIZ || name == "." || name == ".." ||
       name.find_first_of("/: \t\n") != std::string::npos) {
     return OpenError{EINVAL,
@@ -116,16 +116,16 @@ std::optional<OpenError> open_tun_device(const std::string& name, bool tap, Link
   Descriptor fd(static_cast<int>(opened));
 
   int several = queues > 1 ? IFF_MULTI_QUEUE : 0;
-  long result = several == 0 ? attach_when_free(fd, name, tap, several, &request) : -EINVAL;
+  long result = several == 0 ? attach_when_free(fd, name, tap, several, &request, insists) : -EINVAL;
   Link claimed;
   if (result == -EINVAL && (existed || several != 0)) {
     // The kernel gives queues to everybody who asks, and would spread what comes in over all of them. (One
     // will do of a device that was made for several.)
     if (existed)
-      if (auto taken = claim(mode_name(tap) + ":" + name, &claimed))
+      if (auto taken = claim(mode_name(tap) + ":" + name, &claimed, insists))
         return attach_error(taken->code == EADDRINUSE ? EBUSY : taken->code, name, tap, existed, queues);
     several = IFF_MULTI_QUEUE;
-    result = attach_when_free(fd, name, tap, several, &request);
+    result = attach_when_free(fd, name, tap, several, &request, insists);
   }
   if (result < 0) return attach_error(static_cast<int>(-result), name, tap, existed, queues);
   std::string device = request.ifr_name;
@@ -149,10 +149,10 @@ std::optional<OpenError> open_tun_device(const std::string& name, bool tap, Link
   Link made(std::move(fd), info, Link::kVirtioHeader, false, device);
   made.claim() = std::move(claimed.claim());
   if (several != 0 && !made.claim())
-    if (auto taken = claim(mode_name(tap) + ":" + device, &made)) return taken;
+    if (auto taken = claim(mode_name(tap) + ":" + device, &made, insists)) return taken;
   while (made.queues() < queues) {
     Descriptor more(static_cast<int>(open_driver()));
-    result = more ? attach_when_free(more, device, tap, several, &request) : -EMFILE;
+    result = more ? attach_when_free(more, device, tap, several, &request, insists) : -EMFILE;
     if (result < 0) {
       return OpenError{static_cast<int>(-result), "can't have " + std::to_string(queues) + " queues of " +
                                                       device + ", only " + std::to_string(made.queues()) +

@@ -32,16 +32,20 @@ inline constexpr Duration kBusyPatience = 1s;
 /// takes at most (shim/keeper_process.cpp).
 inline constexpr Duration kKeeperPatience = 65s;
 
-/// `attempt()` again as long as it gives `busy` and that may be due to what an earlier program has left.
+/// `attempt()` again as long as it gives `busy` and that may be due to what an earlier program has left. Who
+/// doesn't insist takes the word of a keeper that its programs still run, and doesn't wait for it to deliver
+/// much.
 template <typename Attempt>
-long retry_while_busy(std::string_view device, long busy, Attempt attempt) {
+long retry_while_busy(std::string_view device, long busy, bool insists, Attempt attempt) {
   for (Instant give_up = now() + kBusyPatience;;) {
     long result = attempt();
     if (result != busy || now() >= give_up) return result;
-    if (ask_to_yield(device, kKeeperPatience) == YieldAnswer::gone) {
+    const YieldAnswer answer = ask_to_yield(device, insists ? kKeeperPatience : kBusyPatience);
+    if (answer == YieldAnswer::gone) {
       give_up = now() + kBusyPatience;
       continue;
     }
+    if (!insists && answer == YieldAnswer::in_use) return result;
     __kernel_timespec pause{0, 2'000'000};
     sys::nanosleep(&pause);
   }

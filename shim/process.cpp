@@ -200,7 +200,11 @@ void Process::make_host_while_root() {
   std::lock_guard held(state.start_lock);
   // Who has left its host, or failed to make it, stays without.
   if (shared_host != nullptr || state.parted || state.failure_told) return;
-  if (io::needs_rights(state.config.link)) make_host(state);
+  if (!io::needs_rights(state.config.link)) return;
+  // It may well need none: nobody has to wait for that.
+  state.config.link.insists = false;
+  make_host(state);
+  state.config.link.insists = true;
 }
 
 bool Process::has_host() { return shared_host != nullptr; }

@@ -1,7 +1,7 @@
 """Programs that give up root before their first socket, when nobody could open the link any more."""
 
 from cases.wrong_input import _TUN_0666, _with_tun
-from harness import Context, case, equal, need_root
+from harness import Context, case, check, equal, need_root
 
 PYTHON = "/usr/bin/python3"
 NOBODY = 65534
@@ -75,3 +75,18 @@ os.kill(helper, signal.SIGTERM)
 """, label="program", before=_with_tun(_TUN_0666), env={"USTACK_LINK": "tap:mine0", "USTACK_ADDR": "192.0.2.66/26", "USTACK_GATEWAY": ""})
     program.ok(20)
     equal(program.stdout.strip(), "answer", "what the parent got")
+
+
+@case("root.device_in_use", kernel=False)
+def device_in_use(context: Context):
+    """Who gives up root and opens no socket isn't held up by a program that has the device, and takes nothing from it."""
+    need_root()
+    lab = context.lab()
+    server = lab.host(PYTHON, "-m", "http.server", 8080, "--bind", lab.host_address(), label="server")
+    lab.wait_until_listening(8080, lab.host_address())
+    other = lab.host(PYTHON, "-c", "import os, time\nbegin = time.monotonic()\n"
+                     f"os.setuid({NOBODY})\nprint(time.monotonic() - begin)", label="other")
+    check(float(other.ok(20).stdout) < 0.5, f"it took {other.stdout.strip()} s")
+    equal(other.stderr, "", "messages")
+    lab.wait_until_listening(8080, lab.host_address())
+    server.end()
