@@ -1,8 +1,10 @@
 #include "shim/process.h"
 
+#include <pthread.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -140,6 +142,14 @@ std::optional<io::OpenError> make_host(ProcessState& state) {
   return std::nullopt;
 }
 
+/// False: in a child of vfork(2) or clone(CLONE_VM), which lives in its parent's memory. libc goes on taking
+/// it for the thread that made it, whose number it tells us in the thread's clock (~number << 3, and the
+/// kind).
+bool in_own_memory() {
+  clockid_t clock{};
+  return pthread_getcpuclockid(pthread_self(), &clock) == 0 && ~(clock >> 3) == io::sys::call(SYS_gettid);
+}
+
 }  // namespace
 
 ProcessState& process_state() { return *std::launder(reinterpret_cast<ProcessState*>(storage)); }
@@ -193,7 +203,7 @@ Status Process::ensure_host() {
 }
 
 void Process::make_host_while_root() {
-  if (shared_host != nullptr) return;
+  if (shared_host != nullptr || !in_own_memory()) return;
   Scope scope;
   start();
   ProcessState& state = process_state();

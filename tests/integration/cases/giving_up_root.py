@@ -90,3 +90,38 @@ def device_in_use(context: Context):
     equal(other.stderr, "", "messages")
     lab.wait_until_listening(8080, lab.host_address())
     server.end()
+
+
+@case("root.vfork")
+def vfork(context: Context):
+    """A child of vfork that takes another user and becomes another program does nothing to its parent."""
+    need_root()
+    lab = context.lab()
+    source, program = context.directory / "vfork.c", context.directory / "vfork"
+    source.write_text("""
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+int main(int count, char** words) {
+  int status;
+  pid_t child = vfork();
+  if (child == 0) {
+    if (setuid(65534) == 0) execl("/bin/true", "true", (char*)NULL);
+    _exit(9);
+  }
+  waitpid(child, &status, 0);
+  struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(8081)};
+  inet_pton(AF_INET, words[1], &to.sin_addr);
+  char text[100];
+  int fd = socket(AF_INET, SOCK_STREAM, 0);
+  if (connect(fd, (struct sockaddr*)&to, sizeof to) != 0) return perror("connect"), 1;
+  printf("%d %zd\\n", status, read(fd, text, sizeof text));
+}
+""")
+    context.start(["gcc", "-o", str(program), str(source)], label="gcc").ok(30)
+    lab.peer(PYTHON, "-c", "import socket, sys\nlistener = socket.create_server((sys.argv[1], 8081))\n"
+             "print('listening', flush=True); listener.accept()[0].sendall(b'answer')", lab.peer_address, label="peer"
+             ).wait_for_output("listening")
+    equal(lab.host(program, lab.peer_address, label="program").ok(20).stdout.strip(), "0 6", "the child, what it got")
