@@ -100,6 +100,12 @@ USTACK_SYMBOLS(USTACK_EARLY)
 
 }  // namespace
 
+Dlopen find_dlopen() {
+  constexpr size_t kIndex = offsetof(detail::Entries, dlopen) / sizeof(void*);
+  if (!is_found[kIndex].load(std::memory_order_relaxed)) find(kIndex, "dlopen");
+  return real::dlopen;
+}
+
 void resolve() {
   if (all_found.exchange(true, std::memory_order_acq_rel)) return;
   auto* name = reinterpret_cast<const char*>(&kNames);

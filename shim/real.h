@@ -45,6 +45,9 @@ extern Entries entries;
 USTACK_SYMBOLS(USTACK_REAL)
 #undef USTACK_REAL
 
+/// libc's dlopen(3), found now if it was not yet: for who must not call but jump to it.
+using Dlopen = void* (*)(const char* file, int flags);
+Dlopen find_dlopen();
 /// Finds all that are not found yet; costs some 30 us once.
 void resolve();
 

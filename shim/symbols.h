@@ -170,6 +170,7 @@
   X(pid_t, fork, (), (), kNone)                                                                             \
   X(pid_t, _Fork, (), (), kNone)                                                                            \
   X(pid_t, vfork, (), (), kNone)                                                                            \
+  X(void*, dlopen, (const char* file, int flags), (file, flags), kNone)                                     \
   X(int, execve, (const char* path, char* const* arguments, char* const* environment),                      \
     (path, arguments, environment), SYS_execve)                                                             \
   X(int, execv, (const char* path, char* const* arguments), (path, arguments), kNone)                       \

@@ -1,6 +1,7 @@
 """More servers, and apt: run where they are installed (scripts/install-deps doesn't bring them), all by scripts/compat."""
 
 import pathlib
+import subprocess
 
 from cases.program_matrix import PYTHON, certificate, own_directory, program, same_file, with_file
 from harness import Context, Lab, Nginx, Skipped, check, equal, need_root
@@ -150,6 +151,18 @@ def erlang(context: Context, lab: Lab):
     lab.wait_until_listening(_PORT, lab.host_address())
     peer_fetches_side_by_side(context, lab, f"http://{lab.host_address()}:{_PORT}/data", served)
     server.end()
+
+
+@program("php_curl", "php")
+def php_curl(context: Context, lab: Lab):
+    """client: its curl extension, which PHP opens with RTLD_DEEPBIND; 2 MB"""
+    if subprocess.run(["php", "-m"], capture_output=True, text=True).stdout.find("curl") < 0:
+        raise Skipped("php-curl is not installed")
+    path, got = context.file(2_000_000), context.directory / "got"
+    lab.host("php", "-r", f"$c = curl_init('{Nginx(lab).serve(path)}'); $to = fopen('{got}', 'w'); "
+             "curl_setopt($c, CURLOPT_FILE, $to); if (!curl_exec($c)) exit(1); fclose($to); "
+             f"if (curl_getinfo($c, CURLINFO_LOCAL_IP) != '{lab.host_address()}') exit(2);").ok()
+    same_file(context, got, path)
 
 
 # --- databases and queues
