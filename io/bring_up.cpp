@@ -173,10 +173,10 @@ Prefix pool_subnet(uint32_t number) {
   return {IpAddress::v4(kPool.address.v4_host_order() + number % kPoolSubnets * 4 + 1), 30};
 }
 
-std::optional<OpenError> bring_up(const Config& config, RandomSource& random, BroughtUp* out) {
+std::optional<OpenError> bring_up(const Config& config, RandomSource& random, BroughtUp* out, bool insists) {
   BroughtUp up;
   bool created = false;
-  if (auto problem = open_link(config.link, &up.link, &created)) return problem;
+  if (auto problem = open_link(config.link, &up.link, &created, insists)) return problem;
 
   for (const Prefix& address : config.addresses) up.network.addresses[up.network.address_count++] = address;
   for (const IpAddress& gateway : config.gateways) up.network.gateways[up.network.gateway_count++] = gateway;
@@ -200,7 +200,7 @@ std::optional<OpenError> bring_up(const Config& config, RandomSource& random, Br
   if (config.link.scheme != LinkSpec::Scheme::fd)
     up.link.name().copy(up.network.device.data(), up.network.device.size() - 1);
   if (config.link.scheme == LinkSpec::Scheme::packet)
-    if (auto problem = start_packet(up.network, &up.link, config.link.insists)) return problem;
+    if (auto problem = start_packet(up.network, &up.link, insists)) return problem;
   up.summary = describe(up);
   *out = std::move(up);
   return std::nullopt;

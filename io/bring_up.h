@@ -32,8 +32,10 @@ struct BroughtUp {
 /// - no USTACK_MAC: locally administered; the same again for the same address on the same device. No
 /// USTACK_MTU: the device's, 1500 for fd links.
 ///
-/// May take some milliseconds (libnl is loaded where the kernel's side is set up).
-std::optional<OpenError> bring_up(const Config& config, RandomSource& random, BroughtUp* out);
+/// May take some milliseconds (libnl is loaded where the kernel's side is set up). `insists`: as of
+/// open_link().
+std::optional<OpenError> bring_up(const Config& config, RandomSource& random, BroughtUp* out,
+                                  bool insists = true);
 
 /// The /30 of the pool with this number, as the kernel's side's address; the host's is the next one. `number`
 /// is taken modulo the pool's size (32768).

@@ -108,13 +108,12 @@ struct LinkSpec {
   uint32_t queues = 1;
   /// fd: those of the other queues.
   std::vector<int> more_fds{};
-  /// tap, tun, packet: what another program uses is asked for again for a second, in case that has just
-  /// ended.
-  bool insists = true;
 };
 
 /// Opens as told by `spec`. On failure `*link` is untouched. `*created`: a device that didn't exist before.
-std::optional<OpenError> open_link(const LinkSpec& spec, Link* link, bool* created = nullptr);
+/// `insists`: what another program uses is asked for again for a second, in case that has just ended.
+std::optional<OpenError> open_link(const LinkSpec& spec, Link* link, bool* created = nullptr,
+                                   bool insists = true);
 /// A process without rights (CAP_NET_ADMIN; CAP_NET_RAW for packet) can't open it: all but descriptors, and
 /// TAP and TUN devices that were given to a user or a group. Asks the kernel once.
 bool needs_rights(const LinkSpec& spec);

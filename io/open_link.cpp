@@ -24,15 +24,15 @@ std::optional<OpenError> open_fds(const LinkSpec& spec, Link* link) {
 
 }  // namespace
 
-std::optional<OpenError> open_link(const LinkSpec& spec, Link* link, bool* created) {
+std::optional<OpenError> open_link(const LinkSpec& spec, Link* link, bool* created, bool insists) {
   if (created != nullptr) *created = false;
   switch (spec.scheme) {
     case LinkSpec::Scheme::automatic:
-      return open_tun_device("ustack%d", true, link, created, spec.queues, spec.insists);
+      return open_tun_device("ustack%d", true, link, created, spec.queues, insists);
     case LinkSpec::Scheme::tap:
-      return open_tun_device(spec.name, true, link, created, spec.queues, spec.insists);
+      return open_tun_device(spec.name, true, link, created, spec.queues, insists);
     case LinkSpec::Scheme::tun:
-      return open_tun_device(spec.name, false, link, created, spec.queues, spec.insists);
+      return open_tun_device(spec.name, false, link, created, spec.queues, insists);
     case LinkSpec::Scheme::packet:
       return open_packet(spec.name, link, spec.queues);
     case LinkSpec::Scheme::fd:

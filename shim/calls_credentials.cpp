@@ -5,6 +5,8 @@
 #include "io/syscalls.h"
 #include "shim/hooks.h"
 #include "shim/parting.h"
+#include "shim/process.h"
+#include "shim/scope.h"
 
 namespace ustack::shim {
 
@@ -26,10 +28,12 @@ Users users_now() {
 
 uid_t chosen(uid_t wanted, uid_t now) { return wanted == kAsBefore ? now : wanted; }
 
-/// `result` of the real call, unless the process has to leave its host before and can't.
+/// `result` of the real call, unless the process has to leave its host before and can't. One that has none
+/// makes it (a server that takes its user before it listens).
 template <typename Real>
 int change(const Users& now, const Users& next, Real&& real) {
   if (now.any_root() && !next.any_root()) {
+    if (!Scope::inside()) Process::make_host_while_root();
     if (Status s = parting::before_root_is_given_up(); !s.ok()) {
       errno = s.code();
       return -1;

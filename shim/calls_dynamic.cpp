@@ -7,11 +7,10 @@
 #include "shim/deep_binding.h"
 #include "shim/hooks.h"
 
-using Open = void* (*)(const char* file, int flags);
-
 /// What is to be jumped to. A library that is named without its path is looked for by RUNPATH, and so can't
 /// be bound.
-extern "C" __attribute__((used, visibility("hidden"))) Open ustack_dlopen(const char* file, int flags) {
+extern "C" __attribute__((used, visibility("hidden"))) ustack::shim::real::Dlopen ustack_dlopen(
+    const char* file, int flags) {
   const bool binds = (flags & RTLD_DEEPBIND) != 0 && file != nullptr && std::strchr(file, '/') != nullptr;
   return binds ? &ustack::shim::deep_binding::open : ustack::shim::real::find_dlopen();
 }

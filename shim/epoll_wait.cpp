@@ -198,7 +198,7 @@ class EpollWait {
 };
 
 Status EpollWait::ask_kernel() {
-  if (count_ == room_ || !set_.has_kernel_members()) return {};
+  if (count_ == room_) return {};
   const bool compare = set_.has_halves();
   const size_t room = compare ? std::min(room_ - count_, kAtOnce) : room_ - count_;
   lock_.unlock();
@@ -239,12 +239,13 @@ Status EpollWait::ask_ours_after_kernel() {
 }
 
 Status EpollWait::gather(bool ask) {
+  ask = ask && set_.has_kernel_members();
+  reported_count_ = 0;
   set_.kernel_first = !set_.kernel_first;
   Status s;
   // When the array is too small for all, the kernel's and ours go first in turns.
-  if (ask && !set_.kernel_first && set_.has_kernel_members())
+  if (ask && !set_.kernel_first)
     s = ask_ours([this](std::span<epoll_event> out) { return set_.collect_whole(wait_, out); });
-  reported_count_ = 0;
   if (ask && s.ok()) s = ask_kernel();
   return s.ok() ? ask_ours_after_kernel() : s;
 }

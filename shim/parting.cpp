@@ -163,10 +163,8 @@ Status refuse(HostLock& lock, std::string_view why) {
 }  // namespace
 
 Status before_root_is_given_up() {
-  if (Scope::inside()) return {};
-  Process::make_host_while_root();
   ProcessState& state = process_state();
-  if (shared_host == nullptr || !state.config.parts_by_credentials) return {};
+  if (shared_host == nullptr || Scope::inside() || !state.config.parts_by_credentials) return {};
   Scope scope;
   RoomForDescriptors room;
   const bool alone = only_thread();

@@ -15,11 +15,10 @@
 
 namespace ustack::shim::parting {
 
-/// Before the real call of a process that is about to give up root: makes the host if it has none and could
-/// not open the link later (a server that takes its user before it listens), and leaves it if the user wants
-/// that (Config::parts_by_credentials). EAGAIN: it can't (it has several threads, there is no keeper, an end
-/// is not to be had), and must not give up root either; it may have some ends already. Not in a Scope,
-/// without the lock.
+/// Before the real call of a process that is about to give up root: leaves the host if it has one and the
+/// user wants that (Config::parts_by_credentials). EAGAIN: it can't (it has several threads, there is no
+/// keeper, an end is not to be had), and must not give up root either; it may have some ends already. Not in
+/// a Scope, without the lock.
 Status before_root_is_given_up();
 
 }  // namespace ustack::shim::parting

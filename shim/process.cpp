@@ -88,10 +88,10 @@ std::optional<io::OpenError> make_descriptors(ProcessState& state) {
 
 io::OpenError no_memory() { return {ENOMEM, "no memory for the host"}; }
 
-std::optional<io::OpenError> make_host(ProcessState& state) {
+std::optional<io::OpenError> make_host(ProcessState& state, bool insists) {
   real::resolve();
   io::BroughtUp up;
-  if (auto error = io::bring_up(state.config, state.random, &up)) return error;
+  if (auto error = io::bring_up(state.config, state.random, &up, insists)) return error;
   state.link = std::move(up.link);
 
   Unfinished unfinished;
@@ -195,7 +195,7 @@ Status Process::ensure_host() {
   std::lock_guard held(state.start_lock);
   // A process that has no table has said goodbye to its host (it ends), or could not be given one (fork).
   if (shared_host != nullptr) return FdTable::current() != nullptr ? Status() : Error{ENETDOWN};
-  std::optional<io::OpenError> error = make_host(state);
+  std::optional<io::OpenError> error = make_host(state, true);
   if (!error) return {};
   if (!state.failure_told) print(error->message);
   state.failure_told = true;
@@ -210,11 +210,8 @@ void Process::make_host_while_root() {
   std::lock_guard held(state.start_lock);
   // Who has left its host, or failed to make it, stays without.
   if (shared_host != nullptr || state.parted || state.failure_told) return;
-  if (!io::needs_rights(state.config.link)) return;
   // It may well need none: nobody has to wait for that.
-  state.config.link.insists = false;
-  make_host(state);
-  state.config.link.insists = true;
+  if (io::needs_rights(state.config.link)) make_host(state, false);
 }
 
 bool Process::has_host() { return shared_host != nullptr; }

@@ -259,13 +259,15 @@ TEST(Tap, AnotherKindOfDeviceIsAClearError) {
   });
 }
 
-/// A /dev/net/tun of this process's own. False: can't be made here.
+/// An empty /dev/net of this process's own. False: can't be made here.
+bool private_device_directory() {
+  return unshare(CLONE_NEWNS) == 0 && mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+         mount("tmpfs", "/dev/net", "tmpfs", 0, nullptr) == 0;
+}
+/// The same with a /dev/net/tun.
 bool private_tun_device(mode_t mode) {
-  if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
-      mount("tmpfs", "/dev/net", "tmpfs", 0, nullptr) != 0 ||
-      mknod("/dev/net/tun", S_IFCHR | 0600, 10 << 8 | 200) != 0)
-    return false;
-  return chmod("/dev/net/tun", mode) == 0;
+  return private_device_directory() && mknod("/dev/net/tun", S_IFCHR | 0600, 10 << 8 | 200) == 0 &&
+         chmod("/dev/net/tun", mode) == 0;
 }
 
 TEST(Tap, OnlyADeviceThatWasGivenAwayNeedsNoRights) {
@@ -321,9 +323,7 @@ TEST(Tap, AMissingRightIsNamedWithTheWaysToGetIt) {
 TEST(Tap, AMissingOrForbiddenTunDeviceIsAClearError) {
   test::in_private_network([] {
     if (getuid() != 0 || access("/dev/net", F_OK) != 0) GTEST_SKIP();
-    if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
-        mount("tmpfs", "/dev/net", "tmpfs", 0, nullptr) != 0)
-      GTEST_SKIP();
+    if (!private_device_directory()) GTEST_SKIP();
     Link link;
     auto problem = open_tun_device("tap0", true, &link);
     ASSERT_TRUE(problem);

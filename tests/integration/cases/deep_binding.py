@@ -45,16 +45,10 @@ RTLD_LAZY, RTLD_NOW, RTLD_DEEPBIND = 1, 2, 8
 
 def build(context: Context) -> tuple[pathlib.Path, dict[str, pathlib.Path]]:
     """The program, and libraries that are bound when they are called, at once, and at once and for good."""
-    plugin, program = context.directory / "plugin.c", context.directory / "program.c"
-    plugin.write_text(PLUGIN.replace("PORT", str(PORT)))
-    program.write_text(PROGRAM)
-    plugins = {"lazy": ["-Wl,-z,lazy"], "now": ["-Wl,-z,now", "-Wl,-z,norelro"], "relro": ["-Wl,-z,now", "-Wl,-z,relro"]}
-    for name, flags in plugins.items():
-        context.start(["gcc", "-shared", "-fPIC", "-O2", *flags, "-o", context.directory / f"lib{name}.so", plugin],
-                      label="gcc").ok(30)
-    context.start(["gcc", "-o", context.directory / "program", program, f"-Wl,-rpath,{context.directory}"],
-                  label="gcc").ok(30)
-    return context.directory / "program", {name: context.directory / f"lib{name}.so" for name in plugins}
+    kinds = {"lazy": ["-Wl,-z,lazy"], "now": ["-Wl,-z,now", "-Wl,-z,norelro"], "relro": ["-Wl,-z,now", "-Wl,-z,relro"]}
+    plugins = {name: context.compile(f"lib{name}.so", PLUGIN.replace("PORT", str(PORT)), "-shared", "-fPIC", *flags)
+               for name, flags in kinds.items()}
+    return context.compile("program", PROGRAM, f"-Wl,-rpath,{context.directory}"), plugins
 
 
 @case("dlopen.deep_binding")

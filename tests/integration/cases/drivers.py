@@ -126,7 +126,7 @@ def processes(context: Context):
 
 
 _ECHO = """
-import os, select, socket, sys
+import os, select, socket
 listener = socket.create_server(('0.0.0.0', 80))
 woken, _ = os.pipe()
 epoll = select.epoll()
@@ -143,7 +143,7 @@ while True:
     taken.sendall(text)
 """
 _PING = """
-import socket, sys, time
+import socket, sys
 made = socket.create_connection((sys.argv[1], 80), 10)
 for i in range(int(sys.argv[2])):
     made.sendall(b'x')

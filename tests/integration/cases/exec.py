@@ -1,7 +1,5 @@
 """Descriptors that leave the library: for other programs by exec and its like and by SCM_RIGHTS, for libc's stdio."""
 
-import subprocess
-
 from harness import Context, Lab, case, equal
 
 PYTHON = "/usr/bin/python3"
@@ -10,19 +8,18 @@ SIZE = 600_000
 
 def static_program(context: Context) -> str:
     """Copies its standard input to its standard output."""
-    source, program = context.directory / "copy.c", context.directory / "copy"
-    source.write_text("#include <unistd.h>\n"
-                      "int main(void) {\n"
-                      "  char bytes[4096];\n"
-                      "  for (;;) {\n"
-                      "    ssize_t n = read(0, bytes, sizeof bytes);\n"
-                      "    if (n <= 0) return n != 0;\n"
-                      "    for (ssize_t done = 0, m; done < n; done += m)\n"
-                      "      if ((m = write(1, bytes + done, n - done)) < 0) return 2;\n"
-                      "  }\n"
-                      "}\n")
-    subprocess.run(["gcc", "-static", "-O1", "-o", program, source], check=True)
-    return str(program)
+    return str(context.compile("copy", """
+#include <unistd.h>
+int main(void) {
+  char bytes[4096];
+  for (;;) {
+    ssize_t n = read(0, bytes, sizeof bytes);
+    if (n <= 0) return n != 0;
+    for (ssize_t done = 0, m; done < n; done += m)
+      if ((m = write(1, bytes + done, n - done)) < 0) return 2;
+  }
+}
+""", "-static"))
 
 
 def run_checks(context: Context, *names: str) -> None:

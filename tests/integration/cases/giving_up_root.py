@@ -97,8 +97,7 @@ def vfork(context: Context):
     """A child of vfork that takes another user and becomes another program does nothing to its parent."""
     need_root()
     lab = context.lab()
-    source, program = context.directory / "vfork.c", context.directory / "vfork"
-    source.write_text("""
+    program = context.compile("vfork", """
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -120,7 +119,6 @@ int main(int count, char** words) {
   printf("%d %zd\\n", status, read(fd, text, sizeof text));
 }
 """)
-    context.start(["gcc", "-o", str(program), str(source)], label="gcc").ok(30)
     lab.peer(PYTHON, "-c", "import socket, sys\nlistener = socket.create_server((sys.argv[1], 8081))\n"
              "print('listening', flush=True); listener.accept()[0].sendall(b'answer')", lab.peer_address, label="peer"
              ).wait_for_output("listening")

@@ -4,26 +4,35 @@ import pathlib
 import subprocess
 
 from cases.program_matrix import PYTHON, certificate, own_directory, program, same_file, with_file
-from harness import Context, Lab, Nginx, Skipped, check, equal, need_root
+from harness import Context, Lab, Nginx, Process, Skipped, check, equal, need_root
 
 _PORT = 7400
 _SIDE_BY_SIDE = 8
 
 
-def open_to_all(context: Context) -> None:
-    """For programs that take another user."""
-    for directory in (context.directory, *context.directory.parents):
-        if str(directory).startswith("/tmp/"):
-            directory.chmod(directory.stat().st_mode | 0o055)
+def listening(lab: Lab, *server, timeout: float = 15, **more) -> Process:
+    process = lab.host(*server, **more)
+    lab.wait_until_listening(_PORT, lab.host_address(), timeout)
+    return process
 
 
-def peer_fetches_side_by_side(context: Context, lab: Lab, url: str, wanted: pathlib.Path, *options: str) -> None:
+def serve_side_by_side(context: Context, lab: Lab, server: list, url: str, wanted: pathlib.Path, *options: str,
+                       **more) -> None:
+    """Starts the server, has the peer fetch the same several times at once, and ends it."""
+    process = listening(lab, *server, **more)
     got = [context.directory / f"got-{number}" for number in range(_SIDE_BY_SIDE)]
     fetches = [lab.peer("curl", "-sS", "--fail", "--max-time", "40", "-o", path, *options, url, label=path.name)
                for path in got]
     for fetch, path in zip(fetches, got):
         fetch.ok(45)
         same_file(context, path, wanted)
+    process.end()
+
+
+def through_proxy(context: Context, lab: Lab, server: list) -> None:
+    """The same by a proxy, from a kernel's nginx."""
+    path = context.file(2_000_000)
+    serve_side_by_side(context, lab, server, Nginx(lab).serve(path), path, "--proxy", f"{lab.host_address()}:{_PORT}")
 
 
 def configuration(context: Context, text: str) -> pathlib.Path:
@@ -32,14 +41,19 @@ def configuration(context: Context, text: str) -> pathlib.Path:
     return path
 
 
+def origin_of(lab: Lab, path: pathlib.Path) -> tuple[str, str]:
+    """A kernel's nginx that serves it: address and port, and under which name."""
+    host, _, name = Nginx(lab).serve(path).removeprefix("http://").partition("/")
+    return host if ":" in host else f"{host}:80", name
+
+
 # --- proxies: both a client and a server
 
 
 @program("squid", "squid")
 def squid(context: Context, lab: Lab):
     """server: a proxy, 8 fetches of 2 MB side by side from a kernel's nginx"""
-    origin, path = Nginx(lab), context.file(2_000_000)
-    server = lab.host("squid", "-N", "-f", configuration(context, f"""
+    through_proxy(context, lab, ["squid", "-N", "-f", configuration(context, f"""
 http_port {_PORT}
 http_access allow all
 cache deny all
@@ -48,57 +62,44 @@ access_log none
 cache_log {context.directory}/cache.log
 coredump_dir {context.directory}
 shutdown_lifetime 0 seconds
-"""))
-    lab.wait_until_listening(_PORT, lab.host_address())
-    peer_fetches_side_by_side(context, lab, origin.serve(path), path, "--proxy", f"{lab.host_address()}:{_PORT}")
-    server.end()
+""")])
 
 
 @program("tinyproxy", "tinyproxy")
 def tinyproxy(context: Context, lab: Lab):
     """server: the same with a thread for each connection"""
-    origin, path = Nginx(lab), context.file(2_000_000)
-    server = lab.host("tinyproxy", "-d", "-c", configuration(context, f"Port {_PORT}\nTimeout 60\nMaxClients 20\n"))
-    lab.wait_until_listening(_PORT, lab.host_address())
-    peer_fetches_side_by_side(context, lab, origin.serve(path), path, "--proxy", f"{lab.host_address()}:{_PORT}")
-    server.end()
+    through_proxy(context, lab, ["tinyproxy", "-d", "-c",
+                                 configuration(context, f"Port {_PORT}\nTimeout 60\nMaxClients 20\n")])
 
 
 @program("varnish", "varnishd")
 def varnish(context: Context, lab: Lab):
     """server: a cache of a hundred threads in a child that has given up root, 8 fetches of 2 MB side by side"""
     need_root()
-    open_to_all(context)
-    origin, path = Nginx(lab), context.file(2_000_000)
-    url = origin.serve(path)
-    host, _, rest = url.removeprefix("http://").partition("/")
-    backend = host if ":" in host else f"{host}:80"
-    server = lab.host("varnishd", "-F", "-a", f":{_PORT}", "-b", backend, "-n", own_directory(context, "varnish"), "-T",
-                      "none")
-    lab.wait_until_listening(_PORT, lab.host_address())
-    peer_fetches_side_by_side(context, lab, f"http://{lab.host_address()}:{_PORT}/{rest}", path)
-    server.end()
+    context.open_to_all()
+    path = context.file(2_000_000)
+    origin, name = origin_of(lab, path)
+    server = ["varnishd", "-F", "-a", f":{_PORT}", "-b", origin, "-n", own_directory(context, "varnish"), "-T", "none"]
+    serve_side_by_side(context, lab, server, f"http://{lab.host_address()}:{_PORT}/{name}", path)
 
 
 @program("stunnel", "stunnel")
 def stunnel(context: Context, lab: Lab):
     """server: TLS in front of a kernel's nginx, 8 fetches of 2 MB side by side"""
-    origin, path = Nginx(lab), context.file(2_000_000)
-    host, _, rest = origin.serve(path).removeprefix("http://").partition("/")
+    path = context.file(2_000_000)
+    origin, name = origin_of(lab, path)
     key, cert = certificate(context.directory)
-    server = lab.host("stunnel", configuration(context, f"""
+    server = ["stunnel", configuration(context, f"""
 foreground = yes
 pid =
 [front]
 accept = {_PORT}
-connect = {host if ":" in host else f"{host}:80"}
+connect = {origin}
 cert = {cert}
 key = {key}
-"""))
-    lab.wait_until_listening(_PORT, lab.host_address())
-    peer_fetches_side_by_side(context, lab, f"https://{lab.host_address()}:{_PORT}/{rest}", path, "--insecure", "--header",
-                              f"Host: {host}")
-    server.end()
+""")]
+    serve_side_by_side(context, lab, server, f"https://{lab.host_address()}:{_PORT}/{name}", path, "--insecure", "--header",
+                       f"Host: {origin}")
 
 
 # --- servers of the web
@@ -111,11 +112,9 @@ def uwsgi(context: Context, lab: Lab):
     (directory / "app.py").write_text("def application(environ, start_response):\n"
                                       "    start_response('200 OK', [])\n"
                                       f"    return [open({str(path)!r}, 'rb').read()]\n")
-    server = lab.host("uwsgi", "--plugin", "http,python3", "--http", f":{_PORT}", "--wsgi-file", directory / "app.py",
-                      "--master", "--processes", 2, "--threads", 2, "--die-on-term")
-    lab.wait_until_listening(_PORT, lab.host_address())
-    peer_fetches_side_by_side(context, lab, f"http://{lab.host_address()}:{_PORT}/", path)
-    server.end()
+    server = ["uwsgi", "--plugin", "http,python3", "--http", f":{_PORT}", "--wsgi-file", directory / "app.py",
+              "--master", "--processes", 2, "--threads", 2, "--die-on-term"]
+    serve_side_by_side(context, lab, server, f"http://{lab.host_address()}:{_PORT}/", path)
 
 
 @program("php", "php")
@@ -123,10 +122,9 @@ def php(context: Context, lab: Lab):
     """server: its own web server with four processes, 8 fetches of 2 MB side by side"""
     directory, path = with_file(context, "php")
     (directory / "data.php").write_text(f"<?php readfile({str(path)!r});\n")
-    server = lab.host("php", "-S", f"0.0.0.0:{_PORT}", "-t", directory, env={"PHP_CLI_SERVER_WORKERS": "4"})
-    lab.wait_until_listening(_PORT, lab.host_address())
-    peer_fetches_side_by_side(context, lab, f"http://{lab.host_address()}:{_PORT}/data.php", path)
-    server.end()
+    server = ["php", "-S", f"0.0.0.0:{_PORT}", "-t", directory]
+    serve_side_by_side(context, lab, server, f"http://{lab.host_address()}:{_PORT}/data.php", path,
+                       env={"PHP_CLI_SERVER_WORKERS": "4"})
 
 
 @program("puma", "puma")
@@ -134,35 +132,18 @@ def puma(context: Context, lab: Lab):
     """server: Ruby, two processes of two to four threads, 8 answers of 2 MB side by side"""
     directory, path = with_file(context, "puma")
     (directory / "config.ru").write_text(f"run ->(env) {{ [200, {{}}, [File.binread('{path}')]] }}\n")
-    server = lab.host("puma", "-b", f"tcp://0.0.0.0:{_PORT}", "-w", 2, "-t", "2:4", directory / "config.ru")
-    lab.wait_until_listening(_PORT, lab.host_address())
-    peer_fetches_side_by_side(context, lab, f"http://{lab.host_address()}:{_PORT}/", path)
-    server.end()
+    server = ["puma", "-b", f"tcp://0.0.0.0:{_PORT}", "-w", 2, "-t", "2:4", directory / "config.ru"]
+    serve_side_by_side(context, lab, server, f"http://{lab.host_address()}:{_PORT}/", path)
 
 
 @program("erlang", "erl")
 def erlang(context: Context, lab: Lab):
     """server: inets' httpd, schedulers and poll threads of its own, 8 fetches of 2 MB side by side"""
-    directory, _ = with_file(context, "erlang")
-    served = directory / "data"
-    server = lab.host("erl", "-noshell", "-eval", "inets:start(), {ok, _} = inets:start(httpd, ["
-                      f'{{port, {_PORT}}}, {{server_name, "x"}}, {{server_root, "{directory}"}}, '
-                      f'{{document_root, "{directory}"}}, {{bind_address, any}}]).')
-    lab.wait_until_listening(_PORT, lab.host_address())
-    peer_fetches_side_by_side(context, lab, f"http://{lab.host_address()}:{_PORT}/data", served)
-    server.end()
-
-
-@program("php_curl", "php")
-def php_curl(context: Context, lab: Lab):
-    """client: its curl extension, which PHP opens with RTLD_DEEPBIND; 2 MB"""
-    if subprocess.run(["php", "-m"], capture_output=True, text=True).stdout.find("curl") < 0:
-        raise Skipped("php-curl is not installed")
-    path, got = context.file(2_000_000), context.directory / "got"
-    lab.host("php", "-r", f"$c = curl_init('{Nginx(lab).serve(path)}'); $to = fopen('{got}', 'w'); "
-             "curl_setopt($c, CURLOPT_FILE, $to); if (!curl_exec($c)) exit(1); fclose($to); "
-             f"if (curl_getinfo($c, CURLINFO_LOCAL_IP) != '{lab.host_address()}') exit(2);").ok()
-    same_file(context, got, path)
+    directory, path = with_file(context, "erlang")
+    server = ["erl", "-noshell", "-eval", "inets:start(), {ok, _} = inets:start(httpd, ["
+              f'{{port, {_PORT}}}, {{server_name, "x"}}, {{server_root, "{directory}"}}, '
+              f'{{document_root, "{directory}"}}, {{bind_address, any}}]).']
+    serve_side_by_side(context, lab, server, f"http://{lab.host_address()}:{_PORT}/data", path)
 
 
 # --- databases and queues
@@ -172,13 +153,12 @@ def php_curl(context: Context, lab: Lab):
 def mariadb(context: Context, lab: Lab):
     """server: gives up root before it listens; a table over the link and back, 2000 queries of 8 clients"""
     need_root()
-    open_to_all(context)
+    context.open_to_all()
     data = own_directory(context, "mariadb")
     lab.peer("mariadb-install-db", "--user=mysql", f"--datadir={data}", "--skip-test-db", label="install").ok(60)
     socket = data / "socket"
-    server = lab.host("mariadbd", "--no-defaults", "--user=mysql", f"--datadir={data}", f"--socket={socket}",
-                      f"--port={_PORT}", "--skip-grant-tables", "--bind-address=*", "--max-allowed-packet=16M")
-    lab.wait_until_listening(_PORT, lab.host_address(), 60)
+    server = listening(lab, "mariadbd", "--no-defaults", "--user=mysql", f"--datadir={data}", f"--socket={socket}",
+                       f"--port={_PORT}", "--skip-grant-tables", "--bind-address=*", "--max-allowed-packet=16M", timeout=60)
     client = ["mariadb", "--no-defaults", "-h", lab.host_address(), "-P", _PORT, "--skip-ssl", "--max-allowed-packet=16M"]
     path = context.file(2_000_000)
     query = context.directory / "query"
@@ -198,8 +178,7 @@ def mosquitto(context: Context, lab: Lab):
     """server: 20 messages of 100 KB, each to 8 subscribers side by side"""
     if not pathlib.Path("/usr/bin/mosquitto_sub").exists():
         raise Skipped("mosquitto-clients is not installed")
-    server = lab.host("mosquitto", "-c", configuration(context, f"listener {_PORT}\nallow_anonymous true\n"))
-    lab.wait_until_listening(_PORT, lab.host_address())
+    server = listening(lab, "mosquitto", "-c", configuration(context, f"listener {_PORT}\nallow_anonymous true\n"))
     broker = ["-h", lab.host_address(), "-p", _PORT, "-q", 1]
     message = context.file(100_000)
     for number in range(20):
@@ -215,8 +194,7 @@ def mosquitto(context: Context, lab: Lab):
 @program("beanstalkd", "beanstalkd")
 def beanstalkd(context: Context, lab: Lab):
     """server: 500 jobs by one producer, reserved and deleted by four workers"""
-    server = lab.host("beanstalkd", "-l", "0.0.0.0", "-p", _PORT)
-    lab.wait_until_listening(_PORT, lab.host_address())
+    server = listening(lab, "beanstalkd", "-l", "0.0.0.0", "-p", _PORT)
     workers = [lab.peer(PYTHON, "-c", _WORKER, lab.host_address(), _PORT, label=f"worker{number}") for number in range(4)]
     lab.peer(PYTHON, "-c", _PRODUCER, lab.host_address(), _PORT, label="producer").ok(30)
     jobs = []
@@ -265,8 +243,7 @@ for _ in range(20):
 
 
 def ask_for_names(context: Context, lab: Lab, *server) -> None:
-    process = lab.host(*server)
-    lab.wait_until_listening(_PORT, lab.host_address())
+    process = listening(lab, *server)
     for asked in [lab.peer(PYTHON, "-c", _ASK, lab.host_address(), _PORT, label=f"ask{number}") for number in range(4)]:
         asked.ok(40)
     process.end()
@@ -276,7 +253,7 @@ def ask_for_names(context: Context, lab: Lab, *server) -> None:
 def unbound(context: Context, lab: Lab):
     """server: two threads, gives up root; 1600 questions over TCP on 80 connections"""
     need_root()
-    open_to_all(context)
+    context.open_to_all()
     ask_for_names(context, lab, "unbound", "-d", "-c", configuration(context, f"""
 server:
   interface: 0.0.0.0
@@ -299,7 +276,7 @@ remote-control:
 def bind9(context: Context, lab: Lab):
     """server: gives up root before it listens; the same"""
     need_root()
-    open_to_all(context)
+    context.open_to_all()
     directory = own_directory(context, "bind9")
     directory.chmod(0o777)
     (directory / "zone").write_text("$TTL 60\n@ SOA a. b. 1 1 1 1 1\n@ NS host.test.\nhost A 192.0.2.77\n")
@@ -316,10 +293,10 @@ zone "test" {{ type master; file "{directory}/zone"; }};
 def dovecot(context: Context, lab: Lab):
     """server: 8 IMAP sessions side by side, each passed on from a login process in its sandbox to one of the user's"""
     need_root()
-    open_to_all(context)
+    context.open_to_all()
     mail = own_directory(context, "mail")
     mail.chmod(0o777)
-    server = lab.host("dovecot", "-F", "-c", configuration(context, f"""
+    server = listening(lab, "dovecot", "-F", "-c", configuration(context, f"""
 base_dir = {context.directory}/dovecot
 log_path = {context.directory}/log
 protocols = imap
@@ -342,7 +319,6 @@ userdb {{
 mail_location = maildir:{mail}/%u
 first_valid_uid = 1
 """))
-    lab.wait_until_listening(_PORT, lab.host_address())
     message = context.directory / "message"
     text = context.file(100_000).read_bytes().hex()
     lines = "\r\n".join(text[at:at + 70] for at in range(0, len(text), 70))
@@ -366,8 +342,7 @@ first_valid_uid = 1
 def exim(context: Context, lab: Lab):
     """server: a process for each connection; 8 dialogues side by side"""
     need_root()
-    server = lab.host("exim4", "-bdf", "-oX", f"0.0.0.0.{_PORT}", "-oP", context.directory / "pid")
-    lab.wait_until_listening(_PORT, lab.host_address())
+    server = listening(lab, "exim4", "-bdf", "-oX", f"0.0.0.0.{_PORT}", "-oP", context.directory / "pid")
     dialogues = [lab.peer(PYTHON, "-c", "import smtplib, sys\n"
                           "with smtplib.SMTP(sys.argv[1], int(sys.argv[2]), timeout=20) as server:\n"
                           "    print(server.ehlo('peer.test')[0], server.noop()[0])", lab.host_address(), _PORT,
@@ -384,8 +359,20 @@ def exim(context: Context, lab: Lab):
 def apt(context: Context, lab: Lab):
     """client: its method gives up root before it connects; 20 MB, the hash checked"""
     path, got = context.file(20_000_000), own_directory(context, "apt") / "got"
-    open_to_all(context)
+    context.open_to_all()
     got.parent.chmod(0o777)
     lab.host("/usr/lib/apt/apt-helper", "download-file", Nginx(lab).serve(path), got,
              f"SHA256:{context.sha256(path)}").ok()
+    same_file(context, got, path)
+
+
+@program("php_curl", "php")
+def php_curl(context: Context, lab: Lab):
+    """client: its curl extension, which PHP opens with RTLD_DEEPBIND; 2 MB"""
+    if "curl" not in subprocess.run(["php", "-m"], capture_output=True, text=True).stdout:
+        raise Skipped("php-curl is not installed")
+    path, got = context.file(2_000_000), context.directory / "got"
+    lab.host("php", "-r", f"$c = curl_init('{Nginx(lab).serve(path)}'); $to = fopen('{got}', 'w'); "
+             "curl_setopt($c, CURLOPT_FILE, $to); if (!curl_exec($c)) exit(1); fclose($to); "
+             f"if (curl_getinfo($c, CURLINFO_LOCAL_IP) != '{lab.host_address()}') exit(2);").ok()
     same_file(context, got, path)
