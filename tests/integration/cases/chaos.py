@@ -80,6 +80,9 @@ def chaos(context: Context, workers: int, *how) -> None:
             workers_killed += kill(chance.choice(children))
     if workers:
         wait_until(lambda: len(children_of(server.pid)) == workers, "all workers are there at the end")
+    if not context.kernel_mode:
+        # The last one may have been killed a moment ago; the next is made within half a second.
+        wait_until(lambda: len(keepers(server.pid)) == 1, "a keeper is there at the end", 5)
     results = [load.result(60) for load in loads]
     right = sum(result["right"] for result in results)
     failed = sum(sum(result["failed"].values()) for result in results)
