@@ -179,6 +179,7 @@ void Capture::received(const RxFrame& frame) {
 }
 
 void Capture::sent(TxFrame& frame, Instant now) {
+  if (!frame.settle()) return;
   std::byte* copy = reserve(frame.size(), now, true);
   if (copy == nullptr) return;
   std::byte* at = copy;

@@ -98,13 +98,23 @@ uint32_t gather(const Link& link, TxFrame& frame, std::span<iovec, kMaxFramePart
   if (head.empty()) return 0;
   parts[0] = {const_cast<std::byte*>(head.data()), head.size()};
   uint32_t count = 1;
-  for (const Slice& slice : frame.payload()) parts[count++] = {slice.data(), slice.length};
+  for (const Slice& slice : frame.payload()) {
+    auto* from = const_cast<std::byte*>(slice.source());
+    if (from == nullptr) return 0;
+    iovec& last = parts[count - 1];
+    if (static_cast<std::byte*>(last.iov_base) + last.iov_len == from)
+      last.iov_len += slice.length;
+    else
+      parts[count++] = {from, slice.length};
+  }
   return count;
 }
 
 bool transmitted(Host& host, TxFrame* frame, long result) {
   if (result == -EAGAIN || result == -EWOULDBLOCK || result == -ECANCELED) return false;
   if (result < 0) ++host.counters().UstackTxLinkErrors;
+  // Lent bytes that the program has unmapped, perhaps after they were acknowledged: found out which.
+  if (result == -EFAULT) frame->settle();
   host.frames().release(frame);
   return true;
 }
@@ -118,7 +128,8 @@ bool finish_transmission(Host& host, Link& link, TxFrame* frame, long result) {
 
 namespace {
 
-long write_message(const Link& link, int fd, std::span<iovec> parts) {
+/// `copies`: parts may be copied here.
+long write_message(const Link& link, int fd, std::span<iovec> parts, bool copies) {
   if (link.is_socket()) {
     msghdr message{};
     message.msg_iov = parts.data();
@@ -128,7 +139,7 @@ long write_message(const Link& link, int fd, std::span<iovec> parts) {
   if (parts.size() == 1) return sys::write(fd, parts[0].iov_base, parts[0].iov_len);
   // The kernel takes 0.25 us less for one piece than for two, which is more than a small copy takes.
   std::array<std::byte, 512> whole;
-  if (parts.size() == 2 && parts[0].iov_len + parts[1].iov_len <= whole.size()) {
+  if (copies && parts.size() == 2 && parts[0].iov_len + parts[1].iov_len <= whole.size()) {
     std::memcpy(whole.data(), parts[0].iov_base, parts[0].iov_len);
     std::memcpy(whole.data() + parts[0].iov_len, parts[1].iov_base, parts[1].iov_len);
     return sys::write(fd, whole.data(), parts[0].iov_len + parts[1].iov_len);
@@ -142,8 +153,10 @@ long write_frame(const Link& link, uint32_t queue, TxFrame& frame) {
   std::array<iovec, kMaxFrameParts> parts;
   uint32_t count = gather(link, frame, parts);
   if (count == 0) return -EMSGSIZE;
+  // Only the kernel may meet a page of the program's that isn't there any more.
+  const bool copies = count == 2 && !frame.payload().front().block->lent();
   long result;
-  do result = write_message(link, link.fd(queue), std::span(parts).first(count));
+  do result = write_message(link, link.fd(queue), std::span(parts).first(count), copies);
   while (result == -EINTR);
   return result;
 }

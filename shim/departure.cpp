@@ -9,6 +9,7 @@
 #include "io/syscalls.h"
 #include "shim/escape.h"
 #include "shim/fd_table.h"
+#include "shim/lending.h"
 #include "shim/process.h"
 #include "shim/process_state.h"
 #include "shim/scope.h"
@@ -51,6 +52,7 @@ bool Departure::prepare() {
   FdTable* table = FdTable::current();
   Attachment* attachment = state.attachment;
   if (table == nullptr || attachment == nullptr || attachment->ended) return true;
+  lending::settle_all(*shared_host);
   if (state.capture != nullptr) state.capture->flush();
   int first = table->next(0);
   if (first < 0) {  // it has nothing that would have to be closed

@@ -21,6 +21,7 @@
 #include "shim/fd_table.h"
 #include "shim/host_lock.h"
 #include "shim/keeper.h"
+#include "shim/lending.h"
 #include "shim/process.h"
 #include "shim/process_state.h"
 #include "shim/real.h"
@@ -125,6 +126,7 @@ void begin_child(ProcessState& state, Attachment* attachment) {
   after_fork_in_child(this_thread());
   signals::after_fork_in_child();
   events::after_fork_in_child();
+  lending::after_fork_in_child();
   FdTable::lock().reset();
   keeper::forget_child();
   close_others_descriptors(state);
@@ -163,6 +165,7 @@ void Process::before_fork() {
   SharedHost& shared = *shared_host;
   acquire(shared);
   if (events::make_shared_events()) keeper::share_events();
+  lending::settle_all(shared);
   FdTable::lock().lock();
   FdTable* table = FdTable::current() != nullptr ? FdTable::current()->copy() : nullptr;
   thread.forked = table != nullptr ? shared.attach(table) : nullptr;

@@ -271,6 +271,13 @@ bool share_event(int event) {
   return send_message(message, &fd, 1).ok();
 }
 
+bool share_memory(uint64_t lender, int memory) {
+  Message message;
+  message.kind = Message::memory;
+  message.lender = lender;
+  return send_message(message, &memory, 1).ok();
+}
+
 void share_events() {
   Message message;
   message.kind = Message::events;

@@ -100,6 +100,8 @@ Status hand_over(OpenFile& file, io::Descriptor end);
 void share_events();
 /// Gives it one that was just made. False: it could not be told.
 bool share_event(int event);
+/// Gives it the descriptor that reads what `lender` lends (lending.h). False: it could not be told.
+bool share_memory(uint64_t lender, int memory);
 
 /// Makes the keeper look at the host when the lock is dropped. Lock held.
 void wake(SharedHost& shared);
@@ -120,13 +122,15 @@ void become();
 
 /// What is sent to the keeper, with descriptors.
 struct Message {
-  enum Kind : uint32_t { descriptor, events };
+  enum Kind : uint32_t { descriptor, events, memory };
   /// shared events: as many as there can be.
   static constexpr int kMostDescriptors = 64;
   Kind kind = descriptor;
   /// events: how many, from `first` on.
   int32_t first = 0, count = 0;
   OpenFile* file = nullptr;
+  /// memory: whose.
+  uint64_t lender = 0;
 };
 
 /// The keeper's life (keeper_process.cpp), on its own stack of kStackBytes.

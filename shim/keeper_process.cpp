@@ -34,6 +34,7 @@
 #include "shim/host_lock.h"
 #include "shim/keeper.h"
 #include "shim/keeper_memory.h"
+#include "shim/lending.h"
 #include "shim/process.h"
 #include "shim/process_state.h"
 #include "shim/scope.h"
@@ -101,6 +102,7 @@ void close_the_programs_descriptors() {
   if (state.capture != nullptr) kept.add(state.capture->descriptor().get());
   kept.add(state.counters_file.get());
   kept.add(control().in_keeper.get());
+  kept.add(lending::descriptor());
   for (int event = 0; event < events::kShared; ++event) kept.add(events::descriptor(event));
   events::forget_own();
 
@@ -571,6 +573,7 @@ void Keeper::take_message(const Message& message, const int* fds, int count) {
   }
   io::Descriptor end(count > 0 ? fds[0] : -1);
   (void)io::move_high(end);
+  if (message.kind == Message::memory) return lending::adopt(message.lender, std::move(end));
   escape::adopt(*message.file, std::move(end));
 }
 
@@ -624,6 +627,7 @@ bool Keeper::process_ended(int fd) {
 
 void Keeper::bury(Attachment& process) {
   io::Descriptor(std::exchange(process.keepers_descriptor, -1)).reset();
+  lending::forget(process.serial);
   shared_.bury(process);
   // If it drove, or was about to, another one must.
   for (uint32_t i = 0; i < shared_.queue_count; ++i)

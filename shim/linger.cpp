@@ -9,6 +9,7 @@
 #include "shim/counters_file.h"
 #include "shim/host_lock.h"
 #include "shim/keeper.h"
+#include "shim/lending.h"
 #include "shim/process.h"
 #include "shim/process_state.h"
 #include "shim/sandbox.h"
@@ -80,6 +81,7 @@ void Process::linger() {
   Scope scope;
   bool kept = keeper::will_take_over();
   HostLock lock;
+  lending::settle_all(shared);
   leave_host();
   if (shared.attached_count > 0 && !sandbox::active()) shared.reap_dead();
   // Relatives have the host too: whichever waits next drives what is left, or the keeper.

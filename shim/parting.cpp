@@ -19,6 +19,7 @@
 #include "shim/events.h"
 #include "shim/keeper.h"
 #include "shim/kernel_socket.h"
+#include "shim/lending.h"
 #include "shim/process.h"
 #include "shim/process_state.h"
 #include "shim/shared_host.h"
@@ -149,6 +150,7 @@ void forget_host(ProcessState& state) {
   state.log_sink.descriptor().reset();
   keeper::control() = keeper::Control();
   events::close_all();
+  lending::close();
   state.parted = true;
 }
 
@@ -173,6 +175,7 @@ Status before_root_is_given_up() {
     FdTable* table = FdTable::current();
     if (table == nullptr || state.attachment == nullptr) return refuse(lock, "it has left the host already");
     if (!alone) return refuse(lock, "it has several threads");
+    lending::settle_all(*shared_host);
     if (!open_channel(lock, state.channel).ok()) return refuse(lock, "the keeper doesn't answer");
     if (!leave_sockets_to_keeper(lock, *table).ok()) return refuse(lock, "the keeper can't serve a socket");
     lock.host().log()(LogLevel::info, [](LogLine& line) {

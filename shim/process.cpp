@@ -27,6 +27,7 @@
 #include "shim/fd_table.h"
 #include "shim/host_lock.h"
 #include "shim/keeper.h"
+#include "shim/lending.h"
 #include "shim/process_state.h"
 #include "shim/real.h"
 #include "shim/scope.h"
@@ -125,6 +126,7 @@ std::optional<io::OpenError> make_host(ProcessState& state, bool insists) {
   FdTable* table = FdTable::create(*shared->arena);
   Attachment* attachment = table != nullptr ? shared->attach(table) : nullptr;
   if (shared->host == nullptr || attachment == nullptr) return no_memory();
+  shared->host->blocks().set_loan_reader(lending::reader());
   attachment->pid.store(Process::id());
   state.attachment = attachment;
   state.generation = io::fork_generation();

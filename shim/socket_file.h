@@ -214,6 +214,8 @@ class SocketFile final : public OpenFile {
     int error = 0;
     bool ended = false;  ///< there are no more
   };
+  Result<size_t> refuse_send(HostLock& lock, Error error, int flags);
+  Status lend(HostLock& lock, UserBytes& from, int flags, size_t& lent);
   template <typename Fill>
   Result<size_t> send_from(HostLock& lock, size_t total, int flags, std::optional<uint32_t> stamps,
                            Fill fill);

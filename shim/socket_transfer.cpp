@@ -7,12 +7,20 @@
 
 #include "io/syscalls.h"
 #include "shim/blocker.h"
+#include "shim/lending.h"
+#include "shim/shared_host.h"
 #include "shim/socket_file.h"
 
 namespace ustack::shim {
 
 // After some bytes have been moved an error is left for the next call to find (tcp_sendmsg: "if (copied) goto
 // out"): the socket is not asked for more, since asking takes a pending error away.
+
+namespace {
+/// Pages are brought in for that much at a time: what a send buffer has room for, not what a program asks
+/// for.
+constexpr size_t kMostLentAtOnce = size_t{256} * 1024;
+}  // namespace
 
 Status SocketFile::take_turn(Blocker& blocker, Turn& turn) {
   // Whoever has the turn is copying and doesn't wait for anything: this is no reason for EAGAIN.
@@ -46,7 +54,7 @@ Result<size_t> SocketFile::send_from(HostLock& lock, size_t total, int flags, st
   size_t sent = 0;
   auto done = [&] {
     if (sent > 0 && (socket_->tells_of_sends || stamps)) [[unlikely]]
-      socket_->sent_message(stamps, (flags & MSG_ZEROCOPY) != 0);
+      socket_->sent_message(stamps, (flags & MSG_ZEROCOPY) != 0 ? Copying::copied : Copying::not_asked);
     return sent;
   };
   if (!ends_.empty()) [[unlikely]]
@@ -67,12 +75,7 @@ Result<size_t> SocketFile::send_from(HostLock& lock, size_t total, int flags, st
         return s.error();
       }
       if (sent > 0) return done();
-      if (room.code() == EPIPE && (flags & MSG_NOSIGNAL) == 0) {
-        lock.unlock();
-        raise_sigpipe();
-        lock.lock();
-      }
-      return room.error();
+      return refuse_send(lock, room.error(), flags);
     }
     Filled filled;
     if (total > 0) {
@@ -89,8 +92,62 @@ Result<size_t> SocketFile::send_from(HostLock& lock, size_t total, int flags, st
   }
 }
 
+Result<size_t> SocketFile::refuse_send(HostLock& lock, Error error, int flags) {
+  if (error.code == EPIPE && (flags & MSG_NOSIGNAL) == 0) {
+    lock.unlock();
+    raise_sigpipe();
+    lock.lock();
+  }
+  return error;
+}
+
+/// MSG_ZEROCOPY: the bytes stay where they are until they are acknowledged. Adds to `lent`. EOPNOTSUPP: the
+/// rest must be copied.
+Status SocketFile::lend(HostLock& lock, UserBytes& from, int flags, size_t& lent) {
+  Blocker blocker(lock, nonblocking() || (flags & MSG_DONTWAIT) != 0, socket_->send_timeout());
+  if (!ends_.empty()) [[unlikely]]
+    flush_ends(lock, false);
+  look_at_link_now_and_then(lock);
+  while (from.left() > 0) {
+    Bytes run = from.run();
+    run = run.first(std::min(run.size(), kMostLentAtOnce));
+    lock.unlock();
+    Status s = run.empty() ? Status(Error{EFAULT}) : lending::bring_in(run);
+    lock.lock();
+    if (!s.ok()) return s;
+    if (s = take_turn(blocker, sending_); !s.ok()) return s;
+    const uint64_t lender = lending::lender(*shared_host);
+    Result<size_t> n = lender != 0 ? socket_->lend_send(run, {.more = (flags & MSG_MORE) != 0}, lender)
+                                   : Result<size_t>(Error{EOPNOTSUPP});
+    if (n.ok()) {
+      end_turn(sending_);
+      from.skip(*n);
+      lent += *n;
+      if (broken()) return {};
+      continue;
+    }
+    sending_.end();  // as above
+    if (n.code() != EAGAIN) return n.error();
+    if (s = blocker.wait(socket_->waiters, ready::kOut); !s.ok()) return s;
+    if (lent > 0 && broken()) return {};
+  }
+  return {};
+}
+
 Result<size_t> SocketFile::send(HostLock& lock, UserBytes& from, int flags, std::optional<uint32_t> stamps) {
-  return send_from(lock, from.left(), flags, stamps, [&from](Extents& room) {
+  size_t lent = 0;
+  if ((flags & (MSG_ZEROCOPY | MSG_OOB)) == MSG_ZEROCOPY && socket_->tells_of_sends &&
+      from.left() >= lending::kLeast) [[unlikely]] {
+    Status s = lend(lock, from, flags, lent);
+    if (s.code() != EOPNOTSUPP) {
+      if (lent == 0) return refuse_send(lock, s.error(), flags);
+      socket_->sent_message(stamps, Copying::lent);
+      return lent;
+    }
+    // A send is all lent or all copied, so that its end is known.
+    if (lent > 0) socket_->settle_loans();
+  }
+  Result<size_t> copied = send_from(lock, from.left(), flags, stamps, [&from](Extents& room) {
     Filled filled;
     for (uint32_t i = 0; i < room.count; ++i) {
       size_t n = from.read(room.runs[i]);
@@ -102,6 +159,9 @@ Result<size_t> SocketFile::send(HostLock& lock, UserBytes& from, int flags, std:
     }
     return filled;
   });
+  if (lent == 0) return copied;
+  if (!copied.ok()) socket_->sent_message(stamps, Copying::copied);
+  return lent + (copied.ok() ? *copied : 0);
 }
 
 Result<size_t> SocketFile::send_fast_open(HostLock& lock, UserBytes& from, int flags,

@@ -122,6 +122,8 @@ size_t UserBytes::write(Bytes from) {
   });
 }
 
+Bytes UserBytes::run() { return next_part() ? Bytes(at_, std::min(at_bytes_, left_)) : Bytes(); }
+
 void UserBytes::skip(size_t bytes) {
   walk(bytes, [](std::byte*, size_t, size_t) { return true; });
 }

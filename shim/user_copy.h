@@ -62,6 +62,8 @@ class UserBytes {
   size_t read(MutableBytes to);
   /// Copies into the program's memory.
   size_t write(Bytes from);
+  /// The next of them that lie in one piece, at least one if left() isn't 0; none: EFAULT.
+  Bytes run();
   /// Passes over bytes without touching them (MSG_TRUNC).
   void skip(size_t bytes);
 

@@ -1,11 +1,47 @@
 #include "stack/mem/block.h"
 
+#include <new>
+
 namespace ustack {
 
 namespace {
 /// Free blocks of one size that stay out of the arena: enough for a window's worth of churn.
 constexpr uint32_t kKeepFree = 64;
 }  // namespace
+
+void Block::lend(uint64_t lender, const std::byte* from, uint32_t begin, uint32_t end) {
+  new (&loan()) Loan{reinterpret_cast<uintptr_t>(from) - begin, lender, begin, end};
+  lent_.store(Lent::yes, std::memory_order_release);
+}
+
+Settlement Block::settle() {
+  switch (lent_.load(std::memory_order_acquire)) {
+    case Lent::no:
+      return Settlement::done;
+    case Lent::gone:
+      return Settlement::gone;
+    case Lent::yes:
+      break;
+  }
+  // Who settles it at the same time writes the same bytes.
+  const Loan loan = this->loan();
+  const Settlement result = pool_->loans_->fetch(loan, loan.origin + loan.begin,
+                                                 MutableBytes(data() + loan.begin, loan.end - loan.begin));
+  if (result == Settlement::done) lent_.store(Lent::no, std::memory_order_release);
+  if (result == Settlement::gone) lent_.store(Lent::gone, std::memory_order_release);
+  return result;
+}
+
+bool Block::lent_by_me() {
+  return lent_.load(std::memory_order_acquire) == Lent::yes && pool_->loans_->is_mine(loan());
+}
+
+const std::byte* Block::source(uint32_t n) {
+  if (lent_by_me()) return reinterpret_cast<const std::byte*>(loan().origin + n);
+  return settle() == Settlement::done ? data() + n : nullptr;
+}
+
+Settlement Block::readable() { return lent_by_me() ? Settlement::done : settle(); }
 
 BlockPool::~BlockPool() {
   for (size_t i = 0; i < kSizes.size(); ++i) {
@@ -27,6 +63,7 @@ BlockRef BlockPool::allocate(uint32_t bytes) {
     --free_count_[size_class];
     block->pool_ = this;
     block->references_ = 1;
+    block->lent_.store(Block::Lent::no, std::memory_order_relaxed);
   } else {
     void* memory = arena_.allocate(kSizes[size_class] + sizeof(Block), alignof(Block));
     if (memory == nullptr) return {};

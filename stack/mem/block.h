@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -10,12 +11,14 @@
 #include "stack/base/bytes.h"
 #include "stack/base/intrusive_list.h"
 #include "stack/mem/arena.h"
+#include "stack/mem/loan.h"
 
 namespace ustack {
 
 class BlockPool;
 
 /// A chunk of bytes with a reference count (not atomic: the host's lock protects it). Lives in a BlockPool.
+/// It may stand for bytes that a program has lent: then data() has them only once it is settled.
 class Block : public ListHook<> {
  public:
   std::byte* data() { return reinterpret_cast<std::byte*>(this + 1); }
@@ -24,6 +27,21 @@ class Block : public ListHook<> {
   /// What this block really takes of the machine's memory: what buffer accounting charges (skb->truesize).
   uint32_t true_size() const { return capacity_ + static_cast<uint32_t>(sizeof(Block)); }
   uint32_t references() const { return references_; }
+
+  /// What a loan takes of the block's bytes, at their end.
+  static constexpr uint32_t kLoanRoom = sizeof(Loan);
+  /// The bytes [begin, end), end <= capacity() - kLoanRoom, are lent: they are at `from` in the memory of
+  /// `lender`. Not of a block that somebody else refers to.
+  void lend(uint64_t lender, const std::byte* from, uint32_t begin, uint32_t end);
+  /// It isn't settled.
+  bool lent() const { return lent_.load(std::memory_order_acquire) != Lent::no; }
+  /// Fills in what is lent. Any thread that has a reference, with or without the lock.
+  Settlement settle();
+  /// Where this process reads its bytes from offset n on: here, or in its own memory where it is the lender.
+  /// nullptr: they can't be had. Who reads the program's memory must know what to do about a fault.
+  const std::byte* source(uint32_t n);
+  /// The same for who only wants to know whether it can be done.
+  Settlement readable();
 
  private:
   friend class BlockPool;
@@ -36,8 +54,13 @@ class Block : public ListHook<> {
   };
   uint32_t references_ = 1;
   uint32_t capacity_;
+  enum class Lent : uint8_t { no, yes, gone };
+  bool lent_by_me();
+  Loan& loan() { return *reinterpret_cast<Loan*>(data() + capacity_ - kLoanRoom); }
+
   uint32_t seen_ = 0;
   uint8_t size_class_;
+  std::atomic<Lent> lent_{Lent::no};
 };
 
 /// An owning reference to a Block. Copying counts up; the last one to go gives the block back to its pool.
@@ -78,6 +101,8 @@ struct Slice {
   uint32_t length = 0;
 
   std::byte* data() const { return block->data() + offset; }
+  /// Block::source().
+  const std::byte* source() const { return block->lent() ? block->source(offset) : data(); }
   Bytes bytes() const { return block ? Bytes(data(), length) : Bytes(); }
   /// Drops the first n bytes, n <= length.
   void trim_front(uint32_t n) {
@@ -100,6 +125,8 @@ class BlockPool {
   static constexpr uint32_t kLargest = kSizes.back();
 
   explicit BlockPool(Arena& arena) : arena_(arena) {}
+  /// By whom lent bytes are read; without one none may be lent. It must be there as long as the pool.
+  void set_loan_reader(const LoanReader& reader) { loans_ = &reader; }
   BlockPool(const BlockPool&) = delete;
   BlockPool& operator=(const BlockPool&) = delete;
   ~BlockPool();
@@ -132,12 +159,14 @@ class BlockPool {
   uint64_t end_census();
 
  private:
+  friend class Block;
   friend class BlockRef;
   void give_back(Block* block);
   void keep_free(Block* block);
   void release(Block* block);
 
   Arena& arena_;
+  const LoanReader* loans_ = nullptr;
   /// All that were had from the arena, free or not.
   IntrusiveList<Block> all_;
   std::array<Block*, kSizes.size()> free_{};

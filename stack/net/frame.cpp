@@ -15,6 +15,13 @@ bool TxFrame::append(Slice slice) {
   return true;
 }
 
+bool TxFrame::settle() {
+  bool whole = true;
+  for (const Slice& slice : payload())
+    if (slice.block->lent()) whole &= slice.block->settle() == Settlement::done;
+  return whole;
+}
+
 FramePool::~FramePool() {
   while (TxFrame* frame = free_.pop_front()) arena_.destroy(frame);
 }

@@ -81,6 +81,9 @@ class TxFrame : public ListHook<>, public ListHook<FramePool> {
   /// Header and payload together, in bytes.
   uint32_t size() const { return kHeaderRoom - header_start_ + payload_bytes_; }
   uint32_t payload_bytes() const { return payload_bytes_; }
+  /// Fills in the payload that a program has lent (Block::settle), for who reads it where it is. False: some
+  /// of it can't be had, and the frame can't be sent.
+  bool settle();
 
   Offload offload;
   /// Which of the link's queues it leaves by, where there are several.

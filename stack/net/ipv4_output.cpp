@@ -85,6 +85,7 @@ Status Network::send_ipv4(Route& route, TxFrame* frame, uint8_t protocol, const 
   if (offload.partial_checksum) {
     if (offload.checksum_offset + 2u > frame->header().size()) return refuse(frame, Error{EINVAL});
     if (fragments || !route.link().checksum_offload) {
+      if (!frame->settle()) return refuse(frame, Error{EFAULT});
       complete_checksum(*frame, protocol);
     } else {
       uint32_t link_header = route.is_local() ? 0 : link_header_length();
@@ -198,7 +199,7 @@ bool Network::deliver_local() {
   for (TxFrame* frame = nullptr; frame != last;) {
     frame = local_.pop_front();
     if (local_count_ > 0) --local_count_;
-    BlockRef block = context_.blocks.allocate(frame->size());
+    BlockRef block = frame->settle() ? context_.blocks.allocate(frame->size()) : BlockRef();
     if (!block) {
       ++context_.counters.UstackRxNoMemory;
       context_.frames.release(frame);

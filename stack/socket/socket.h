@@ -43,6 +43,13 @@ struct SendFlags {
   bool out_of_band = false;  // MSG_OOB: the last byte is urgent
 };
 
+/// What became of MSG_ZEROCOPY in a send.
+enum class Copying : uint8_t {
+  not_asked,  ///< It wasn't given.
+  copied,     ///< All of its bytes were copied nevertheless.
+  lent,       ///< Its last bytes are lent (lend_send), and perhaps all of them.
+};
+
 /// One socket. Every call is made under the host's lock, returns at once, and yields an errno of the man page
 /// named; EAGAIN where a blocking call would wait. The shim waits through `waiters` and calls again.
 ///
@@ -90,6 +97,13 @@ class Socket : public NotOnHeap {
   /// The first n bytes of the room are filled; n may be 0 (nothing was copied). Queues them and lets the
   /// protocol send.
   virtual void commit_send(size_t n, SendFlags flags) = 0;
+  /// MSG_ZEROCOPY: queues bytes of the program's without copying them and lets the protocol send; they are in
+  /// the memory of `lender` (stack/mem/loan.h), which must keep them as they are until sent_message()'s
+  /// report says that they are its own again. Returns how many. Errors of reserve_send, and EOPNOTSUPP where
+  /// they must be copied: this protocol, state or link needs to read them itself.
+  virtual Result<size_t> lend_send(Bytes, SendFlags, uint64_t /*lender*/) { return Error{EOPNOTSUPP}; }
+  /// Copies what was lent and is queued still (before the lender ends or shares its host).
+  virtual void settle_loans() {}
   /// The next bytes of the stream, at most `want`, skipping `offset` of them (MSG_PEEK over several calls).
   /// bytes == 0 is the end of the stream. EAGAIN, ENOTCONN, ECONNRESET, ...
   virtual Result<Extents> view_receive(size_t want, size_t offset) = 0;
@@ -128,8 +142,8 @@ class Socket : public NotOnHeap {
   /// When the byte came that is `offset` bytes from the next to be read; nothing: nobody has asked for it.
   virtual std::optional<Instant> arrived_at(size_t) const { return std::nullopt; }
   /// The program's send has ended and its last byte is queued. `stamps`: what it wants to know of it in place
-  /// of what the socket's option says (SOF_TIMESTAMPING_TX_*); `zero_copy`: MSG_ZEROCOPY.
-  virtual void sent_message(std::optional<uint32_t> /*stamps*/, bool /*zero_copy*/) {}
+  /// of what the socket's option says (SOF_TIMESTAMPING_TX_*). Called before the lock is dropped again.
+  virtual void sent_message(std::optional<uint32_t> /*stamps*/, Copying /*how*/) {}
 
   WaitQueue waiters;
 

@@ -56,6 +56,8 @@ class Endpoint final : public Socket, public Connection, public ListHook<Listene
   bool lingering_done() const override;
   Result<Extents> reserve_send(size_t want) override;
   void commit_send(size_t n, SendFlags flags) override;
+  Result<size_t> lend_send(Bytes from, SendFlags flags, uint64_t lender) override;
+  void settle_loans() override;
   Result<Extents> view_receive(size_t want, size_t offset) override;
   void consume(size_t n) override;
   Result<std::byte> receive_urgent(bool peek) override;
@@ -80,7 +82,7 @@ class Endpoint final : public Socket, public Connection, public ListHook<Listene
   bool failed() const override { return error_ != 0; }
   std::optional<Report> take_report() override;
   std::optional<Instant> arrived_at(size_t offset) const override;
-  void sent_message(std::optional<uint32_t> stamps, bool zero_copy) override;
+  void sent_message(std::optional<uint32_t> stamps, Copying how) override;
 
   // --- for Protocol ---
   /// A segment came for it. Takes it over; drops it when the queue is full.
@@ -235,6 +237,8 @@ class Endpoint final : public Socket, public Connection, public ListHook<Listene
   void report_icmp(int error, const IcmpError& icmp);
   void report_time(uint32_t kind, SeqNum last);
   void report_times();
+  void report_return(uint32_t number, bool copied);
+  void report_returns();
   void note_arrival(const Segment& segment);
   Status set_time_stamping(uint32_t flags, bool new_format);
   void update_telling();

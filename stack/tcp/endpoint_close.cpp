@@ -71,6 +71,8 @@ void Endpoint::release() {
   }
   Change change(*this);
   released_ = true;
+  // Nobody will be told when the program's memory isn't needed any more.
+  settle_loans();
   if (awake_->listener != nullptr)
     close_listener();
   else if (early_)
@@ -151,6 +153,8 @@ void Endpoint::done(int error) {
   if (!port_chosen_by_user_) protocol_.ports().release(port_);
   keepalive_deadline_ = awake_->fin_wait_deadline = kNever;
   awake_->tcb.snd.clear();
+  if (awake_->reports != nullptr) [[unlikely]]
+    while (std::optional<uint32_t> number = awake_->reports->take_returned()) report_return(*number, false);
   awake_->tcb.rcv.ack_deadline = kNever;
   awake_->tcb.rcv.reassembly().clear();
   sync_timers();

@@ -35,8 +35,10 @@ void Endpoint::output() {
   if (send_mtu_probe()) return;
   while (std::optional<Transmission> next = awake_->tcb.snd.next(limits, now))
     if (!transmit(*next)) break;
-  if (awake_->reports != nullptr) [[unlikely]]
+  if (awake_->reports != nullptr) [[unlikely]] {
     report_times();
+    report_returns();
+  }
   awake_->tcb.snd.update_persist(now);
   awake_->tcb.send_times.set(holding_up(), now);
 }

@@ -92,7 +92,24 @@ void Endpoint::report_times() {
   awake_->reports->tidy();
 }
 
-void Endpoint::sent_message(std::optional<uint32_t> stamps, bool zero_copy) {
+/// MSG_ZEROCOPY: the program may use the bytes of its send again (__msg_zerocopy_callback). Unlike other
+/// reports it is never left out, since the program waits for it.
+void Endpoint::report_return(uint32_t number, bool copied) {
+  if (released_) return;
+  Report told;
+  told.what.ee_origin = SO_EE_ORIGIN_ZEROCOPY;
+  told.what.ee_code = copied ? SO_EE_CODE_ZEROCOPY_COPIED : 0;
+  told.what.ee_info = told.what.ee_data = number;
+  if (awake_->reports->push(std::move(told))) wake(ready::kErr);
+}
+
+/// Of all sends whose bytes are acknowledged.
+void Endpoint::report_returns() {
+  while (std::optional<uint32_t> number = awake_->reports->take_returned(awake_->tcb.snd.snd_una))
+    report_return(*number, awake_->tcb.snd.buffer.take_copied());
+}
+
+void Endpoint::sent_message(std::optional<uint32_t> stamps, Copying how) {
   if (!ensure_awake()) return;
   Change change(*this);
   Reports* reports = make_reports();
@@ -102,13 +119,15 @@ void Endpoint::sent_message(std::optional<uint32_t> stamps, bool zero_copy) {
     reports->await({awake_->tcb.snd.data_end() - 1, awaited});
     report_times();
   }
-  if (zero_copy && awake_->options.zero_copy) {
-    // Copied: the buffer is free again at once.
-    Report told;
-    told.what.ee_origin = SO_EE_ORIGIN_ZEROCOPY;
-    told.what.ee_code = SO_EE_CODE_ZEROCOPY_COPIED;
-    told.what.ee_info = told.what.ee_data = reports->next_zero_copy++;
-    report(std::move(told));
+  if (how != Copying::not_asked && awake_->options.zero_copy) {
+    const uint32_t number = reports->next_zero_copy++;
+    if (how == Copying::lent && reports->await_return(awake_->tcb.snd.data_end(), number)) {
+      report_returns();
+      return;
+    }
+    // The buffer is free again at once.
+    if (how == Copying::lent) settle_loans();
+    report_return(number, true);
   }
 }
 

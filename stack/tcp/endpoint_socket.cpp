@@ -52,6 +52,33 @@ void Endpoint::commit_send(size_t n, SendFlags flags) {
   try_free();
 }
 
+Result<size_t> Endpoint::lend_send(Bytes from, SendFlags flags, uint64_t lender) {
+  if (!ensure_awake()) return Error{ENOBUFS};
+  Change change(*this);
+  if (error_ != 0) return Error{take_error()};
+  if (handshaking() && !early_ && !fast_open_deferred_) return Error{EAGAIN};
+  if (!accepts_data()) return Error{EPIPE};
+  Sender& snd = awake_->tcb.snd;
+  // A link that leaves the checksum to us has us read the bytes; what goes to ourselves is copied anyway.
+  if (!awake_->options.zero_copy || !is_synchronized(awake_->tcb.state) || snd.buffer.reserved() ||
+      awake_->route.is_local() || send_limits().max_superframe == 0)
+    return Error{EOPNOTSUPP};
+  if (snd.notsent_lowat != 0 && snd.unsent() >= snd.notsent_lowat) return Error{EAGAIN};
+  if (protocol_.out_of_memory()) return Error{EOPNOTSUPP};
+  awake_->route.queue = protocol_.context().queue;
+  const uint32_t limit = awake_->options.send_limit;
+  const size_t lent = snd.buffer.lend(from, limit, lender);
+  send_starved_ = lent < from.size();
+  if (lent == 0) return Error{snd.buffer.true_size() >= limit ? EAGAIN : ENOBUFS};
+  snd.more = flags.more;
+  settle();
+  return lent;
+}
+
+void Endpoint::settle_loans() {
+  if (awake()) awake_->tcb.snd.buffer.settle();
+}
+
 SeqNum Endpoint::next_to_read() const {
   return awake_->tcb.rcv.rcv_nxt - (awake_->tcb.rcv.fin_received() ? 1u : 0u) - awake_->tcb.rcv.buffer.size();
 }

@@ -7,6 +7,7 @@ namespace ustack::tcp {
 
 Reports::~Reports() {
   while (Entry* entry = queue_.pop_front()) arena_.destroy(entry);
+  while (Lent* lent = lent_.pop_front()) arena_.destroy(lent);
 }
 
 void Reports::note_arrival(SeqNum end, Instant at) {
@@ -50,6 +51,28 @@ void Reports::tidy() {
   message_count_ = static_cast<uint32_t>(end - messages_.begin());
 }
 
+bool Reports::await_return(SeqNum end, uint32_t number) {
+  auto* lent = arena_.create<Lent>();
+  if (lent == nullptr) return false;
+  lent->end = end;
+  lent->number = number;
+  lent_.push_back(*lent);
+  return true;
+}
+
+std::optional<uint32_t> Reports::take_returned(SeqNum acknowledged) {
+  Lent* lent = lent_.front();
+  return lent != nullptr && lent->end <= acknowledged ? take_returned() : std::nullopt;
+}
+
+std::optional<uint32_t> Reports::take_returned() {
+  Lent* lent = lent_.pop_front();
+  if (lent == nullptr) return std::nullopt;
+  const uint32_t number = lent->number;
+  arena_.destroy(lent);
+  return number;
+}
+
 uint32_t Reports::cost(const Report& report) {
   return static_cast<uint32_t>(sizeof(Entry)) +
          (report.payload.block ? report.payload.block->true_size() : 0);
@@ -58,7 +81,8 @@ uint32_t Reports::cost(const Report& report) {
 bool Reports::push(Report&& report) {
   if (Entry* last = queue_.back(); last != nullptr && report.what.ee_origin == SO_EE_ORIGIN_ZEROCOPY) {
     sock_extended_err& before = last->report.what;
-    if (before.ee_origin == SO_EE_ORIGIN_ZEROCOPY && before.ee_data + 1 == report.what.ee_info) {
+    if (before.ee_origin == SO_EE_ORIGIN_ZEROCOPY && before.ee_code == report.what.ee_code &&
+        before.ee_data + 1 == report.what.ee_info) {
       before.ee_data = report.what.ee_data;
       return true;
     }

@@ -44,6 +44,14 @@ class Reports {
   std::span<Message> messages() { return {messages_.data(), message_count_}; }
   void tidy();
 
+  /// A send whose bytes are lent (MSG_ZEROCOPY) until all before `end` is acknowledged. Ends are in order.
+  /// False when memory is out.
+  bool await_return(SeqNum end, uint32_t number);
+  /// The number of the oldest of them, which is forgotten, if all before `acknowledged` has been.
+  std::optional<uint32_t> take_returned(SeqNum acknowledged);
+  /// The same whatever was acknowledged.
+  std::optional<uint32_t> take_returned();
+
   /// False when memory is out: the report is lost. Completions of zero-copy in a row become one.
   bool push(Report&& report);
   std::optional<Report> pop();
@@ -66,6 +74,10 @@ class Reports {
   struct Entry : ListHook<> {
     Report report;
   };
+  struct Lent : ListHook<> {
+    SeqNum end;
+    uint32_t number = 0;
+  };
   struct Arrival {
     SeqNum end;
     Instant at;
@@ -74,6 +86,7 @@ class Reports {
 
   Arena& arena_;
   IntrusiveList<Entry> queue_;
+  IntrusiveList<Lent> lent_;
   uint32_t true_size_ = 0;
   uint32_t arrival_count_ = 0, message_count_ = 0;
   std::array<Arrival, kMost> arrivals_{};  // by `end`

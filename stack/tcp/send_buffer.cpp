@@ -11,21 +11,25 @@ SendBuffer::~SendBuffer() {
   while (Piece* piece = pieces_.front()) free_piece(piece);
 }
 
-uint32_t SendBuffer::next_block_size(size_t want, uint32_t limit) const {
-  // At least as much as is queued, so that a queue of n bytes has O(log n) small pieces however small the
-  // writes were; a lone small write takes a small block.
-  size_t goal = std::min<size_t>(std::max<size_t>(want, size()) + sizeof(Piece), kBulkBlock);
+/// The smallest block for `goal` bytes, or the largest, but none that takes more than `room` where a smaller
+/// one can be had.
+uint32_t SendBuffer::block_size(size_t goal, uint32_t room) {
   size_t i = 0;
-  while (BlockPool::kSizes[i] < goal) ++i;
-  uint32_t room = limit - true_size_;
+  while (i + 1 < BlockPool::kSizes.size() && BlockPool::kSizes[i] < goal) ++i;
   while (i > 0 && BlockPool::kSizes[i] + sizeof(Block) > room) --i;
   return BlockPool::kSizes[i];
 }
 
-SendBuffer::Piece* SendBuffer::new_piece(size_t want, uint32_t limit) {
+uint32_t SendBuffer::next_block_size(size_t want, uint32_t limit) const {
+  // At least as much as is queued, so that a queue of n bytes has O(log n) small pieces however small the
+  // writes were; a lone small write takes a small block.
+  size_t goal = std::min<size_t>(std::max<size_t>(want, size()) + sizeof(Piece), kBulkBlock);
+  return block_size(goal, limit - true_size_);
+}
+
+SendBuffer::Piece* SendBuffer::new_piece(uint32_t block_size) {
   static_assert(sizeof(Block) % alignof(Piece) == 0 && alignof(Piece) <= alignof(Block));
-  if (true_size_ >= limit) return nullptr;
-  BlockRef block = blocks_.allocate(next_block_size(want, limit));
+  BlockRef block = blocks_.allocate(block_size);
   if (!block) return nullptr;
   auto* piece = new (block->data()) Piece;
   piece->begin = piece->end = sizeof(Piece);
@@ -51,12 +55,14 @@ void SendBuffer::free_piece(Piece* piece) {
 Extents SendBuffer::reserve(size_t want, uint32_t limit) {
   Extents room;
   if (reserved_ || want == 0) return room;
-  if (Piece* tail = pieces_.back(); tail != nullptr && tail->end < tail->block->capacity()) {
+  if (Piece* tail = pieces_.back();
+      tail != nullptr && tail->end < tail->block->capacity() && !tail->block->lent()) {
     tail_room_ = static_cast<uint32_t>(std::min<size_t>(want, tail->block->capacity() - tail->end));
     room.add({tail->block->data() + tail->end, tail_room_});
   }
   while (room.bytes < want && !room.full()) {
-    Piece* piece = new_piece(want - room.bytes, limit);
+    if (true_size_ >= limit) break;
+    Piece* piece = new_piece(next_block_size(want - room.bytes, limit));
     if (piece == nullptr) break;
     size_t n = std::min<size_t>(want - room.bytes, piece->block->capacity() - piece->begin);
     room.add({piece->block->data() + piece->begin, n});
@@ -95,6 +101,43 @@ uint32_t SendBuffer::commit(size_t n) {
   return static_cast<uint32_t>(n - left);
 }
 
+size_t SendBuffer::lend(Bytes from, uint32_t limit, uint64_t lender) {
+  constexpr uint32_t kOverhead = sizeof(Piece) + Block::kLoanRoom;
+  size_t done = 0;
+  while (done < from.size() && true_size_ < limit) {
+    const size_t left = from.size() - done;
+    const uint32_t room = limit - true_size_;
+    if (done > 0 && room < std::min<size_t>(left, kLeastLoan)) break;
+    // The block's memory is touched at both ends only.
+    Piece* piece = new_piece(block_size(left + kOverhead, std::max<uint32_t>(room, kLeastLoan)));
+    if (piece == nullptr) break;
+    const auto n = static_cast<uint32_t>(std::min<size_t>(left, piece->block->capacity() - kOverhead));
+    piece->start = tail_position_;
+    piece->end = piece->begin + n;
+    piece->block->lend(lender, from.data() + done, piece->begin, piece->end);
+    pieces_.push_back(*piece);
+    tail_position_ += n;
+    done += n;
+  }
+  return done;
+}
+
+/// False: the piece's bytes can't be had by this process.
+bool SendBuffer::readable(Piece& piece) {
+  if (!piece.block->lent()) [[likely]]
+    return true;
+  const Settlement result = piece.block->readable();
+  lost_ |= result == Settlement::gone;
+  copied_ |= !piece.block->lent();
+  return result == Settlement::done;
+}
+
+void SendBuffer::settle() {
+  // What can't be had isn't lost yet: the peer may have it.
+  for (Piece& piece : pieces_)
+    if (piece.block->lent()) copied_ |= piece.block->settle() == Settlement::done;
+}
+
 SendBuffer::Piece* SendBuffer::find(uint64_t position) {
   auto distance = [position](const Piece* piece) {
     return piece->start > position ? piece->start - position : position - piece->start;
@@ -113,6 +156,7 @@ uint32_t SendBuffer::slices(uint32_t offset, uint32_t length, TxFrame& frame) {
   Piece* piece = find(position);
   uint32_t done = 0;
   for (;;) {
+    if (!readable(*piece)) break;
     auto skip = static_cast<uint32_t>(position + done - piece->start);
     uint32_t n = std::min(length - done, piece->end - piece->begin - skip);
     if (!frame.append(Slice{piece->block, piece->begin + skip, n})) break;
@@ -141,6 +185,7 @@ void SendBuffer::drop_acknowledged() {
 
 void SendBuffer::clear() {
   cleared_ = reserved_;
+  copied_ = lost_ = false;
   head_position_ = tail_position_;
   drop_acknowledged();
 }

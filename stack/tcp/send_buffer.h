@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 #include "stack/base/intrusive_list.h"
 #include "stack/census.h"
@@ -37,8 +38,21 @@ class SendBuffer {
   /// Returns how many were queued: 0 when the buffer was cleared meanwhile.
   uint32_t commit(size_t n);
 
+  /// Queues bytes of the program's, in the memory of `lender`, without copying them (stack/mem/loan.h): they
+  /// must stay as they are until they are acknowledged or settled. Returns how many, from the first on: 0
+  /// when the limit is reached or memory is out. Not while there is a reservation.
+  size_t lend(Bytes from, uint32_t limit, uint64_t lender);
+  /// Copies what was lent and is queued still: the lender is about to end, or the program has closed.
+  void settle();
+  /// Some of what was lent had to be copied since the last call.
+  bool take_copied() { return std::exchange(copied_, false); }
+  /// Bytes that slices() was asked for can't be had any more (Settlement::gone): the connection has lost
+  /// them.
+  bool lost() const { return lost_; }
+
   /// Appends [offset, offset + length) to `frame` as slices, offset counted from the head and both within
-  /// size(). Returns how many bytes went in, less than length if the frame's slices ran out. O(1) for reading
+  /// size(). Returns how many bytes went in, less than length if the frame's slices ran out or lent bytes
+  /// can't be had. O(1) for reading
   /// on where the last call ended and near both ends.
   uint32_t slices(uint32_t offset, uint32_t length, TxFrame& frame);
   /// Drops n bytes at the head, n <= size(). Slices taken before stay valid.
@@ -69,11 +83,15 @@ class SendBuffer {
     uint32_t end = 0;
   };
   static constexpr uint32_t kBulkBlock = BlockPool::kSizes[4];
+  /// Fewer bytes than that aren't lent behind others: a later call has room for more.
+  static constexpr uint32_t kLeastLoan = 4096;
 
-  Piece* new_piece(size_t want, uint32_t limit);
+  Piece* new_piece(uint32_t block_size);
   void free_piece(Piece* piece);
   void drop_acknowledged();
+  bool readable(Piece& piece);
   Piece* find(uint64_t position);
+  static uint32_t block_size(size_t goal, uint32_t room);
   uint32_t next_block_size(size_t want, uint32_t limit) const;
 
   BlockPool& blocks_;
@@ -84,6 +102,7 @@ class SendBuffer {
   uint32_t true_size_ = 0;
   uint32_t tail_room_ = 0;  // bytes reserved in the tail piece
   bool reserved_ = false;
+  bool copied_ = false, lost_ = false;
   bool cleared_ = false;     // by clear() since reserve()
   Piece* newest_ = nullptr;  // holds the highest position that slices() has read: SND.NXT
   Piece* recent_ = nullptr;  // where slices() was last: retransmissions

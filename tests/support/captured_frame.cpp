@@ -179,7 +179,7 @@ CapturedFrame CapturedFrame::of(TxFrame& frame, LinkInfo::Kind kind) {
   Bytes header = frame.header();
   std::vector<std::byte> bytes(header.begin(), header.end());
   for (const Slice& slice : frame.payload()) {
-    Bytes part = slice.bytes();
+    Bytes part(slice.source(), slice.length);
     bytes.insert(bytes.end(), part.begin(), part.end());
   }
   CapturedFrame captured = parse(std::move(bytes), kind, frame.offload);

@@ -168,7 +168,7 @@ void TestHost::turn() {
     MutableBytes header = frame->header();
     wire.bytes.assign(header.begin(), header.end());
     for (const Slice& slice : frame->payload()) {
-      Bytes bytes = slice.bytes();
+      Bytes bytes(slice.source(), slice.length);
       wire.bytes.insert(wire.bytes.end(), bytes.begin(), bytes.end());
     }
     host_->frames().release(frame);

@@ -72,6 +72,32 @@ TEST(TcpReports, CompletionsInARowBecomeOne) {
   EXPECT_EQ(reports.true_size(), 0u);
 }
 
+TEST(TcpReports, CopiedAndLentSendsAreToldApart) {
+  HeapArena arena;
+  Reports reports(arena);
+  EXPECT_TRUE(reports.push(completion(0)));
+  Report copied = completion(1);
+  copied.what.ee_code = SO_EE_CODE_ZEROCOPY_COPIED;
+  EXPECT_TRUE(reports.push(std::move(copied)));
+  EXPECT_EQ(reports.pop()->what.ee_data, 0u);
+  EXPECT_EQ(reports.pop()->what.ee_code, SO_EE_CODE_ZEROCOPY_COPIED);
+}
+
+TEST(TcpReports, LentSendsComeBackInOrder) {
+  HeapArena arena;
+  Reports reports(arena);
+  const SeqNum first(0xfffffff0u);
+  for (uint32_t i = 1; i <= 100; ++i) EXPECT_TRUE(reports.await_return(first + 10 * i, i));
+  EXPECT_EQ(reports.take_returned(first + 9), std::nullopt);
+  EXPECT_EQ(reports.take_returned(first + 20), 1u);
+  EXPECT_EQ(reports.take_returned(first + 20), 2u);
+  EXPECT_EQ(reports.take_returned(first + 20), std::nullopt);
+  EXPECT_EQ(reports.take_returned(), 3u);
+  arena.fail_after(0);
+  EXPECT_FALSE(reports.await_return(first + 2000, 101));
+  arena.never_fail();
+}
+
 TEST(TcpReports, WithoutMemoryAReportIsLost) {
   HeapArena arena;
   Reports reports(arena);
@@ -114,7 +140,7 @@ TEST(TcpReports, TheQueueIsBounded) {
                   .set(SOL_SOCKET, SO_TIMESTAMPING,
                        SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE | SOF_TIMESTAMPING_OPT_TSONLY)
                   .ok());
-  for (int i = 0; i < 1000; ++i) socket->sent_message(std::nullopt, false);
+  for (int i = 0; i < 1000; ++i) socket->sent_message(std::nullopt, Copying::not_asked);
   int reports = 0;
   while (socket->take_report()) ++reports;
   EXPECT_GT(reports, 10);

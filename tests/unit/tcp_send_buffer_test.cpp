@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tests/support/heap_arena.h"
+#include "tests/support/lender.h"
 #include "tests/support/seeded_random.h"
 
 namespace ustack::tcp {
@@ -39,7 +40,7 @@ class TcpSendBuffer : public ::testing::Test {
   static std::string payload(TxFrame& frame) {
     std::string out;
     for (const Slice& slice : frame.payload())
-      out.append(reinterpret_cast<const char*>(slice.data()), slice.length);
+      out.append(reinterpret_cast<const char*>(slice.source()), slice.length);
     return out;
   }
   /// What one frame takes of [offset, offset + length).
@@ -107,6 +108,140 @@ TEST_F(TcpSendBuffer, SmallWritesShareBlocks) {
   EXPECT_EQ(read_frame(0, 65000), all.substr(0, 65000));
   EXPECT_EQ(read_frame(77777, 65000), all.substr(77777, 65000));
   EXPECT_EQ(read(0, buffer_.size()), all);
+}
+
+class TcpLending : public TcpSendBuffer {
+ protected:
+  TcpLending() { blocks_.set_loan_reader(lender_); }
+  size_t lend(const std::string& text, uint32_t limit = kPlenty, uint64_t who = test::TestLender::kProgram) {
+    return buffer_.lend(test::bytes_of(text), limit, who);
+  }
+  test::TestLender lender_;
+};
+
+TEST_F(TcpLending, BytesStayWhereTheyAre) {
+  std::string text = numbered(200000);
+  EXPECT_EQ(lend(text), text.size());
+  EXPECT_EQ(buffer_.size(), text.size());
+  EXPECT_GE(buffer_.true_size(), text.size()) << "they count as others do";
+  EXPECT_LT(buffer_.true_size(), text.size() * 11 / 10);
+  TxFrame* frame = frames_.allocate();
+  EXPECT_EQ(buffer_.slices(1000, 60000, *frame), 60000u);
+  EXPECT_EQ(reinterpret_cast<const char*>(frame->payload()[0].source()), text.data() + 1000);
+  EXPECT_EQ(payload(*frame), text.substr(1000, 60000));
+  text.replace(1000, 5, "there");
+  EXPECT_EQ(payload(*frame).substr(0, 5), "there") << "not a copy";
+  EXPECT_EQ(lender_.fetched, 0u);
+  EXPECT_EQ(read(0, 200000), text);
+  frames_.release(frame);
+  buffer_.acknowledge(200000);
+  EXPECT_EQ(blocks_.live(), 0u);
+  EXPECT_FALSE(buffer_.take_copied());
+}
+
+TEST_F(TcpLending, WhatIsSettledIsACopy) {
+  std::string text = numbered(150000);
+  const std::string before = text;
+  ASSERT_EQ(lend(text), text.size());
+  TxFrame* frame = frames_.allocate();
+  EXPECT_EQ(buffer_.slices(0, 60000, *frame), 60000u);
+  buffer_.settle();
+  text.assign(text.size(), '?');
+  EXPECT_EQ(payload(*frame), before.substr(0, 60000)) << "of frames on their way too";
+  EXPECT_EQ(read(0, 150000), before);
+  EXPECT_TRUE(buffer_.take_copied());
+  EXPECT_FALSE(buffer_.take_copied());
+  frames_.release(frame);
+}
+
+TEST_F(TcpLending, OnlyAsMuchAsTheLimitAllows) {
+  const std::string text = numbered(500000);
+  const size_t first = lend(text, 100000);
+  EXPECT_GT(first, 80000u);
+  EXPECT_LE(buffer_.true_size(), 100000u + 4096);
+  EXPECT_EQ(lend(text, buffer_.true_size()), 0u) << "full";
+  EXPECT_GT(lend(text.substr(0, 100), buffer_.true_size() + 1), 0u) << "a byte of room is room";
+  EXPECT_EQ(read(0, buffer_.size()), text.substr(0, first) + text.substr(0, 100));
+}
+
+TEST_F(TcpLending, CopiesAndLoansInARow) {
+  const std::string a = numbered(20000), b = numbered(30, 7), c = numbered(9000, 9);
+  write("copied ");
+  ASSERT_EQ(lend(a), a.size());
+  write(b);  // not behind a in its block
+  ASSERT_EQ(lend(c), c.size());
+  write("end");
+  EXPECT_EQ(read(0, buffer_.size()), "copied " + a + b + c + "end");
+  buffer_.settle();
+  write("!");
+  EXPECT_EQ(read(0, buffer_.size()), "copied " + a + b + c + "end!");
+}
+
+TEST_F(TcpLending, WhoHasNotLentThemCopies) {
+  const std::string text = numbered(100000);
+  ASSERT_EQ(lend(text, kPlenty, test::TestLender::kOther), text.size());
+  EXPECT_EQ(read(0, 10), text.substr(0, 10));
+  EXPECT_EQ(lender_.fetched, 1u) << "a block at a time, when it is needed";
+  EXPECT_EQ(read(0, 100000), text);
+  EXPECT_EQ(lender_.fetched, 2u);
+  EXPECT_TRUE(buffer_.take_copied());
+  EXPECT_FALSE(buffer_.lost());
+}
+
+TEST_F(TcpLending, WhatCantBeHadNowIsNotSentAndNotLost) {
+  const std::string text = numbered(10000);
+  write("first");
+  ASSERT_EQ(lend(text, kPlenty, test::TestLender::kOther), text.size());
+  lender_.other = Settlement::later;
+  EXPECT_EQ(read(0, 10005), "first");
+  EXPECT_FALSE(buffer_.lost());
+  buffer_.settle();
+  lender_.other = Settlement::done;
+  EXPECT_EQ(read(0, 10005), "first" + text);
+}
+
+TEST_F(TcpLending, WhatIsGoneIsLostWhenItIsNeeded) {
+  const std::string text = numbered(10000);
+  ASSERT_EQ(lend(text, kPlenty, test::TestLender::kOther), text.size());
+  lender_.other = Settlement::gone;
+  buffer_.settle();
+  EXPECT_FALSE(buffer_.lost()) << "it may have arrived";
+  EXPECT_EQ(read(0, 100), "");
+  EXPECT_TRUE(buffer_.lost());
+  lender_.other = Settlement::done;
+  EXPECT_EQ(read(0, 100), "") << "whatever is in its place now";
+  buffer_.clear();
+  EXPECT_FALSE(buffer_.lost());
+}
+
+TEST_F(TcpLending, AFrameIsSettledAsAWhole) {
+  const std::string a = numbered(9000), b = numbered(9000, 5);
+  ASSERT_EQ(lend(a), a.size());
+  ASSERT_EQ(lend(b, kPlenty, test::TestLender::kOther), b.size());
+  TxFrame* frame = frames_.allocate();
+  ASSERT_EQ(buffer_.slices(0, 10000, *frame), 10000u);
+  EXPECT_TRUE(frame->settle());
+  EXPECT_FALSE(frame->payload()[0].block->lent());
+  EXPECT_FALSE(frame->payload()[1].block->lent());
+  EXPECT_EQ(payload(*frame), a + b.substr(0, 1000));
+  frames_.release(frame);
+  buffer_.acknowledge(buffer_.size());
+  ASSERT_EQ(lend(a), a.size());
+  ASSERT_EQ(lend(b, kPlenty, test::TestLender::kOther), b.size());
+  frame = frames_.allocate();
+  ASSERT_EQ(buffer_.slices(8000, 2000, *frame), 2000u);
+  EXPECT_TRUE(frame->settle()) << "slices() has fetched it";
+  frames_.release(frame);
+}
+
+TEST_F(TcpLending, WithoutMemoryAsMuchAsThereWas) {
+  const std::string text = numbered(300000);
+  arena_.fail_after(2);
+  const size_t lent = lend(text);
+  arena_.never_fail();
+  EXPECT_GT(lent, 0u);
+  EXPECT_LT(lent, text.size());
+  EXPECT_EQ(read(0, buffer_.size()), text.substr(0, lent));
 }
 
 TEST_F(TcpSendBuffer, ALoneSmallWriteTakesASmallBlock) {
