@@ -115,11 +115,8 @@ void Endpoint::settle() {
   if (early_) output();
   if (!is_synchronized(awake_->tcb.state)) return;
   output();
-  if (awake_->tcb.snd.buffer.lost()) [[unlikely]] {
-    // The program had lent it, and has unmapped it or was killed: the peer must not take what it has for all.
-    send_reset();
-    return done(EFAULT);
-  }
+  if (awake_->tcb.snd.buffer.lost()) [[unlikely]]
+    return abort_what_is_lost();
   if (awake_->tcb.rcv.ack_due())
     send_ack();
   else if (awake_->tcb.rcv.ack_owed())

@@ -203,6 +203,8 @@ class Endpoint final : public Socket, public Connection, public ListHook<Listene
   void send_challenge_ack();
   void send_probe();
   void send_reset();
+  void send_reset(SeqNum at);
+  void abort_what_is_lost();
   void answer_with_reset(const Segment& segment);
   Status send(TxFrame* frame, SegmentOut& segment, bool with_sacks);
   SendLimits send_limits() const;

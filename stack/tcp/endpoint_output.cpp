@@ -196,16 +196,30 @@ void Endpoint::send_probe() {
 
 /// RFC 9293, 3.10.5: <SEQ=SND.NXT><CTL=RST>, with an ACK as Linux.
 void Endpoint::send_reset() {
+  SeqNum at = awake_->tcb.snd.snd_nxt;
+  if (at > awake_->tcb.snd.window_end()) at = max(awake_->tcb.snd.window_end(), awake_->tcb.snd.snd_una);
+  send_reset(at);
+}
+
+void Endpoint::send_reset(SeqNum at) {
   if (protocol_.ending()) return;
   TxFrame* frame = protocol_.context().frames.allocate();
   if (frame == nullptr) {
     ++protocol_.counters().TcpExtTCPAbortFailed;
     return;
   }
-  SegmentOut segment{.flags = {.rst = true, .ack = true}, .seq = awake_->tcb.snd.snd_nxt};
-  if (segment.seq > awake_->tcb.snd.window_end())
-    segment.seq = max(awake_->tcb.snd.window_end(), awake_->tcb.snd.snd_una);
+  SegmentOut segment{.flags = {.rst = true, .ack = true}, .seq = at};
   (void)send(frame, segment, false);
+}
+
+/// Bytes that the program had lent can't be had: it has unmapped them or was killed. The peer must not take
+/// what it has for all.
+void Endpoint::abort_what_is_lost() {
+  // Where the peer is isn't known, and this host may not be there any more to answer what it says to a reset
+  // that isn't exactly there (RFC 5961, 3.2).
+  if (awake_->tcb.snd.snd_una != awake_->tcb.snd.snd_nxt) send_reset(awake_->tcb.snd.snd_una);
+  send_reset();
+  done(EFAULT);
 }
 
 void Endpoint::answer_with_reset(const Segment& segment) {
