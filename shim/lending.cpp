@@ -12,6 +12,7 @@
 #include "shim/sandbox.h"
 #include "shim/shared_host.h"
 #include "shim/socket_file.h"
+#include "shim/user_copy.h"
 #include "stack/base/immortal.h"
 
 namespace ustack::shim::lending {
@@ -94,7 +95,13 @@ uint64_t lender(SharedHost& shared) {
   return name;
 }
 
-Status bring_in(Bytes bytes) {
+Status check(Bytes bytes) {
+  if (!user_pointers_checked()) {
+    // As where they are copied: who gives a bad pointer has a fault of its own, here at either end.
+    std::byte unused;
+    if (Status s = copy_from_user(&unused, &bytes.front(), 1); !s.ok()) return s;
+    return copy_from_user(&unused, &bytes.back(), 1);
+  }
   constexpr uintptr_t kPage = 4096;
   const uintptr_t start = reinterpret_cast<uintptr_t>(bytes.data()) & ~(kPage - 1);
   const uintptr_t end = reinterpret_cast<uintptr_t>(bytes.data()) + bytes.size();

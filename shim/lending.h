@@ -26,9 +26,9 @@ inline constexpr size_t kLeast = 8192;
 const LoanReader& reader();
 /// By what name this process lends now; 0: it can't. Lock held.
 uint64_t lender(SharedHost& shared);
-/// `bytes` can be read and are in memory, as after the kernel has pinned them. EFAULT; EOPNOTSUPP: they are
-/// memory of a kind that can't be lent. Lock not held.
-Status bring_in(Bytes bytes);
+/// `bytes`, at least one, can be read (user_copy.h: each of their pages is looked at with USTACK_EFAULT=check).
+/// EFAULT; EOPNOTSUPP: they are memory of a kind that can't be lent. Lock not held.
+Status check(Bytes bytes);
 /// Copies all that this process has lent and that is still needed: before it ends, leaves its host, or shares
 /// it with a child. Lock held.
 void settle_all(SharedHost& shared);

@@ -17,9 +17,8 @@ namespace ustack::shim {
 // out"): the socket is not asked for more, since asking takes a pending error away.
 
 namespace {
-/// Pages are brought in for that much at a time: what a send buffer has room for, not what a program asks
-/// for.
-constexpr size_t kMostLentAtOnce = size_t{256} * 1024;
+/// Lent at a time: what a send buffer has room for, not what a program asks for.
+constexpr size_t kMostLentAtOnce = size_t{1} << 20;
 }  // namespace
 
 Status SocketFile::take_turn(Blocker& blocker, Turn& turn) {
@@ -112,7 +111,7 @@ Status SocketFile::lend(HostLock& lock, UserBytes& from, int flags, size_t& lent
     Bytes run = from.run();
     run = run.first(std::min(run.size(), kMostLentAtOnce));
     lock.unlock();
-    Status s = run.empty() ? Status(Error{EFAULT}) : lending::bring_in(run);
+    Status s = run.empty() ? Status(Error{EFAULT}) : lending::check(run);
     lock.lock();
     if (!s.ok()) return s;
     if (s = take_turn(blocker, sending_); !s.ok()) return s;
