@@ -188,6 +188,36 @@ void Process::start() {
   state->seccomp_at_start = io::sys::call(SYS_prctl, PR_GET_SECCOMP);
 }
 
+namespace {
+
+/// Root for as long as a host is made, in a thread whose effective user is another one for a while
+/// (seteuid(2): danted, proftpd) and which may go back: on the kernel its sockets need no rights. Other
+/// threads stay as they are, whatever libc promises, and no handler of the program's runs here meanwhile.
+class RootAgain {
+ public:
+  RootAgain() {
+    uid_t real = 0, saved = 0;
+    io::sys::call(SYS_getresuid, io::sys::arg(&real), io::sys::arg(&effective_), io::sys::arg(&saved));
+    if (effective_ == 0 || (real != 0 && saved != 0)) return;
+    for_files_ = io::sys::call(SYS_setfsuid, -1);
+    raised_ = io::sys::call(SYS_setresuid, -1, 0, -1) == 0;
+  }
+  ~RootAgain() {
+    if (!raised_) return;
+    io::sys::call(SYS_setresuid, -1, static_cast<long>(effective_), -1);
+    io::sys::call(SYS_setfsuid, for_files_);
+  }
+  RootAgain(const RootAgain&) = delete;
+  RootAgain& operator=(const RootAgain&) = delete;
+
+ private:
+  uid_t effective_ = 0;
+  long for_files_ = 0;
+  bool raised_ = false;
+};
+
+}  // namespace
+
 Status Process::ensure_host() {
   if (shared_host != nullptr && FdTable::current() != nullptr) [[likely]]
     return {};
@@ -197,7 +227,10 @@ Status Process::ensure_host() {
   std::lock_guard held(state.start_lock);
   // A process that has no table has said goodbye to its host (it ends), or could not be given one (fork).
   if (shared_host != nullptr) return FdTable::current() != nullptr ? Status() : Error{ENETDOWN};
+  std::optional<RootAgain> root;
+  if (io::needs_rights(state.config.link)) root.emplace();
   std::optional<io::OpenError> error = make_host(state, true);
+  root.reset();
   if (!error) return {};
   if (!state.failure_told) print(error->message);
   state.failure_told = true;

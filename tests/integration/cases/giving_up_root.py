@@ -51,6 +51,30 @@ def first_socket_after_parting(context: Context):
     listens_and_connects(context, USTACK_TRUST="credentials")
 
 
+@case("root.effective_user")
+def effective_user(context: Context):
+    """Who is another user for a while (seteuid) and opens the first socket meanwhile can, and still is that user then."""
+    need_root()
+    lab = context.lab()
+    lab.peer(PYTHON, "-c", "import socket, sys\nlistener = socket.create_server((sys.argv[1], 8081))\n"
+             "print('listening', flush=True)\nwhile True: listener.accept()[0].sendall(b'answer')", lab.peer_address, label="peer"
+             ).wait_for_output("listening")
+    program = lab.host(PYTHON, "-c", f"""
+import os, socket, sys, tempfile
+os.seteuid({NOBODY})
+print(socket.create_connection((sys.argv[1], 8081), 10).recv(100).decode(), *os.getresuid())
+with tempfile.TemporaryFile(dir='/tmp') as file: print(os.fstat(file.fileno()).st_uid)
+try:
+    socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+except PermissionError:
+    print('no rights')
+os.seteuid(0)
+print(socket.create_connection((sys.argv[1], 8081), 10).recv(100).decode(), *os.getresuid())
+""", lab.peer_address, label="program").ok(20)
+    equal(program.stdout.splitlines(), [f"answer 0 {NOBODY} 0", str(NOBODY), "no rights", "answer 0 0 0"], "what it was told")
+    equal(program.stderr, "", "messages")
+
+
 @case("root.device_of_a_user", kernel=False)
 def device_of_a_user(context: Context):
     """A TAP that was made for a user can be opened later: a helper that gives up root doesn't take it from its parent."""
