@@ -14,13 +14,14 @@ PYTHON = "/usr/bin/python3"
 _PORT = 7100
 
 
-def program(name: str, executable: str, *, always: bool = False, limit: float = 90):
-    """Registers program.NAME, which is skipped where the program isn't installed."""
+def program(name: str, *executables: str, always: bool = False, limit: float = 90):
+    """Registers program.NAME, which is skipped where one of the programs isn't installed."""
 
     def register(function):
         def run(context: Context) -> None:
-            if shutil.which(executable, path="/usr/sbin:/usr/bin:/sbin:/bin") is None:
-                raise Skipped(f"{executable} is not installed")
+            for executable in executables:
+                if shutil.which(executable, path="/usr/sbin:/usr/bin:/sbin:/bin") is None:
+                    raise Skipped(f"{executable} is not installed")
             function(context, context.lab())
 
         run.__doc__ = function.__doc__
