@@ -15,6 +15,7 @@
 #include "shim/cancellation.h"
 #include "shim/departure.h"
 #include "shim/hooks.h"
+#include "shim/lending.h"
 #include "shim/process.h"
 #include "shim/scope.h"
 #include "shim/shared_host.h"
@@ -250,6 +251,11 @@ int mlockall(int flags) {
   // there is. With MCL_ONFAULT its pages are locked as they come into use, like everybody else's.
   if (Process::has_host()) flags |= MCL_ONFAULT;
   return real::mlockall(flags);
+}
+
+int munmap(void* start, size_t bytes) {
+  lending::before_unmapping();
+  return real::munmap(start, bytes);
 }
 
 }  // namespace hook

@@ -3,13 +3,15 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
-#include <algorithm>
+#include <atomic>
 
 #include "io/own_descriptors.h"
 #include "io/syscalls.h"
+#include "shim/host_lock.h"
 #include "shim/keeper.h"
 #include "shim/process_state.h"
 #include "shim/sandbox.h"
+#include "shim/scope.h"
 #include "shim/shared_host.h"
 #include "shim/socket_file.h"
 #include "shim/user_copy.h"
@@ -29,7 +31,7 @@ struct Memory {
   bool keeper_has_it = false;
   bool refused = false;
   /// This process has lent something.
-  bool used = false;
+  std::atomic<bool> used{false};
 };
 constinit Immortal<Memory> memory;
 
@@ -91,7 +93,8 @@ uint64_t lender(SharedHost& shared) {
   if (!memory->keeper_has_it && keeper::alive(shared) &&
       !keeper::share_memory(name, memory->descriptor.get()))
     return 0;
-  memory->keeper_has_it = memory->used = true;
+  memory->keeper_has_it = true;
+  memory->used.store(true, std::memory_order_relaxed);
   return name;
 }
 
@@ -114,7 +117,7 @@ Status check(Bytes bytes) {
 }
 
 void settle_all(SharedHost& shared) {
-  if (!std::exchange(memory->used, false)) return;
+  if (!memory->used.exchange(false)) return;
   for (OpenFile& file : shared.files) {
     if (file.kind() != OpenFile::Kind::socket) continue;
     if (Socket* socket = static_cast<SocketFile&>(file).socket_if_any()) socket->settle_loans();
@@ -132,11 +135,24 @@ void forget(uint64_t lender) {
 
 int descriptor() { return memory->descriptor.get(); }
 
-void close() { *memory = Memory(); }
+void before_unmapping() {
+  if (!memory->used.load(std::memory_order_relaxed) || Scope::inside() || shared_host == nullptr) [[likely]]
+    return;
+  Scope scope;
+  HostLock lock;
+  settle_all(*shared_host);
+}
+
+void close() {
+  memory->descriptor.reset();
+  memory->lender = 0;
+  memory->keeper_has_it = memory->refused = false;
+  memory->used.store(false);
+}
 
 void after_fork_in_child() {
   memory->descriptor.release();  // closed with the parent's others
-  *memory = Memory();
+  close();
 }
 
 }  // namespace ustack::shim::lending

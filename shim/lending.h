@@ -26,12 +26,16 @@ inline constexpr size_t kLeast = 8192;
 const LoanReader& reader();
 /// By what name this process lends now; 0: it can't. Lock held.
 uint64_t lender(SharedHost& shared);
-/// `bytes`, at least one, can be read (user_copy.h: each of their pages is looked at with USTACK_EFAULT=check).
-/// EFAULT; EOPNOTSUPP: they are memory of a kind that can't be lent. Lock not held.
+/// `bytes`, at least one, can be read (user_copy.h: each of their pages is looked at with
+/// USTACK_EFAULT=check). EFAULT; EOPNOTSUPP: they are memory of a kind that can't be lent. Lock not held.
 Status check(Bytes bytes);
 /// Copies all that this process has lent and that is still needed: before it ends, leaves its host, or shares
 /// it with a child. Lock held.
 void settle_all(SharedHost& shared);
+
+/// The program is about to unmap memory, perhaps what it has lent: the kernel, which pins pages, allows that
+/// at once. Costs a load where nothing was lent. Takes the lock unless it is called in a Scope.
+void before_unmapping();
 
 /// The keeper's side. It was given the descriptor that reads what `lender` lends.
 void adopt(uint64_t lender, io::Descriptor memory);

@@ -186,6 +186,7 @@
   X(void, _exit, (int status), (status), SYS_exit_group)                                                    \
   X(void, _Exit, (int status), (status), SYS_exit_group)                                                    \
   X(int, mlockall, (int flags), (flags), SYS_mlockall)                                                      \
+  X(int, munmap, (void* start, size_t bytes), (start, bytes), SYS_munmap)                                   \
   X(int, prctl, (int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d),           \
     (option, a, b, c, d), SYS_prctl)                                                                        \
   X(long, syscall, (long number, long a, long b, long c, long d, long e, long f),                           \

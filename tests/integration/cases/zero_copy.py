@@ -18,6 +18,7 @@ PROGRAM = """
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -91,6 +92,11 @@ int main(int count, char** words) {
   }
   if (strcmp(way, "munmap") == 0) {
     munmap(memory, bytes);
+    memset(mmap(memory, bytes, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), '?', bytes);
+    shutdown(fd, SHUT_WR), wait_for(fd, 1);
+  }
+  if (strcmp(way, "unseen") == 0) {
+    syscall(SYS_munmap, memory, bytes);
     struct pollfd item = {.fd = fd, .events = POLLRDHUP};
     while (poll(&item, 1, 20000) == 1 && !(item.revents & POLLHUP)) take_back(fd);
     int error = 0;
@@ -152,10 +158,10 @@ def buffers_in_turn(context: Context):
 
 @case("zero_copy.ways_on")
 def ways_on(context: Context):
-    """What was lent arrives when the program exits, execs, closes and unmaps, forks, sleeps or computes."""
+    """What was lent arrives when the program exits, execs, closes, unmaps, forks, sleeps or computes."""
     lab = context.lab()
     program, peer = begin(context, lab)
-    for number, way in enumerate(("return", "_exit", "exec", "close", "sleep", "compute", "fork"), 1):
+    for number, way in enumerate(("return", "_exit", "exec", "close", "munmap", "sleep", "compute", "fork"), 1):
         done = lab.host(program, lab.peer_address, BYTES, way, label=way).ok(30)
         equal(done.stdout.split(), ["lent"], f"{way}: right after the send")
         peer.wait_for_output("\n".join([f"{BYTES} intact end soon"] * number))
@@ -173,8 +179,8 @@ def killed(context: Context):
 
 @case("zero_copy.unmapped", kernel=False)
 def unmapped(context: Context):
-    """Who unmaps what it has lent loses the connection, and is told EFAULT; nothing else is sent in its place."""
+    """Who unmaps what it has lent and isn't seen (as by free) loses the connection, and is told EFAULT; nothing else is sent in its place."""
     lab = context.lab()
     program, peer = begin(context, lab)
-    equal(lab.host(program, lab.peer_address, BYTES, "munmap", label="program").ok(30).stdout.split(), ["lent", "EFAULT"], "told")
+    equal(lab.host(program, lab.peer_address, BYTES, "unseen", label="program").ok(30).stdout.split(), ["lent", "EFAULT"], "told")
     peer.wait_for_output("intact reset")
