@@ -23,6 +23,9 @@ namespace {
 
 namespace sys = io::sys;
 
+/// How often a writer is waited for, which needs some microseconds: not for ever for one that is stopped.
+constexpr int kMostYields = 1000;
+
 /// What this process can read lent memory by. In the keeper: of a program's process.
 struct Memory {
   io::Descriptor descriptor;
@@ -141,6 +144,15 @@ void before_unmapping() {
   Scope scope;
   HostLock lock;
   settle_all(*shared_host);
+  // Who writes without the lock may be in the middle of a frame that was lent.
+  for (LinkQueue& queue : shared_host->queues) {
+    const uint64_t written = queue.written;
+    for (int tries = 0; tries < kMostYields && queue.writer != nullptr && queue.written == written; ++tries) {
+      lock.unlock();
+      sys::call(SYS_sched_yield);
+      lock.lock();
+    }
+  }
 }
 
 void close() {

@@ -104,6 +104,7 @@ void write_out(SharedHost& shared) {
     waiter->outbox.write(index);
     acquire(shared);
     queue->writer = nullptr;
+    ++queue->written;
     queue->full = !waiter->outbox.empty(*shared.host, queue->pending);
     if (queue->full) {
       found_full |= 1u << index;

@@ -75,6 +75,8 @@ struct LinkQueue {
   /// Frames for it, in order.
   FrameQueue pending;
   Waiter* writer = nullptr;
+  /// How often a writer was done with what it had taken.
+  uint64_t written = 0;
   /// The link had no room for the first of them.
   bool full = false;
 
