@@ -254,7 +254,7 @@ int mlockall(int flags) {
 }
 
 int munmap(void* start, size_t bytes) {
-  lending::before_unmapping();
+  lending::take_back();
   return real::munmap(start, bytes);
 }
 

@@ -89,8 +89,7 @@ const LoanReader& reader() { return the_reader; }
 
 uint64_t lender(SharedHost& shared) {
   const uint64_t name = own_name();
-  if (name == 0 || shared.attached_count != 1 || keeper::is_keeper() || sandbox::active() || !open_memory())
-    return 0;
+  if (name == 0 || shared.attached_count != 1 || sandbox::active() || !open_memory()) return 0;
   memory->lender = name;
   // A keeper that is started later inherits the descriptor.
   if (!memory->keeper_has_it && keeper::alive(shared) &&
@@ -138,7 +137,7 @@ void forget(uint64_t lender) {
 
 int descriptor() { return memory->descriptor.get(); }
 
-void before_unmapping() {
+void take_back() {
   if (!memory->used.load(std::memory_order_relaxed) || Scope::inside() || shared_host == nullptr) [[likely]]
     return;
   Scope scope;

@@ -33,9 +33,10 @@ Status check(Bytes bytes);
 /// it with a child. Lock held.
 void settle_all(SharedHost& shared);
 
-/// The program is about to unmap memory, perhaps what it has lent: the kernel, which pins pages, allows that
-/// at once. Costs a load where nothing was lent. Takes the lock unless it is called in a Scope.
-void before_unmapping();
+/// The same before the program unmaps memory, perhaps what it has lent (the kernel, which pins pages, allows
+/// that at once), or forbids itself system calls; no thread is writing from it afterwards. Costs a load where
+/// nothing was lent. Takes the lock; does nothing in a Scope.
+void take_back();
 
 /// The keeper's side. It was given the descriptor that reads what `lender` lends.
 void adopt(uint64_t lender, io::Descriptor memory);

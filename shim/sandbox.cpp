@@ -13,10 +13,8 @@
 
 #include "io/own_descriptors.h"
 #include "io/syscalls.h"
-#include "shim/host_lock.h"
 #include "shim/lending.h"
 #include "shim/process.h"
-#include "shim/scope.h"
 #include "shim/user_copy.h"
 
 namespace ustack::shim::sandbox {
@@ -143,12 +141,8 @@ long put_on(const sock_fprog* program, unsigned long flags,
     extended = prefix.program();
     if (!prefix.full()) chosen = &extended;
   }
-  {
-    // Neither is anything lent from here on, nor what is lent already read by the filter's leave.
-    Scope scope;
-    HostLock lock;
-    lending::settle_all(*shared_host);
-  }
+  // Neither is anything lent from here on, nor what is lent already read by the filter's leave.
+  lending::take_back();
   long result = install(chosen, flags);
   if (result != 0) return result;
   put_on_here.store(true, std::memory_order_relaxed);

@@ -202,6 +202,8 @@ class Endpoint final : public Socket, public Connection, public ListHook<Listene
   void send_owed_ack();
   void send_challenge_ack();
   void send_probe();
+  Status may_queue();
+  SeqNum acceptable_seq() const;
   void send_reset();
   void send_reset(SeqNum at);
   void abort_what_is_lost();

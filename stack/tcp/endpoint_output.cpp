@@ -153,6 +153,13 @@ void Endpoint::send_owed_ack() {
   if (is_synchronized(awake_->tcb.state) && awake_->tcb.rcv.ack_owed() && !drained_) send_ack();
 }
 
+/// SND.NXT, but where the peer has taken window back no number past its edge, which would be dropped (Linux's
+/// tcp_acceptable_seq).
+SeqNum Endpoint::acceptable_seq() const {
+  const Sender& snd = awake_->tcb.snd;
+  return snd.snd_nxt > snd.window_end() ? max(snd.window_end(), snd.snd_una) : snd.snd_nxt;
+}
+
 void Endpoint::send_ack() {
   TxFrame* frame = protocol_.context().frames.allocate();
   if (frame == nullptr) {
@@ -161,10 +168,7 @@ void Endpoint::send_ack() {
     awake_->tcb.rcv.ack_deadline = protocol_.now() + kMinAckDelay;
     return;
   }
-  SegmentOut segment{.flags = {.ack = true}, .seq = awake_->tcb.snd.snd_nxt};
-  // Where the peer has taken window back, a number past its edge would be dropped (tcp_acceptable_seq).
-  if (segment.seq > awake_->tcb.snd.window_end())
-    segment.seq = max(awake_->tcb.snd.window_end(), awake_->tcb.snd.snd_una);
+  SegmentOut segment{.flags = {.ack = true}, .seq = acceptable_seq()};
   (void)send(frame, segment, true);
 }
 
@@ -195,11 +199,7 @@ void Endpoint::send_probe() {
 }
 
 /// RFC 9293, 3.10.5: <SEQ=SND.NXT><CTL=RST>, with an ACK as Linux.
-void Endpoint::send_reset() {
-  SeqNum at = awake_->tcb.snd.snd_nxt;
-  if (at > awake_->tcb.snd.window_end()) at = max(awake_->tcb.snd.window_end(), awake_->tcb.snd.snd_una);
-  send_reset(at);
-}
+void Endpoint::send_reset() { send_reset(acceptable_seq()); }
 
 void Endpoint::send_reset(SeqNum at) {
   if (protocol_.ending()) return;

@@ -7,12 +7,18 @@
 
 namespace ustack::tcp {
 
-Result<Extents> Endpoint::reserve_send(size_t want) {
-  if (!ensure_awake()) return Error{ENOBUFS};
-  Change change(*this);
+/// Whether a send may queue bytes now. Takes the pending error away, if that is why not.
+Status Endpoint::may_queue() {
   if (error_ != 0) return Error{take_error()};
   if (handshaking() && !early_ && !fast_open_deferred_) return Error{EAGAIN};
   if (!accepts_data()) return Error{EPIPE};
+  return {};
+}
+
+Result<Extents> Endpoint::reserve_send(size_t want) {
+  if (!ensure_awake()) return Error{ENOBUFS};
+  Change change(*this);
+  if (Status s = may_queue(); !s.ok()) return s.error();
   // Sending nothing needs no room, and reserves none.
   if (want == 0) return Extents{};
   Sender& snd = awake_->tcb.snd;
@@ -55,9 +61,7 @@ void Endpoint::commit_send(size_t n, SendFlags flags) {
 Result<size_t> Endpoint::lend_send(Bytes from, SendFlags flags, uint64_t lender) {
   if (!ensure_awake()) return Error{ENOBUFS};
   Change change(*this);
-  if (error_ != 0) return Error{take_error()};
-  if (handshaking() && !early_ && !fast_open_deferred_) return Error{EAGAIN};
-  if (!accepts_data()) return Error{EPIPE};
+  if (Status s = may_queue(); !s.ok()) return s.error();
   Sender& snd = awake_->tcb.snd;
   // A link that leaves the checksum to us has us read the bytes; what goes to ourselves is copied anyway.
   if (!awake_->options.zero_copy || !is_synchronized(awake_->tcb.state) || snd.buffer.reserved() ||

@@ -75,6 +75,24 @@ struct Lending : ::testing::Test {
     receiver.emplace(pair->server, *pair->far.get(), Pattern(9));
   }
   void send(uint64_t bytes) { sender.emplace(pair->client, *pair->near.get(), bytes); }
+  /// More than `lent` of `bytes` is lent to a peer that doesn't read yet.
+  void lend_to_idle_peer(uint64_t bytes, uint64_t lent, const Impairments& path) {
+    begin(path);
+    receiver->paused = true;
+    send(bytes);
+    ASSERT_TRUE(pair->net.run_until([&] { return sender->sent() > lent; }, 60s));
+  }
+  void close_sender() {
+    pair->client.clear_applications();
+    pair->near.close();
+  }
+  bool stream_ends() {
+    return pair->net.run_until([&] { return receiver->error() != 0 || receiver->at_end(); }, 60s);
+  }
+  bool all_arrives_and_comes_back() {
+    return pair->net.run_until([&] { return sender->done() && receiver->received() == sender->sent(); },
+                               300s);
+  }
 
   TestLender lender;
   std::optional<Pair> pair;
@@ -85,8 +103,7 @@ struct Lending : ::testing::Test {
 TEST_F(Lending, WholeUnderLossAndReordering) {
   begin({.loss = 0.02, .duplicate = 0.01, .reorder = 0.02, .reorder_by = 2ms, .delay = 1ms});
   send(20 << 20);
-  ASSERT_TRUE(
-      pair->net.run_until([&] { return sender->done() && receiver->received() == sender->sent(); }, 300s));
+  ASSERT_TRUE(all_arrives_and_comes_back());
   EXPECT_TRUE(receiver->intact());
   EXPECT_EQ(sender->error(), 0);
   EXPECT_EQ(sender->copied(), 0u);
@@ -99,18 +116,14 @@ TEST_F(Lending, AnotherProcessGoesOn) {
   send(8 << 20);
   ASSERT_TRUE(pair->net.run_until([&] { return sender->sent() > (2 << 20); }, 60s));
   lender.keeper = true;
-  ASSERT_TRUE(
-      pair->net.run_until([&] { return sender->done() && receiver->received() == sender->sent(); }, 300s));
+  ASSERT_TRUE(all_arrives_and_comes_back());
   EXPECT_TRUE(receiver->intact());
   EXPECT_GT(lender.fetched, 0u);
   EXPECT_GT(sender->copied(), 0u);
 }
 
 TEST_F(Lending, WhatTheOtherProcessCantReadYetWaits) {
-  begin({.delay = 1ms});
-  receiver->paused = true;
-  send(8 << 20);
-  ASSERT_TRUE(pair->net.run_until([&] { return sender->sent() > (2 << 20); }, 60s));
+  ASSERT_NO_FATAL_FAILURE(lend_to_idle_peer(8 << 20, 2 << 20, {.delay = 1ms}));
   lender.keeper = true;
   lender.other = Settlement::later;
   receiver->paused = false;
@@ -119,22 +132,17 @@ TEST_F(Lending, WhatTheOtherProcessCantReadYetWaits) {
   EXPECT_LT(received, sender->sent());
   EXPECT_EQ(receiver->error(), 0);
   lender.other = Settlement::done;
-  ASSERT_TRUE(
-      pair->net.run_until([&] { return sender->done() && receiver->received() == sender->sent(); }, 300s));
+  ASSERT_TRUE(all_arrives_and_comes_back());
   EXPECT_TRUE(receiver->intact());
 }
 
 TEST_F(Lending, TheDeadLendersConnectionIsReset) {
-  begin({.delay = 1ms});
-  receiver->paused = true;
-  send(8 << 20);
-  ASSERT_TRUE(pair->net.run_until([&] { return sender->sent() > (2 << 20); }, 60s));
+  ASSERT_NO_FATAL_FAILURE(lend_to_idle_peer(8 << 20, 2 << 20, {.delay = 1ms}));
   lender.keeper = true;
   lender.other = Settlement::gone;
-  pair->client.clear_applications();
-  pair->near.close();
+  close_sender();
   receiver->paused = false;
-  ASSERT_TRUE(pair->net.run_until([&] { return receiver->error() != 0 || receiver->at_end(); }, 60s));
+  ASSERT_TRUE(stream_ends());
   EXPECT_EQ(receiver->error(), ECONNRESET) << "never an end that looks orderly";
   EXPECT_TRUE(receiver->intact());
 }
@@ -146,33 +154,25 @@ TEST_F(Lending, WhatThePeerHasAlreadyIsNotMissed) {
   ASSERT_EQ(sender->sent(), 10000u);
   lender.keeper = true;
   lender.other = Settlement::gone;
-  pair->client.clear_applications();
-  pair->near.close();
-  ASSERT_TRUE(pair->net.run_until([&] { return receiver->error() != 0 || receiver->at_end(); }, 60s));
+  close_sender();
+  ASSERT_TRUE(stream_ends());
   EXPECT_EQ(receiver->error(), 0);
   EXPECT_EQ(receiver->received(), 10000u);
 }
 
 TEST_F(Lending, AClosedSocketNeedsTheMemoryNoMore) {
-  begin({.loss = 0.02, .delay = 1ms});
-  receiver->paused = true;
-  send(1 << 20);
-  ASSERT_TRUE(pair->net.run_until([&] { return sender->sent() > 200000; }, 60s));
+  ASSERT_NO_FATAL_FAILURE(lend_to_idle_peer(1 << 20, 200000, {.loss = 0.02, .delay = 1ms}));
   const uint64_t sent = sender->sent();
-  pair->client.clear_applications();
-  pair->near.close();
+  close_sender();
   sender.reset();  // the buffers are gone
   receiver->paused = false;
-  ASSERT_TRUE(pair->net.run_until([&] { return receiver->error() != 0 || receiver->at_end(); }, 60s));
+  ASSERT_TRUE(stream_ends());
   EXPECT_EQ(receiver->received(), sent);
   EXPECT_TRUE(receiver->intact());
 }
 
 TEST_F(Lending, AResetGivesAllBack) {
-  begin({.delay = 1ms});
-  receiver->paused = true;
-  send(8 << 20);
-  ASSERT_TRUE(pair->net.run_until([&] { return sender->sent() > (1 << 20); }, 60s));
+  ASSERT_NO_FATAL_FAILURE(lend_to_idle_peer(8 << 20, 1 << 20, {.delay = 1ms}));
   const linger at_once{.l_onoff = 1, .l_linger = 0};
   ASSERT_TRUE(pair->far->set_option(SOL_SOCKET, SO_LINGER, std::as_bytes(std::span(&at_once, 1))).ok());
   pair->server.clear_applications();

@@ -3,18 +3,8 @@
 import subprocess
 
 from cases.program_matrix import PYTHON, certificate, own_directory, program, same_file, with_file
-from cases.program_services import _PORT, configuration, listening, origin_of, serve_side_by_side
-from harness import Context, Lab, Nginx, Skipped, check, equal, need_root
-
-
-def relay(context: Context, lab: Lab, server: list, *options: str, scheme: str = "http", size: int = 2_000_000) -> None:
-    """Eight fetches side by side through what leads to a kernel's nginx; `server` has its address where ORIGIN stands."""
-    path = context.file(size)
-    origin, name = origin_of(lab, path)
-    host, port = origin.split(":")
-    words = [str(word).replace("ORIGIN_HOST", host).replace("ORIGIN_PORT", port).replace("ORIGIN", origin) for word in server]
-    serve_side_by_side(context, lab, words, f"{scheme}://{lab.host_address()}:{_PORT}/{name}", path, "--header",
-                       f"Host: {origin}", *options)
+from cases.program_services import _PORT, configuration, listening, through_proxy, through_relay
+from harness import Context, Lab, Skipped, check, equal, need_root
 
 
 def both_ways(lab: Lab):
@@ -23,16 +13,11 @@ def both_ways(lab: Lab):
     yield lab.peer, lab.peer_address, lab.host
 
 
-def by_socks(context: Context, lab: Lab, server: list) -> None:
-    path = context.file(2_000_000)
-    serve_side_by_side(context, lab, server, Nginx(lab).serve(path), path, "--socks5", f"{lab.host_address()}:{_PORT}")
-
-
 @program("danted", "danted")
 def danted(context: Context, lab: Lab):
     """server: SOCKS; opens its first socket as another effective user, and hands connections between its processes"""
     need_root()
-    by_socks(context, lab, ["danted", "-f", configuration(context, f"""
+    through_proxy(context, lab, ["danted", "-f", configuration(context, f"""
 logoutput: {context.directory}/log
 internal: {lab.host_address()} port = {_PORT}
 external: {lab.host_address()}
@@ -42,40 +27,40 @@ user.privileged: root
 user.unprivileged: nobody
 client pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 }}
 socks pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 }}
-""")])
+""")], "--socks5")
 
 
 @program("microsocks", "microsocks")
 def microsocks(context: Context, lab: Lab):
     """server: SOCKS, a thread for each connection"""
-    by_socks(context, lab, ["microsocks", "-i", lab.host_address(), "-p", _PORT])
+    through_proxy(context, lab, ["microsocks", "-i", lab.host_address(), "-p", _PORT], "--socks5")
 
 
 @program("privoxy", "privoxy")
 def privoxy(context: Context, lab: Lab):
     """server: a proxy with poll"""
-    path = context.file(2_000_000)
-    server = ["privoxy", "--no-daemon", configuration(context, f"listen-address {lab.host_address()}:{_PORT}\n")]
-    serve_side_by_side(context, lab, server, Nginx(lab).serve(path), path, "--proxy", f"{lab.host_address()}:{_PORT}")
+    through_proxy(context, lab, ["privoxy", "--no-daemon",
+                                 configuration(context, f"listen-address {lab.host_address()}:{_PORT}\n")])
 
 
 @program("redir", "redir")
 def redir(context: Context, lab: Lab):
     """server: a process for each connection, with select"""
-    relay(context, lab, ["redir", "-n", f"{lab.host_address()}:{_PORT}", "ORIGIN"])
+    through_relay(context, lab, lambda origin: ["redir", "-n", f"{lab.host_address()}:{_PORT}", origin])
 
 
 @program("rinetd", "rinetd")
 def rinetd(context: Context, lab: Lab):
     """server: a relay on libuv"""
-    relay(context, lab, ["sh", "-c", f"echo {lab.host_address()} {_PORT} ORIGIN_HOST ORIGIN_PORT > {context.directory}/conf; "
-                         f"exec rinetd -f -c {context.directory}/conf"])
+    through_relay(context, lab, lambda origin: ["rinetd", "-f", "-c", configuration(
+        context, f"{lab.host_address()} {_PORT} {origin.replace(':', ' ')}\n")])
 
 
 @program("sslh", "sslh")
 def sslh(context: Context, lab: Lab):
     """server: looks at what comes (MSG_PEEK) before it chooses where it goes"""
-    relay(context, lab, ["sslh", "-f", "-n", "--user", "root", "-p", f"{lab.host_address()}:{_PORT}", "--http", "ORIGIN"])
+    through_relay(context, lab, lambda origin: ["sslh", "-f", "-n", "--user", "root", "-p",
+                                                f"{lab.host_address()}:{_PORT}", "--http", origin])
 
 
 @program("hitch", "hitch")
@@ -86,8 +71,9 @@ def hitch(context: Context, lab: Lab):
     key, cert = certificate(context.directory)
     both = context.directory / "both.pem"
     both.write_text(key.read_text() + cert.read_text())
-    relay(context, lab, ["hitch", "--user=nobody", "--group=nogroup", "-f", f"[{lab.host_address()}]:{_PORT}", "-b",
-                         "[ORIGIN_HOST]:ORIGIN_PORT", "--workers=2", both], "--insecure", scheme="https")
+    through_relay(context, lab, lambda origin: [
+        "hitch", "--user=nobody", "--group=nogroup", "-f", f"[{lab.host_address()}]:{_PORT}", "-b",
+        "[{}]:{}".format(*origin.split(":")), "--workers=2", both], "--insecure", scheme="https")
 
 
 @program("nghttpd", "nghttpd", "h2load")

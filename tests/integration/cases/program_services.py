@@ -2,6 +2,7 @@
 
 import pathlib
 import subprocess
+from collections.abc import Callable
 
 from cases.program_matrix import PYTHON, certificate, own_directory, program, same_file, with_file
 from harness import Context, Lab, Nginx, Process, Skipped, check, equal, need_root
@@ -29,10 +30,10 @@ def serve_side_by_side(context: Context, lab: Lab, server: list, url: str, wante
     process.end()
 
 
-def through_proxy(context: Context, lab: Lab, server: list) -> None:
-    """The same by a proxy, from a kernel's nginx."""
+def through_proxy(context: Context, lab: Lab, server: list, option: str = "--proxy") -> None:
+    """The same by a proxy, from a kernel's nginx. `option`: by which curl is told of it."""
     path = context.file(2_000_000)
-    serve_side_by_side(context, lab, server, Nginx(lab).serve(path), path, "--proxy", f"{lab.host_address()}:{_PORT}")
+    serve_side_by_side(context, lab, server, Nginx(lab).serve(path), path, option, f"{lab.host_address()}:{_PORT}")
 
 
 def configuration(context: Context, text: str) -> pathlib.Path:
@@ -45,6 +46,14 @@ def origin_of(lab: Lab, path: pathlib.Path) -> tuple[str, str]:
     """A kernel's nginx that serves it: address and port, and under which name."""
     host, _, name = Nginx(lab).serve(path).removeprefix("http://").partition("/")
     return host if ":" in host else f"{host}:80", name
+
+
+def through_relay(context: Context, lab: Lab, server: Callable[[str], list], *options: str, scheme: str = "http") -> None:
+    """The same through what leads to a kernel's nginx. `server`: the command, for the address and port of that."""
+    path = context.file(2_000_000)
+    origin, name = origin_of(lab, path)
+    serve_side_by_side(context, lab, server(origin), f"{scheme}://{lab.host_address()}:{_PORT}/{name}", path, "--header",
+                       f"Host: {origin}", *options)
 
 
 # --- proxies: both a client and a server
@@ -86,10 +95,8 @@ def varnish(context: Context, lab: Lab):
 @program("stunnel", "stunnel")
 def stunnel(context: Context, lab: Lab):
     """server: TLS in front of a kernel's nginx, 8 fetches of 2 MB side by side"""
-    path = context.file(2_000_000)
-    origin, name = origin_of(lab, path)
     key, cert = certificate(context.directory)
-    server = ["stunnel", configuration(context, f"""
+    through_relay(context, lab, lambda origin: ["stunnel", configuration(context, f"""
 foreground = yes
 pid =
 [front]
@@ -97,9 +104,7 @@ accept = {_PORT}
 connect = {origin}
 cert = {cert}
 key = {key}
-""")]
-    serve_side_by_side(context, lab, server, f"https://{lab.host_address()}:{_PORT}/{name}", path, "--insecure", "--header",
-                       f"Host: {origin}")
+""")], "--insecure", scheme="https")
 
 
 # --- servers of the web
