@@ -31,7 +31,7 @@ std::string how_to_get_rights(const std::string& name, bool tap) {
 }
 
 OpenError tun_unavailable(int code) {
-  std::string message = std::string("can't open ") + kTunDevice + ": ";
+  std::string message = "can't open " + std::string(kTunDevice) + ": ";
   switch (code) {
     case ENOENT:
     case ENODEV:
