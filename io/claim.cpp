@@ -22,7 +22,8 @@ std::optional<OpenError> claim(const std::string& what, Link* link, bool insists
                                  [&] { return sys::call(SYS_bind, holder.get(), sys::arg(&name), length); });
   if (sys::failed(result)) {
     int code = static_cast<int>(-result);
-    return OpenError{code, "can't claim " + what + ": " + std::strerror(code)};
+    return OpenError{code, "can't claim " + what + ": " + std::strerror(code),
+                     code == EADDRINUSE ? text : std::string()};
   }
   link->claim() = std::move(holder);
   return std::nullopt;

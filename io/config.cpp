@@ -239,4 +239,48 @@ std::optional<std::string> Config::parse(const char* const* environment, Config*
   return std::nullopt;
 }
 
+namespace {
+
+/// FNV-1a of what is put in.
+class Digest {
+ public:
+  Digest& operator<<(std::string_view text) {
+    for (char c : text) add(static_cast<uint8_t>(c));
+    add(0);
+    return *this;
+  }
+  Digest& operator<<(int64_t number) {
+    for (int shift = 0; shift < 64; shift += 8) add(static_cast<uint8_t>(number >> shift));
+    return *this;
+  }
+  uint64_t value() const { return value_; }
+
+ private:
+  void add(uint8_t byte) { value_ = (value_ ^ byte) * 0x100000001b3; }
+  uint64_t value_ = 0xcbf29ce484222325;
+};
+
+}  // namespace
+
+uint64_t Config::identity() const {
+  Digest digest;
+  digest << static_cast<int64_t>(link.scheme) << link.name << int64_t{link.fd} << int64_t{link.ip}
+         << int64_t{link.queues};
+  for (int fd : link.more_fds) digest << int64_t{fd};
+  for (const Prefix& address : addresses) digest << "address" << to_string(address);
+  for (const IpAddress& gateway : gateways) digest << "gateway" << to_string(gateway);
+  digest << (mac ? to_string(*mac) : std::string()) << int64_t{mtu} << int64_t{loopback_in_stack};
+  for (const KernelRule& rule : kernel)
+    digest << "kernel" << to_string(rule.prefix) << int64_t{rule.first_port} << int64_t{rule.last_port};
+#define USTACK_SETTING_IN_DIGEST(field, name, value, lowest, highest) digest << int64_t{settings.field};
+  USTACK_INTEGER_SETTINGS(USTACK_SETTING_IN_DIGEST)
+#undef USTACK_SETTING_IN_DIGEST
+  for (const auto* three : {&settings.tcp_rmem, &settings.tcp_wmem, &settings.tcp_mem})
+    for (int32_t number : *three) digest << int64_t{number};
+  for (int32_t port : settings.ip_local_port_range) digest << int64_t{port};
+  digest << settings.tcp_congestion_control << int64_t{settings.tcp_fastopen_keys};
+  for (std::byte byte : settings.tcp_fastopen_key) digest << std::to_integer<int64_t>(byte);
+  return digest.value();
+}
+
 }  // namespace ustack::io

@@ -61,6 +61,10 @@ struct Config {
   /// A destination that USTACK_KERNEL leaves to the kernel (loopback is not asked here).
   bool stays_with_kernel(const SocketAddress& destination) const;
 
+  /// The same (but by an accident of 1 in 2^64) for configurations that make the same host: the link, its
+  /// addresses and all settings, but not how a process reads and writes, logs and captures.
+  uint64_t identity() const;
+
   /// Reads the variables from an environ-like array (ending in nullptr) and the file that USTACK_CONFIG
   /// names; the environment wins over the file. On an error returns the text for the user, one line for each
   /// thing that is wrong: the variable, its value, and what would be right; `*out` is then not to be used.

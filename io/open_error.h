@@ -10,6 +10,8 @@ namespace ustack::io {
 struct OpenError {
   int code = 0;
   std::string message;
+  /// What is wanted is another host's of this library: the name that its keeper can be asked by (yield.h).
+  std::string user{};
 };
 
 }  // namespace ustack::io

@@ -65,7 +65,7 @@ OpenError attach_error(int code, const std::string& name, bool tap, bool existed
       return {code,
               "no right to make " + device + ": CAP_NET_ADMIN is missing; " + how_to_get_rights(name, tap)};
     case EBUSY:
-      return {code, device + " is in use by another program"};
+      return {code, device + " is in use by another program", name};
     case EINVAL:
       if (existed) {
         return {code, "the device " + name + " exists but can't be used as a " + mode_name(tap) + " device" +
@@ -122,8 +122,12 @@ std::optional<OpenError> open_tun_device(const std::string& name, bool tap, Link
     // The kernel gives queues to everybody who asks, and would spread what comes in over all of them. (One
     // will do of a device that was made for several.)
     if (existed)
-      if (auto taken = claim(mode_name(tap) + ":" + name, &claimed, insists))
-        return attach_error(taken->code == EADDRINUSE ? EBUSY : taken->code, name, tap, existed, queues);
+      if (auto taken = claim(mode_name(tap) + ":" + name, &claimed, insists)) {
+        OpenError error =
+            attach_error(taken->code == EADDRINUSE ? EBUSY : taken->code, name, tap, existed, queues);
+        error.user = taken->user;
+        return error;
+      }
     several = IFF_MULTI_QUEUE;
     result = attach_when_free(fd, name, tap, several, &request, insists);
   }

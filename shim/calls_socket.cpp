@@ -124,6 +124,7 @@ int socket(int domain, int type, int protocol) {
   if (opening::is_used()) return opening::socket(domain, type, protocol);
   Scope scope;
   if (Status s = Process::ensure_host(); !s.ok()) return scope.fail(s.code());
+  if (opening::is_used()) return opening::socket(domain, type, protocol);
   HostLock lock;
   Result<int> fd = open_socket(lock, domain, type, protocol);
   return fd.ok() ? *fd : scope.fail(fd.code());

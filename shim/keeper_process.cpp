@@ -35,6 +35,7 @@
 #include "shim/keeper.h"
 #include "shim/keeper_memory.h"
 #include "shim/lending.h"
+#include "shim/opening.h"
 #include "shim/process.h"
 #include "shim/process_state.h"
 #include "shim/scope.h"
@@ -174,7 +175,7 @@ class Keeper {
  private:
   bool attach(HostLock& lock);
   void open_descriptors();
-  void open_yield_socket();
+  void open_sockets();
   void watch_device();
   void follow_device();
   bool watch(int fd);
@@ -192,6 +193,7 @@ class Keeper {
   void receive_messages();
   void take_message(const Message& message, const int* fds, int count);
   void answer_yield();
+  void open_door();
   void watch_processes();
   bool process_ended(int fd);
   void bury(Attachment& process);
@@ -210,7 +212,7 @@ class Keeper {
   Keeper* predecessor_;
   io::Engine* engine_ = nullptr;
   /// All that ends its sleep beside the link, the timers and wake-ups.
-  io::Descriptor set_, signals_, yield_, device_watch_;
+  io::Descriptor set_, signals_, yield_, door_, device_watch_;
   /// As last seen.
   io::DeviceState device_;
   /// A device's next user is waited for here; others keep it for themselves.
@@ -266,6 +268,7 @@ Keeper::Keeper(Start* start, Keeper* predecessor)
   predecessor->set_.reset();
   predecessor->signals_.reset();
   predecessor->yield_.reset();
+  predecessor->door_.reset();
   predecessor->device_watch_.reset();
   predecessor->stand_in_.reset();
   io::Engine::abandon(std::exchange(predecessor->engine_, nullptr));
@@ -318,13 +321,13 @@ void Keeper::open_descriptors() {
   (void)io::move_high(signals_);
   watch(signals_.get());
   watch(control().in_keeper.get());
-  open_yield_socket();
+  open_sockets();
   watch_device();
   if (int fd = escape::kernel_fd(); fd >= 0) watch(fd);
 }
 
-/// Where the next program asks for what this host has for itself: the device, or an address on one.
-void Keeper::open_yield_socket() {
+/// Where other programs ask for what this host has for itself, the device or an address on one, or to join.
+void Keeper::open_sockets() {
   using Scheme = io::LinkSpec::Scheme;
   Scheme scheme = Process::config().link.scheme;
   if (scheme == Scheme::automatic || scheme == Scheme::fd) return;
@@ -338,6 +341,8 @@ void Keeper::open_yield_socket() {
   }
   yield_ = io::open_yield_socket(name);
   holds_time_wait_ = watch(yield_.get());
+  door_ = io::open_door(name);
+  watch(door_.get());
 }
 
 void Keeper::watch_device() {
@@ -532,6 +537,8 @@ void Keeper::serve(HostLock&) {
       receive_messages();
     } else if (fd == yield_.get()) {
       answer_yield();
+    } else if (fd == door_.get()) {
+      open_door();
     } else if (fd == device_watch_.get()) {
       follow_device();
     } else if (fd != escape::kernel_fd() && !stand_in_ended(fd) && !process_ended(fd)) {
@@ -579,13 +586,18 @@ void Keeper::take_message(const Message& message, const int* fds, int count) {
 
 void Keeper::answer_yield() {
   while (io::Descriptor asking = io::accept_yield(yield_)) {
-    if (shared_.attached_count > 0) {
+    if (shared_.attached_count > 0 || opening::channels() > 0) {
       io::refuse_yield(std::move(asking));
     } else {
       yielding_ = true;
       asking.release();  // closed by our end
     }
   }
+}
+
+void Keeper::open_door() {
+  while (io::Descriptor guest = io::accept_guest(door_, EACCES))
+    opening::let_in(std::move(guest), told_to_end() ? ESHUTDOWN : 0);
 }
 
 /// Opens a descriptor for every process that has none here.

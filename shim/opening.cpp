@@ -178,6 +178,29 @@ Result<io::Descriptor> wait_for_answer(const io::Descriptor& socket, const OpenR
   return end;
 }
 
+/// Which port a bind to `local` gives in the host. EADDRINUSE, ...
+Result<uint16_t> ask_to_bind(OpenRequest request, const SocketAddress& local) {
+  request.local = local;
+  Result<io::Descriptor> socket = send_request(request);
+  if (!socket.ok()) return socket.error();
+  int32_t answer = 0;
+  long n;
+  do n = sys::call(SYS_recvfrom, socket->get(), sys::arg(&answer), sizeof answer, 0);
+  while (n == -EINTR);
+  if (n != sizeof answer) return Error{ENETDOWN};
+  if (answer > 0) return Error{answer};
+  return static_cast<uint16_t>(-answer);
+}
+
+/// The program's address with another port.
+RawAddress with_port(RawAddress raw, uint16_t port) {
+  // sin_port and sin6_port are at the same place.
+  const uint16_t in_order = htons(port);
+  std::memcpy(reinterpret_cast<char*>(&raw.bytes) + offsetof(sockaddr_in, sin_port), &in_order,
+              sizeof in_order);
+  return raw;
+}
+
 /// `fd` is from now on the end.
 void put_on(int fd, const io::Descriptor& end) {
   FdTable::put_below(fd, end.get());
@@ -202,7 +225,7 @@ OpenRequest request_for(int fd, OpenRequest::Kind kind) {
 
 }  // namespace
 
-bool is_used() { return process_state().parted; }
+bool is_used() { return process_state().outside.load(std::memory_order_acquire); }
 
 int socket(int domain, int type, int protocol) {
   int fd = real::socket(domain, type, protocol);
@@ -213,14 +236,24 @@ int socket(int domain, int type, int protocol) {
 }
 
 int bind(int fd, const sockaddr* address, socklen_t length) {
+  constexpr int kTries = 16;  // for a port that is free in both
   Result<RawAddress> raw = read_address(address, length);
   Result<SocketAddress> local = raw.ok() ? to_bind(number_option(fd, SO_DOMAIN), *raw) : raw.error();
-  if (local.ok() && !local->address.is_unspecified() && !local_address_of_kernel(*local) && is_unused(fd)) {
-    // The host's addresses are not the machine's; the keeper will judge them.
+  if (!local.ok() || local_address_of_kernel(*local) || !is_unused(fd) || name_of(AF_INET, fd).port != 0)
+    return real::bind(fd, address, length);
+  if (!local->address.is_unspecified()) {
+    // The host's addresses are not the machine's; the keeper judges them.
     const int on = 1;
     sys::setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof on);
   }
-  return real::bind(fd, address, length);
+  const OpenRequest request = request_for(fd, OpenRequest::Kind::bind);
+  for (int left = local->port == 0 ? kTries : 1;; --left) {
+    Result<uint16_t> port = ask_to_bind(request, *local);
+    if (!port.ok()) return fail(port.code());
+    const RawAddress both = with_port(*raw, *port);
+    if (real::bind(fd, both.pointer(), both.length) == 0) return 0;
+    if (errno != EADDRINUSE || left == 1) return -1;
+  }
 }
 
 int listen(int fd, int backlog) {

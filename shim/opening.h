@@ -1,13 +1,16 @@
-// New sockets of a process that has left its host (parting.h). Until it connects or listens such a socket is
-// one of the kernel's, with whatever is set on it; then the process asks the keeper for an end that does:
+// New sockets of a process that is outside of its host: that has left it (parting.h), or whose host another
+// program had made before it came (joining.h). Until it connects or listens such a socket is one of the
+// kernel's, with whatever is set on it; then the process asks the keeper for an end that does:
 //
 //   process                                  keeper
-//   kernel's socket: options, bind()
+//   kernel's socket: options
+//   bind()                --- OpenRequest -> would a socket of the host's be bound so? which port is free?
 //   connect() or listen() --- OpenRequest -> a socket of the host's: options, bind, connect or listen
 //   end on the number     <-- descriptor --- EscapedStream (once connected, or full until then),
 //   EscapedListener
 //
-// The request goes over a channel that the process got when it left: nobody else may open sockets here.
+// The request goes over a channel that the process got when it left, or for which it has knocked: nobody else
+// may open sockets here.
 #pragma once
 
 #include <sys/epoll.h>
@@ -28,9 +31,10 @@ class HostLock;
 namespace opening {
 
 /// What the keeper gets: written to a socket pair of its own, whose other end is sent over the channel with a
-/// byte. Answered by an int32_t, 0 with a descriptor or an errno: of a blocking connect when it is decided.
+/// byte. Answered by an int32_t, 0 with a descriptor or an errno: of a blocking connect when it is decided;
+/// of a bind the port, negated, or an errno.
 struct OpenRequest {
-  enum class Kind : uint32_t { connect, listen };
+  enum class Kind : uint32_t { connect, listen, bind };
   struct Option {
     int32_t level = 0, name = 0;
     uint32_t length = 0;
@@ -52,12 +56,13 @@ struct OpenRequest {
 
 // The process's side. Without a lock; errno is left as the call says it.
 
-/// This process has left its host, and has a channel.
+/// This process is outside of its host, and has a channel.
 bool is_used();
 /// A socket of the kernel's, for the time being; its number means nothing that was known before.
 int socket(int domain, int type, int protocol);
 /// The calls on a descriptor of the kernel's: of an unconnected TCP socket whose address is not the machine's
 /// they are the keeper's business, all else goes to the kernel.
+/// What is bound is bound in both: the kernel keeps other processes outside of the host from the same port.
 int bind(int fd, const sockaddr* address, socklen_t length);
 int listen(int fd, int backlog);
 int connect(int fd, const sockaddr* address, socklen_t length);
@@ -70,6 +75,9 @@ int epoll_ctl(int set, int operation, int fd, epoll_event* event);
 
 /// Answers a request for a channel: requests are taken in from then on until the other end is closed.
 Result<io::Descriptor> make_channel();
+/// A channel to who has knocked (joining.h): its first message must tell that it is configured as the host
+/// is. `refusal`: what it is told in any case; 0: it is welcome. Lock: the host's.
+void let_in(io::Descriptor guest, int32_t refusal);
 /// Channels that are open.
 int channels();
 

@@ -11,6 +11,7 @@
 #include "io/syscalls.h"
 #include "shim/escape_server.h"
 #include "shim/escaped_stream.h"
+#include "shim/joining.h"
 #include "shim/opening.h"
 #include "shim/shared_host.h"
 #include "shim/socket_file.h"
@@ -54,6 +55,12 @@ void carry_out(HostLock& lock, io::Descriptor socket) {
     escape::answer(socket.get(), file.code(), -1);
     return;
   }
+  if (request.kind == OpenRequest::Kind::bind) {
+    Result<SocketAddress> local = (*file)->local_name();
+    escape::answer(socket.get(), local.ok() ? -local->port : local.code(), -1);
+    (*file)->release();
+    return;
+  }
   if (request.kind == OpenRequest::Kind::connect) {
     s = (*file)->socket().connect(request.remote);
     if (s.ok() || s.code() == EINPROGRESS) {
@@ -68,43 +75,86 @@ void carry_out(HostLock& lock, io::Descriptor socket) {
   escape::answer(socket.get(), escape::provide(**file, request.pid));
 }
 
-/// What a process that has left its host asks through.
+/// What a process outside of the host asks through.
 class Channel final : public Served {
  public:
-  explicit Channel(io::Descriptor socket) : socket_(std::move(socket)) { ++open_channels; }
+  /// Of one that was in it.
+  explicit Channel(io::Descriptor socket) : socket_(std::move(socket)) { welcome(); }
+  /// Of one that has knocked: it has to introduce itself first, unless it is refused anyway.
+  Channel(io::Descriptor socket, int32_t refusal) : socket_(std::move(socket)), refusal_(refusal) {}
   int fd() const { return socket_.get(); }
   void on_kernel(HostLock& lock) override {
-    for (;;) {
-      char byte;
-      io::Descriptor request;
-      long n = io::receive_with_descriptor(socket_.get(), &byte, sizeof byte, request, MSG_DONTWAIT);
-      if (n == -EAGAIN) return;
-      if (n <= 0) break;
-      if (request) carry_out(lock, std::move(request));
-    }
-    shared_host->arena->destroy(this);
+    if (!take_in(lock)) shared_host->arena->destroy(this);
   }
 
  private:
   friend class ustack::Arena;
-  ~Channel() { --open_channels; }
+  ~Channel() { open_channels -= welcome_ ? 1 : 0; }
+  void welcome() {
+    welcome_ = true;
+    ++open_channels;
+  }
+  bool take_in(HostLock& lock);
+  long take_introduction();
+
   io::Descriptor socket_;
+  int32_t refusal_ = 0;
+  bool welcome_ = false;
 };
 
+/// False: it is closed, or to be.
+bool Channel::take_in(HostLock& lock) {
+  long n = welcome_ ? 1 : take_introduction();
+  while (n > 0) {
+    char byte;
+    io::Descriptor request;
+    n = io::receive_with_descriptor(fd(), &byte, sizeof byte, request, MSG_DONTWAIT);
+    if (request) carry_out(lock, std::move(request));
+  }
+  return n == -EAGAIN;
+}
+
+/// -EAGAIN: it hasn't come yet; 0: the other end is closed, or it may not come in.
+long Channel::take_introduction() {
+  joining::Introduction introduction;
+  const long n = sys::call(SYS_recvfrom, fd(), sys::arg(&introduction), sizeof introduction, MSG_DONTWAIT);
+  if (n == -EAGAIN) return n;
+  if (n != sizeof introduction) return 0;
+  const bool otherwise = introduction.configured_as != shared_host->configured_as;
+  const int32_t status = refusal_ != 0 ? refusal_ : otherwise ? joining::kOtherwise : 0;
+  shared_host->host->log()(LogLevel::info, [&](LogLine& line) {
+    line << "process " << introduction.pid
+         << (status == 0 ? " joins, served by the keeper" : " may not join: errno ");
+    if (status != 0) line << status;
+  });
+  escape::answer(fd(), status, -1);
+  if (status != 0) return 0;
+  welcome();
+  return n;
+}
+
+/// ENOMEM, ENOSPC.
+Status watch_channel(Channel* channel) {
+  if (channel == nullptr) return Error{ENOMEM};
+  Status s = escape::watch(*channel, channel->fd(), EPOLLIN | EPOLLRDHUP);
+  if (!s.ok()) shared_host->arena->destroy(channel);
+  return s;
+}
+
 }  // namespace
+
+void let_in(io::Descriptor guest, int32_t refusal) {
+  if (escape::start().ok())
+    (void)watch_channel(shared_host->arena->create<Channel>(std::move(guest), refusal));
+}
 
 Result<io::Descriptor> make_channel() {
   int ends[2];
   long result = sys::call(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sys::arg(ends));
   if (result < 0) return Error{static_cast<int>(-result)};
   io::Descriptor inner(ends[0]), outer(ends[1]);
-  auto* channel = shared_host->arena->create<Channel>(std::move(inner));
-  if (channel == nullptr) return Error{ENOMEM};
-  if (Status s = escape::watch(*channel, channel->fd(), EPOLLIN | EPOLLRDHUP); !s.ok()) {
-    shared_host->arena->destroy(channel);
-    return s.error();
-  }
-  return outer;
+  Status s = watch_channel(shared_host->arena->create<Channel>(std::move(inner)));
+  return s.ok() ? Result<io::Descriptor>(std::move(outer)) : s.error();
 }
 
 int channels() { return open_channels; }

@@ -151,7 +151,7 @@ void forget_host(ProcessState& state) {
   keeper::control() = keeper::Control();
   events::close_all();
   lending::close();
-  state.parted = true;
+  state.outside.store(true);
 }
 
 /// EAGAIN, with what stands in the way in the log.

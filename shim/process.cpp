@@ -26,6 +26,7 @@
 #include "shim/events.h"
 #include "shim/fd_table.h"
 #include "shim/host_lock.h"
+#include "shim/joining.h"
 #include "shim/keeper.h"
 #include "shim/lending.h"
 #include "shim/process_state.h"
@@ -111,6 +112,7 @@ std::optional<io::OpenError> make_host(ProcessState& state, bool insists) {
   list_journal = &shared->journal;
   file_step = &shared->file_step;
   shared->region = region;
+  shared->configured_as = state.config.identity();
   shared->queue_count = state.link.queues();
   shared->parallel = shared->queue_count > 1;
   shared->arena = SharedArena::create(region->base(), region->size(), *region);
@@ -141,6 +143,24 @@ std::optional<io::OpenError> make_host(ProcessState& state, bool insists) {
   }
   FdTable::set_current(table);
   keeper::ensure();
+  return std::nullopt;
+}
+
+/// Makes a host, or joins the one that has the device already.
+std::optional<io::OpenError> make_or_join_host(ProcessState& state) {
+  std::optional<io::OpenError> error = make_host(state, false);
+  if (!error || error->user.empty()) return error;
+  Result<io::Descriptor> channel = joining::join(error->user, state.config);
+  if (!channel.ok()) {
+    error = make_host(state, true);
+    if (error && channel.code() == joining::kOtherwise)
+      error->message += "; it is configured otherwise, or this program could join its host";
+    else if (error && channel.code() == EACCES)
+      error->message += "; it is another user's, or this program could join its host";
+    return error;
+  }
+  state.channel = std::move(*channel);
+  state.outside.store(true, std::memory_order_release);
   return std::nullopt;
 }
 
@@ -227,9 +247,10 @@ Status Process::ensure_host() {
   std::lock_guard held(state.start_lock);
   // A process that has no table has said goodbye to its host (it ends), or could not be given one (fork).
   if (shared_host != nullptr) return FdTable::current() != nullptr ? Status() : Error{ENETDOWN};
+  if (state.outside.load()) return {};
   std::optional<RootAgain> root;
   if (io::needs_rights(state.config.link)) root.emplace();
-  std::optional<io::OpenError> error = make_host(state, true);
+  std::optional<io::OpenError> error = make_or_join_host(state);
   root.reset();
   if (!error) return {};
   if (!state.failure_told) print(error->message);
@@ -244,7 +265,7 @@ void Process::make_host_while_root() {
   ProcessState& state = process_state();
   std::lock_guard held(state.start_lock);
   // Who has left its host, or failed to make it, stays without.
-  if (shared_host != nullptr || state.parted || state.failure_told) return;
+  if (shared_host != nullptr || state.outside.load() || state.failure_told) return;
   // It may well need none: nobody has to wait for that.
   if (io::needs_rights(state.config.link)) make_host(state, false);
 }

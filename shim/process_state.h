@@ -44,8 +44,9 @@ struct ProcessState {
   /// The process, as a fork_generation(), that asked.
   uint64_t pid_namespace_of = 0;
   std::atomic<bool> lingered{false};
-  /// It had a host and has left it for good (parting.h).
-  bool parted = false;
+  /// It is outside of the host whose keeper it asks for sockets: it has left it for good (parting.h) or came
+  /// later (joining.h). Set last.
+  std::atomic<bool> outside{false};
   /// RLIMIT_NOFILE's hard limit as the program has set it while it couldn't be lowered yet.
   rlim_t hard_limit_of_files = RLIM_INFINITY;
   /// What it asks the keeper through then (opening.h).

@@ -61,6 +61,8 @@ struct SharedHost {
   io::SharedRegion* region = nullptr;
   Arena* arena = nullptr;
   Host* host = nullptr;
+  /// io::Config::identity() of the program that has made it.
+  uint64_t configured_as = 0;
 
   /// The link's. How many there are doesn't change.
   std::array<LinkQueue, io::Link::kMaxQueues> queues;
