@@ -146,5 +146,6 @@ def packet_errors(context: Context):
     fails("CAP_NET_RAW is missing", before=["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"])
     first = lab.host("nc.openbsd", "-l", lab.host_address(), "5000")
     lab.peer("ping", "-n", "-c", "1", "-W", "10", lab.host_address()).ok()
-    fails("in use by another program under libustack")
+    fails("in use by another program under libustack; choose another one in USTACK_ADDR; it is configured otherwise",
+          {"USTACK_SYSCTL": "net.ipv4.tcp_sack=0"})
     check(first.running, "the first program has ended")

@@ -105,7 +105,7 @@ def queues_emulated(context: Context):
 
 @case("queues.device", kernel=False)
 def queues_device(context: Context):
-    """A multi-queue TAP has one program at a time; one queue of it will do; a plain TAP has only one."""
+    """A multi-queue TAP has one host at a time; one queue of it will do; a plain TAP has only one."""
     lab = context.lab(queues=2)
     nginx = Nginx(lab)
     url = nginx.serve(context.file(1000))
@@ -114,9 +114,9 @@ def queues_device(context: Context):
         lab.host(*curl, env={"USTACK_QUEUES": str(queues)}).ok()
     first = lab.host("nc.openbsd", "-l", lab.host_address(), "5000")
     lab.wait_for_carrier()
-    for queues in (1, 2):
-        second = lab.host(*curl, env={"USTACK_QUEUES": str(queues)})
-        check(second.wait(20) != 0 and "tap0 is in use" in second.stderr, second.describe())
+    second = lab.host(*curl, env={"USTACK_QUEUES": "1"})
+    check(second.wait(20) != 0 and "tap0 is in use" in second.stderr, second.describe())
+    lab.host(*curl).ok()  # configured as the first: joins it
     lab.peer("ping", "-n", "-c", "4", "-i", "0.1", lab.host_address()).ok()
     check(first.running, "the first program has ended")
     first.signal(signal.SIGTERM)
