@@ -18,6 +18,7 @@
 #include "shim/escaped_peer.h"
 #include "shim/hooks.h"
 #include "shim/kernel_socket.h"
+#include "shim/opening.h"
 #include "shim/process.h"
 #include "shim/user_copy.h"
 
@@ -284,6 +285,10 @@ namespace hook {
 
 int setsockopt(int fd, int level, int option, const void* value, socklen_t length) {
   auto go_real = [&] {
+    if (opening::refuses_option(fd, level, option)) {
+      errno = EOPNOTSUPP;
+      return -1;
+    }
     int result = real::setsockopt(fd, level, option, value, length);
     return escaped_peer::set_option(fd, level, option, value, length, result);
   };

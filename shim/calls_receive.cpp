@@ -13,7 +13,9 @@
 #include "io/clock.h"
 #include "shim/ancillary.h"
 #include "shim/call.h"
+#include "shim/escaped_peer.h"
 #include "shim/hooks.h"
+#include "shim/opening.h"
 #include "shim/rights.h"
 #include "shim/user_copy.h"
 
@@ -24,6 +26,22 @@ namespace {
 int fail(int code) {
   errno = code;
   return -1;
+}
+
+/// What the kernel's `call` has read: the end of a connection that a process outside of its host has may be
+/// an error there. `wants()`: bytes were asked for.
+template <typename Wants, typename Call>
+ssize_t from_kernel(int fd, int flags, Wants&& wants, Call&& call) {
+  if ((flags & MSG_ERRQUEUE) != 0 && opening::is_used() && escaped_peer::has_no_error_queue(fd))
+    return fail(EAGAIN);
+  const ssize_t n = call();
+  if (n != 0 || !opening::is_used() || !wants()) [[likely]]
+    return n;
+  return escaped_peer::explain_end(fd);
+}
+
+bool want(const iovec* parts, size_t count) {
+  return std::any_of(parts, parts + count, [](const iovec& part) { return part.iov_len > 0; });
 }
 
 template <typename Real>
@@ -180,7 +198,8 @@ namespace hook {
 
 ssize_t read(int fd, void* to, size_t bytes) {
   if (FdTable::look(fd) == nullptr) [[likely]]
-    return real::read(fd, to, bytes);
+    return from_kernel(
+        fd, 0, [=] { return bytes > 0; }, [=] { return real::read(fd, to, bytes); });
   return read_ours(fd, to, bytes);
 }
 
@@ -190,7 +209,11 @@ ssize_t __read_chk(int fd, void* to, size_t bytes, size_t room) {
 }
 
 ssize_t readv(int fd, const iovec* parts, int count) {
-  auto go_real = [&] { return real::readv(fd, parts, count); };
+  auto go_real = [&] {
+    return from_kernel(
+        fd, 0, [&] { return want(parts, static_cast<size_t>(count)); },
+        [&] { return real::readv(fd, parts, count); });
+  };
   if (!concerns_us(fd)) return go_real();
   return read_into(fd, UserBytes::parts(parts, static_cast<unsigned>(count)), 0, go_real);
 }
@@ -206,7 +229,10 @@ ssize_t preadv64v2(int fd, const iovec* parts, int count, off64_t offset, int fl
 }
 
 ssize_t recv(int fd, void* to, size_t bytes, int flags) {
-  auto go_real = [&] { return real::recv(fd, to, bytes, flags); };
+  auto go_real = [&] {
+    return from_kernel(
+        fd, flags, [&] { return bytes > 0; }, [&] { return real::recv(fd, to, bytes, flags); });
+  };
   if (!concerns_us(fd)) return go_real();
   return receive(fd, UserBytes::buffer(to, bytes), flags, go_real);
 }
@@ -217,7 +243,11 @@ ssize_t __recv_chk(int fd, void* to, size_t bytes, size_t room, int flags) {
 }
 
 ssize_t recvfrom(int fd, void* to, size_t bytes, int flags, sockaddr* address, socklen_t* length) {
-  auto go_real = [&] { return real::recvfrom(fd, to, bytes, flags, address, length); };
+  auto go_real = [&] {
+    return from_kernel(
+        fd, flags, [&] { return bytes > 0; },
+        [&] { return real::recvfrom(fd, to, bytes, flags, address, length); });
+  };
   if (!concerns_us(fd)) return go_real();
   if ((flags & MSG_ERRQUEUE) != 0 && address != nullptr)
     return receive_report_from(fd, to, bytes, flags, address, length);
@@ -236,7 +266,9 @@ ssize_t __recvfrom_chk(int fd, void* to, size_t bytes, size_t room, int flags, s
 
 ssize_t recvmsg(int fd, msghdr* message, int flags) {
   if (!concerns_us(fd)) {
-    ssize_t n = real::recvmsg(fd, message, flags);
+    ssize_t n = from_kernel(
+        fd, flags, [&] { return want(message->msg_iov, message->msg_iovlen); },
+        [&] { return real::recvmsg(fd, message, flags); });
     if (n >= 0) forget_received(*message);
     return n;
   }

@@ -161,7 +161,8 @@ int accept4(int fd, sockaddr* address, socklen_t* length, int flags) {
 
 int connect(int fd, const sockaddr* address, socklen_t length) {
   auto go_real = [&] {
-    return opening::is_used() ? opening::connect(fd, address, length) : real::connect(fd, address, length);
+    if (!opening::is_used()) return real::connect(fd, address, length);
+    return cancellation::point([&] { return opening::connect(fd, address, length); });
   };
   if (!concerns_us(fd)) return go_real();
   return on_socket_cancellable(
@@ -204,8 +205,13 @@ int getpeername(int fd, sockaddr* address, socklen_t* length) {
   auto go_real = [&] {
     socklen_t room = room_for(length);
     int result = real::getpeername(fd, address, length);
-    if (result == 0) escaped_peer::fix_peer_address(fd, address, room, length);
-    return result;
+    if (result != 0) return result;
+    if (opening::is_used() && escaped_peer::is_unconnected(fd)) {
+      errno = ENOTCONN;
+      return -1;
+    }
+    escaped_peer::fix_peer_address(fd, address, room, length);
+    return 0;
   };
   if (!concerns_us(fd)) return go_real();
   return on_socket(

@@ -51,10 +51,21 @@ ControlAnswer carry_out(ControlRequest& request, int shown) {
     answer.error = ENOTCONN;
     return answer;
   }
+  if (request.operation == ControlRequest::connect) {
+    answer.error = end->connect_again().code();
+    return answer;
+  }
   auto value = std::span(request.value).first(request.length);
   if (request.operation == ControlRequest::set_option) {
     answer.error = end->file().set_option(request.level, request.name, value).code();
     return answer;
+  }
+  if (request.level == SOL_SOCKET && request.name == SO_ERROR && request.length == sizeof(int)) {
+    if (const int error = end->take_error(); error != 0) {
+      std::memcpy(answer.value.data(), &error, sizeof error);
+      answer.length = sizeof error;
+      return answer;
+    }
   }
   Result<size_t> n =
       end->file().get_option(request.level, request.name, std::span(answer.value).first(request.length));

@@ -13,7 +13,8 @@ namespace ustack::shim::escape {
 /// One message to the keeper's control socket (SOCK_SEQPACKET, format_keeper_name()), with the descriptor
 /// (SCM_RIGHTS); one message back; then the connection ends.
 struct ControlRequest {
-  enum Operation : uint32_t { get_option, set_option };
+  /// connect: it is asked to connect once more, wherever that is.
+  enum Operation : uint32_t { get_option, set_option, connect };
   static constexpr size_t kMostBytes = 512;
   Operation operation = get_option;
   int32_t level = 0, name = 0;

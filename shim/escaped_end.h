@@ -1,6 +1,7 @@
 // An end of a socket outside of the library, as the keeper serves it. See escape.h for the whole picture.
 #pragma once
 
+#include <cerrno>
 #include <cstdint>
 
 #include "io/descriptor.h"
@@ -65,6 +66,10 @@ class EscapedEnd : public Served, public ListHook<>, public ListHook<SocketFile>
   /// Its keeper has died in the middle of serve(), and this is its stand-in. A stream ends, its connection
   /// reset: what was moved is not known.
   virtual void give_up() = 0;
+  /// connect(2) of an end. EISCONN, EALREADY, ..., as of a socket that is no listener.
+  virtual Status connect_again() { return Error{EISCONN}; }
+  /// Why it has ended, once; 0: by no error.
+  virtual int take_error() { return 0; }
   /// The process that the end was given to last: once it is dead the end may be unused.
   void set_holder(int32_t pid);
 

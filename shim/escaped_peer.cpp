@@ -1,6 +1,8 @@
 #include "shim/escaped_peer.h"
 
 #include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/time.h>
 
 #include <algorithm>
@@ -85,6 +87,52 @@ bool is_error_of_connection(int level, int name, const void* value, socklen_t le
 }
 
 }  // namespace
+
+std::optional<int> connect_again(int fd) {
+  std::optional<EscapedName> name = ask_name(SYS_getpeername, fd);
+  if (!name || name->remote.address.family() == Family::unspecified) return std::nullopt;
+  escape::ControlRequest request;
+  request.operation = escape::ControlRequest::connect;
+  escape::ControlAnswer answer;
+  if (!ask(*name, fd, request, answer)) return fail(EISCONN);
+  return answer.error == 0 ? 0 : fail(answer.error);
+}
+
+bool is_unconnected(int fd) {
+  // One that is being connected has no room (EscapedStream::fill); one that could not be has ended.
+  pollfd item{fd, POLLOUT | POLLRDHUP, 0};
+  const __kernel_timespec now{};
+  __kernel_timespec time = now;
+  if (sys::ppoll(&item, 1, &time, nullptr) > 0 && (item.revents & POLLRDHUP) == 0) return false;
+  std::optional<EscapedName> name = ask_name(SYS_getpeername, fd);
+  if (!name) return false;
+  escape::ControlRequest request;
+  request.level = IPPROTO_TCP;
+  request.name = TCP_INFO;
+  request.length = 1;
+  escape::ControlAnswer answer;
+  if (!ask(*name, fd, request, answer) || answer.error != 0) return false;
+  const int state = std::to_integer<int>(answer.value[0]);
+  return state == TCP_SYN_SENT || state == TCP_CLOSE;
+}
+
+ssize_t explain_end(int fd) {
+  const int error = errno;
+  std::optional<EscapedName> name = ask_name(SYS_getpeername, fd);
+  escape::ControlRequest request;
+  request.level = SOL_SOCKET;
+  request.name = SO_ERROR;
+  request.length = sizeof(int);
+  escape::ControlAnswer answer;
+  int reason = 0;
+  if (name && ask(*name, fd, request, answer) && answer.error == 0)
+    std::memcpy(&reason, answer.value.data(), sizeof reason);
+  if (reason != 0) return fail(reason);
+  errno = error;
+  return 0;
+}
+
+bool has_no_error_queue(int fd) { return name_of(fd).has_value(); }
 
 void fix_local_address(int fd, sockaddr* address, socklen_t room, socklen_t* length) {
   if (!may_be_unix(address, room)) return;

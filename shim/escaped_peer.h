@@ -7,6 +7,9 @@
 #pragma once
 
 #include <sys/socket.h>
+#include <sys/types.h>
+
+#include <optional>
 
 namespace ustack::shim::escaped_peer {
 
@@ -14,6 +17,17 @@ namespace ustack::shim::escaped_peer {
 /// bytes (before: `room`): if `fd` is an end from outside, the internet address in its place.
 void fix_local_address(int fd, sockaddr* address, socklen_t room, socklen_t* length);
 void fix_peer_address(int fd, sockaddr* address, socklen_t room, socklen_t* length);
+
+/// connect(2) of an end from outside, which has a name from the first one on: what that says when it is
+/// called again. Nothing: `fd` is no such end.
+std::optional<int> connect_again(int fd);
+/// After getpeername(2) has found a peer: `fd` is an end from outside that isn't connected yet, or could not
+/// be.
+bool is_unconnected(int fd);
+/// After a read of `fd` has found the end: that, or -1 with the error that the connection has ended by.
+ssize_t explain_end(int fd);
+/// The error queue of an end from outside is always empty; nothing: `fd` is no such end.
+bool has_no_error_queue(int fd);
 
 /// After getsockopt(2): what TCP says instead, if `fd` is an end from outside and the option one of the
 /// connection's and not of the descriptor. `result` otherwise; errno is set for -1.

@@ -156,6 +156,11 @@ void EscapedStream::take_name() {
 }
 
 bool EscapedStream::work(HostLock& lock) {
+  if (broken_) {
+    if (!is_over()) return true;
+    end(lock, false);
+    return false;
+  }
   if (look_at_connect()) {
     if (!hung_up()) return true;
     end(lock, false);
@@ -164,6 +169,7 @@ bool EscapedStream::work(HostLock& lock) {
   take_name();
   After out = to_network(lock);
   if (out == After::gone) return false;
+  if (broken_) return true;
   if (out == After::nothing && std::exchange(flushing_, false)) file_.lent_is_settled();
   After in = from_network(lock);
   if (in == After::gone) return false;
@@ -203,7 +209,7 @@ EscapedStream::After EscapedStream::to_network(HostLock& lock) {
     }
     if (moved.error == 0 || nothing_there(moved.error)) return After::nothing;
     // EPIPE or the connection's end: nobody takes what comes from outside.
-    return break_off(lock);
+    return break_off(lock, moved.error);
   }
   return After::more;
 }
@@ -237,7 +243,7 @@ EscapedStream::After EscapedStream::move(HostLock& lock) {
     }
     if (moved.error == EBUSY) retry_in(kTurnRetry);
     if (moved.error == 0 || moved.error == EBUSY || nothing_there(moved.error)) return After::nothing;
-    return break_off(lock);
+    return break_off(lock, moved.error);
   }
   return After::more;
 }
@@ -287,7 +293,7 @@ EscapedStream::After EscapedStream::lend(HostLock& lock) {
   }
   retry_in(kHolderCheck);
   if (reading_ended_) return After::nothing;
-  if (file_.socket().failed()) return break_off(lock);
+  if (file_.socket().failed()) return break_off(lock, 0);
   Instant now = io::now();
   if (lent_ == 0 && relatives_wait(ready::kIn)) {
     if (lend_from_ < now - kPatience) lend_from_ = now + kPatience;
@@ -326,14 +332,36 @@ void EscapedStream::leave_to_others() {
 }
 
 /// The connection is gone. A socket pair ends for its other side by ECONNRESET if bytes lie unread in it;
-/// with a descriptor of the outer side that can be had.
-EscapedStream::After EscapedStream::break_off(HostLock& lock) {
-  if (outer_) {
-    char byte = 0;
-    io::sys::call(SYS_sendto, outer_.get(), io::sys::arg(&byte), 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+/// with a descriptor of the outer side that can be had. Without, what is read there is the end, until
+/// something is written there; a program with the library asks for the error.
+EscapedStream::After EscapedStream::break_off(HostLock& lock, int error) {
+  if (!outer_) {
+    broken_ = true;
+    error_ = error == EPIPE ? 0 : error;
+    io::sys::call(SYS_shutdown, inner_.get(), SHUT_WR);
+    return After::nothing;
   }
+  char byte = 0;
+  io::sys::call(SYS_sendto, outer_.get(), io::sys::arg(&byte), 1, MSG_DONTWAIT | MSG_NOSIGNAL);
   end(lock, false);
   return After::gone;
+}
+
+/// Of one that is broken: there is nothing left to wait for.
+bool EscapedStream::is_over() const {
+  pollfd item{inner_.get(), POLLIN, 0};
+  __kernel_timespec now{};
+  return io::sys::ppoll(&item, 1, &now, nullptr) > 0;
+}
+
+Status EscapedStream::connect_again() {
+  if (connect_ == Connect::under_way) return Error{EALREADY};
+  if (connect_ == Connect::failed) {
+    const Status result = file_.socket().connect_result();
+    return result.ok() ? Error{ECONNABORTED} : result;
+  }
+  const Result<SocketAddress> remote = file_.remote_name();
+  return remote.ok() ? file_.socket().connect(*remote) : remote.status();
 }
 
 void EscapedStream::end(HostLock& lock, bool reset) {

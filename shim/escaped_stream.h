@@ -1,6 +1,8 @@
 // A connection outside of the library: the keeper moves bytes between it and one side of a socket pair.
 #pragma once
 
+#include <utility>
+
 #include "shim/escaped_end.h"
 
 namespace ustack::shim {
@@ -20,6 +22,8 @@ class EscapedStream final : public EscapedEnd {
 
   void abandon() override;
   void give_up() override;
+  Status connect_again() override;
+  int take_error() override { return std::exchange(error_, 0); }
 
  protected:
   bool work(HostLock& lock) override;
@@ -37,9 +41,10 @@ class EscapedStream final : public EscapedEnd {
   void count_lent();
   void take_back();
   void leave_to_others();
-  After break_off(HostLock& lock);
+  After break_off(HostLock& lock, int error);
   void take_name();
   bool hung_up() const;
+  bool is_over() const;
 
   io::Descriptor inner_;
   /// True: it is still connecting, or has failed to, and the program has been told or will be.
@@ -53,6 +58,9 @@ class EscapedStream final : public EscapedEnd {
   io::Descriptor request_;
   /// Bytes that keep the outer side from being writable.
   size_t filling_ = 0;
+  /// It is broken, and stays until the outer side has seen that; why, until that was told.
+  bool broken_ = false;
+  int error_ = 0;
   bool writing_ended_ = false;
   bool reading_ended_ = false;
 };

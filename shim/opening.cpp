@@ -16,6 +16,7 @@
 #include "io/syscalls.h"
 #include "shim/address.h"
 #include "shim/dual_stack.h"
+#include "shim/escaped_peer.h"
 #include "shim/fd_table.h"
 #include "shim/loopback_twin.h"
 #include "shim/process.h"
@@ -272,6 +273,8 @@ int connect(int fd, const sockaddr* address, socklen_t length) {
   Result<RawAddress> raw = read_address(address, length);
   Result<SocketAddress> remote =
       raw.ok() && !is_disconnect(*raw) ? to_connect(number_option(fd, SO_DOMAIN), *raw) : Error{EINVAL};
+  if (remote.ok() && !is_unused(fd))
+    if (std::optional<int> again = escaped_peer::connect_again(fd)) return *again;
   if (!remote.ok() || destination_of_kernel(*remote) || !is_unused(fd))
     return real::connect(fd, address, length);
   OpenRequest request = request_for(fd, OpenRequest::Kind::connect);
@@ -285,6 +288,11 @@ int connect(int fd, const sockaddr* address, socklen_t length) {
   if (!end.ok()) return fail(end.code());
   put_on(fd, *end);
   return request.nonblocking != 0 ? fail(EINPROGRESS) : 0;
+}
+
+bool refuses_option(int fd, int level, int name) {
+  return level == SOL_SOCKET && (name == SO_ZEROCOPY || name == SO_TIMESTAMPING) && is_used() &&
+         (is_unused(fd) || escaped_peer::has_no_error_queue(fd));
 }
 
 bool refuses_to_send(int flags) { return (flags & MSG_FASTOPEN) != 0 && is_used(); }

@@ -68,6 +68,8 @@ int listen(int fd, int backlog);
 int connect(int fd, const sockaddr* address, socklen_t length);
 /// A send that would connect by the kernel: MSG_FASTOPEN is not to be had in such a process (EOPNOTSUPP).
 bool refuses_to_send(int flags);
+/// setsockopt(2) of what would be told by the error queue, which an end has not (EOPNOTSUPP).
+bool refuses_option(int fd, int level, int name);
 /// Notes what has to be registered again when a number gets its end.
 int epoll_ctl(int set, int operation, int fd, epoll_event* event);
 
