@@ -11,6 +11,7 @@
 #include "shim/escape.h"
 #include "shim/fd_table.h"
 #include "shim/hooks.h"
+#include "shim/opening.h"
 #include "shim/process.h"
 #include "shim/scope.h"
 
@@ -136,13 +137,18 @@ int close(int fd) {
 
 int close_range(unsigned first, unsigned last, int flags) {
   bool mark_only = (flags & CLOSE_RANGE_CLOEXEC) != 0;
-  if (!Process::has_host() || Scope::inside() || mark_only || first > last)
+  const bool outside = opening::is_used();
+  if ((!Process::has_host() && !outside) || Scope::inside() || mark_only || first > last)
     return real::close_range(first, last, flags);
   Scope scope;
   // Unknown flags, an old kernel: nothing is touched.
   if (long tried = sys::call(SYS_close_range, static_cast<long>(~0U), static_cast<long>(~0U), flags);
       tried < 0)
     return scope.fail(static_cast<int>(-tried));
+  if (outside) {  // the channel stays
+    const int error = close_numbers(first, last, flags);
+    return error != 0 ? scope.fail(error) : 0;
+  }
   TablesHeld held;
   FdTable* table = FdTable::current();
   if (table != nullptr && first < static_cast<unsigned>(FdTable::kLimit)) {
@@ -156,7 +162,7 @@ int close_range(unsigned first, unsigned last, int flags) {
 }
 
 void closefrom(int first) {
-  if (!Process::has_host() || Scope::inside()) return real::closefrom(first);
+  if ((!Process::has_host() && !opening::is_used()) || Scope::inside()) return real::closefrom(first);
   hook::close_range(first < 0 ? 0 : static_cast<unsigned>(first), ~0U, 0);
 }
 

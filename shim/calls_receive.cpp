@@ -32,8 +32,7 @@ int fail(int code) {
 /// an error there. `wants()`: bytes were asked for.
 template <typename Wants, typename Call>
 ssize_t from_kernel(int fd, int flags, Wants&& wants, Call&& call) {
-  if ((flags & MSG_ERRQUEUE) != 0 && opening::is_used() && escaped_peer::has_no_error_queue(fd))
-    return fail(EAGAIN);
+  if ((flags & MSG_ERRQUEUE) != 0 && opening::is_used() && escaped_peer::is_end(fd)) return fail(EAGAIN);
   const ssize_t n = call();
   if (n != 0 || !opening::is_used() || !wants()) [[likely]]
     return n;
@@ -246,7 +245,13 @@ ssize_t recvfrom(int fd, void* to, size_t bytes, int flags, sockaddr* address, s
   auto go_real = [&] {
     return from_kernel(
         fd, flags, [&] { return bytes > 0; },
-        [&] { return real::recvfrom(fd, to, bytes, flags, address, length); });
+        [&]() -> ssize_t {
+          if (address == nullptr || !opening::is_used() || !escaped_peer::is_end(fd))
+            return real::recvfrom(fd, to, bytes, flags, address, length);
+          const ssize_t n = real::recv(fd, to, bytes, flags);
+          const Status s = n >= 0 ? write_no_address(length) : Status();
+          return s.ok() ? n : fail(s.code());
+        });
   };
   if (!concerns_us(fd)) return go_real();
   if ((flags & MSG_ERRQUEUE) != 0 && address != nullptr)

@@ -9,6 +9,7 @@
 
 #include "io/syscalls.h"
 #include "shim/call.h"
+#include "shim/escaped_peer.h"
 #include "shim/hooks.h"
 #include "shim/kernel_socket.h"
 #include "shim/opening.h"
@@ -188,6 +189,8 @@ ssize_t send(int fd, const void* from, size_t bytes, int flags) {
 ssize_t sendto(int fd, const void* from, size_t bytes, int flags, const sockaddr* address, socklen_t length) {
   auto go_real = [&]() -> ssize_t {
     if (opening::refuses_to_send(flags)) return fail(EOPNOTSUPP);
+    if (address != nullptr && opening::is_used() && escaped_peer::is_end(fd))
+      return real::send(fd, from, bytes, flags);
     return real::sendto(fd, from, bytes, flags, address, length);
   };
   if (!concerns_us(fd)) return go_real();

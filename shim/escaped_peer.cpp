@@ -132,7 +132,7 @@ ssize_t explain_end(int fd) {
   return 0;
 }
 
-bool has_no_error_queue(int fd) { return name_of(fd).has_value(); }
+bool is_end(int fd) { return name_of(fd).has_value(); }
 
 void fix_local_address(int fd, sockaddr* address, socklen_t room, socklen_t* length) {
   if (!may_be_unix(address, room)) return;

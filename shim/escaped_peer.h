@@ -26,8 +26,9 @@ std::optional<int> connect_again(int fd);
 bool is_unconnected(int fd);
 /// After a read of `fd` has found the end: that, or -1 with the error that the connection has ended by.
 ssize_t explain_end(int fd);
-/// The error queue of an end from outside is always empty; nothing: `fd` is no such end.
-bool has_no_error_queue(int fd);
+/// `fd` is an end from outside: it has no error queue, and a stream, so that it takes and tells no addresses
+/// with its bytes.
+bool is_end(int fd);
 
 /// After getsockopt(2): what TCP says instead, if `fd` is an end from outside and the option one of the
 /// connection's and not of the descriptor. `result` otherwise; errno is set for -1.

@@ -292,7 +292,7 @@ int connect(int fd, const sockaddr* address, socklen_t length) {
 
 bool refuses_option(int fd, int level, int name) {
   return level == SOL_SOCKET && (name == SO_ZEROCOPY || name == SO_TIMESTAMPING) && is_used() &&
-         (is_unused(fd) || escaped_peer::has_no_error_queue(fd));
+         (is_unused(fd) || escaped_peer::is_end(fd));
 }
 
 bool refuses_to_send(int flags) { return (flags & MSG_FASTOPEN) != 0 && is_used(); }

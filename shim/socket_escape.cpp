@@ -43,7 +43,11 @@ SocketFile::Moved SocketFile::send_from_kernel(HostLock& lock, int from) {
     // No room is needed to see the end.
     char none;
     long n = io::sys::call(SYS_recvfrom, from, io::sys::arg(&none), 1, MSG_PEEK | MSG_DONTWAIT);
-    return {.kernel_error = n < 0 && n != -EAGAIN ? static_cast<int>(-n) : 0, .ended = n == 0};
+    // What the connection has ended by is told once only: here.
+    const bool no_more_to_tell = n == 0 || room.code() == EAGAIN || room.code() == EPIPE;
+    return {.error = no_more_to_tell ? 0 : room.code(),
+            .kernel_error = n < 0 && n != -EAGAIN ? static_cast<int>(-n) : 0,
+            .ended = n == 0};
   }
   iovec parts[Extents::kMax];
   uint32_t count = to_iovec(*room, want, parts);
