@@ -169,9 +169,10 @@ Result<io::Descriptor> wait_for_answer(const io::Descriptor& socket, const OpenR
     sys::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, limit->value.data(), limit->length);
   int32_t status = 0;
   io::Descriptor end;
-  // Restarted by the kernel after a handler, or not, as connect(2) is.
+  // libc's: restarted by the kernel after a handler, or not, and a cancellation point, as connect(2) is.
+  if (real::recv(socket.get(), &status, sizeof status, MSG_PEEK) < 0)
+    return Error{errno == EAGAIN ? EINPROGRESS : errno};
   long n = io::receive_with_descriptor(socket.get(), &status, sizeof status, end);
-  if (n == -EAGAIN) return Error{EINPROGRESS};
   if (n < 0) return Error{static_cast<int>(-n)};
   if (n != sizeof status) return Error{ENETDOWN};
   if (status != 0) return Error{status};
