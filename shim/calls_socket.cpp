@@ -99,6 +99,17 @@ socklen_t room_for(const socklen_t* length) {
 int accept_of_kernel(int fd, sockaddr* address, socklen_t* length, int flags) {
   socklen_t room = room_for(length);
   int made = FdTable::forget_stale(real::accept4(fd, address, length, flags));
+  if (made >= 0 && opening::is_used()) {
+    if (!escaped_peer::unwrap(made, flags)) {
+      real::close(made);
+      errno = ECONNABORTED;
+      return -1;
+    }
+    if (address != nullptr && room >= sizeof(sa_family_t) && address->sa_family == AF_UNIX) {
+      *length = room;
+      real::getpeername(made, address, length);
+    }
+  }
   if (made >= 0 && address != nullptr) escaped_peer::fix_peer_address(made, address, room, length);
   return made;
 }

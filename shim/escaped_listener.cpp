@@ -9,6 +9,7 @@
 #include "io/syscalls.h"
 #include "shim/escape_server.h"
 #include "shim/escaped_stream.h"
+#include "shim/escaped_twin.h"
 #include "shim/shared_host.h"
 #include "shim/socket_file.h"
 
@@ -29,6 +30,11 @@ constexpr int kPerTurn = 16;
 EscapedListener::EscapedListener(SocketFile& file, io::Descriptor outer, const UnixAddress& name)
     : EscapedEnd(file, std::move(outer)) {
   name_ = name;
+}
+
+void EscapedListener::have_twin(io::Descriptor listener) {
+  const Result<SocketAddress> local = file_.local_name();
+  if (local.ok() && twin_ == nullptr) twin_ = EscapedTwin::make(std::move(listener), name_, *local);
 }
 
 /// A name is free again when its socket is gone.
@@ -188,6 +194,7 @@ void EscapedListener::abandon() {
   SocketFile& file = file_;
   outer_.release();
   offered_to_.inner.release();
+  EscapedTwin::abandon(twin_);
   if (offered_ != nullptr) file.put_back(std::exchange(offered_, nullptr));
   shared_host->arena->destroy(this);
   file.lent_is_settled();
@@ -207,6 +214,7 @@ void EscapedListener::give_up() {
 
 void EscapedListener::end(HostLock& lock, bool) {
   SocketFile& file = file_;
+  EscapedTwin::destroy(twin_);
   lock.host().arena().destroy(this);
   file.release();
 }

@@ -6,6 +6,8 @@
 
 namespace ustack::shim {
 
+class EscapedTwin;
+
 /// Connections that nobody in the host will accept are accepted by the keeper, which connects to the outer
 /// listener for each and moves bytes from then on (EscapedStream). As long as relatives have the listener
 /// too, a connection is offered outside only if they leave it waiting, one at a time, and taken back when a
@@ -14,6 +16,9 @@ class EscapedListener final : public EscapedEnd {
  public:
   /// Takes over a reference to `file`. `outer` listens under `name`.
   EscapedListener(SocketFile& file, io::Descriptor outer, const UnixAddress& name);
+
+  /// It is reached over the kernel's loopback too, by `listener`.
+  void have_twin(io::Descriptor listener);
 
   void abandon() override;
   void give_up() override;
@@ -41,6 +46,7 @@ class EscapedListener final : public EscapedEnd {
   bool outer_listens() const;
   bool offer_waits() const;
 
+  EscapedTwin* twin_ = nullptr;
   /// Accepted, and on its way to where it belongs.
   SocketFile* taken_ = nullptr;
   /// Lent: not known to be accepted yet.

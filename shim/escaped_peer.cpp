@@ -1,5 +1,6 @@
 #include "shim/escaped_peer.h"
 
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -87,6 +88,25 @@ bool is_error_of_connection(int level, int name, const void* value, socklen_t le
 }
 
 }  // namespace
+
+bool unwrap(int fd, int flags) {
+  std::optional<EscapedName> name = ask_name(SYS_getpeername, fd);
+  if (!name || name->remote.address.family() != Family::unspecified) return true;
+  ucred sender{};
+  socklen_t length = sizeof sender;
+  sys::call(SYS_getsockopt, fd, SOL_SOCKET, SO_PEERCRED, sys::arg(&sender), sys::arg(&length));
+  if (sender.uid != 0 && sender.uid != static_cast<uid_t>(sys::call(SYS_geteuid))) return false;
+  // It is sent right behind the connection.
+  pollfd item{fd, POLLIN, 0};
+  __kernel_timespec patience{1, 0};
+  sys::ppoll(&item, 1, &patience, nullptr);
+  char byte;
+  io::Descriptor carried;
+  if (io::receive_with_descriptor(fd, &byte, sizeof byte, carried, MSG_DONTWAIT) != 1 || !carried)
+    return false;
+  if ((flags & SOCK_NONBLOCK) != 0) sys::fcntl(carried.get(), F_SETFL, O_RDWR | O_NONBLOCK);
+  return sys::call(SYS_dup3, carried.get(), fd, (flags & SOCK_CLOEXEC) != 0 ? O_CLOEXEC : 0) == fd;
+}
 
 std::optional<int> connect_again(int fd) {
   std::optional<EscapedName> name = ask_name(SYS_getpeername, fd);

@@ -18,6 +18,10 @@ namespace ustack::shim::escaped_peer {
 void fix_local_address(int fd, sockaddr* address, socklen_t room, socklen_t* length);
 void fix_peer_address(int fd, sockaddr* address, socklen_t room, socklen_t* length);
 
+/// What accept4(2) has brought: if it is a carrier (escaped_twin.h), the socket that it carries comes in its
+/// place. False: there was none in it.
+bool unwrap(int fd, int flags);
+
 /// connect(2) of an end from outside, which has a name from the first one on: what that says when it is
 /// called again. Nothing: `fd` is no such end.
 std::optional<int> connect_again(int fd);

@@ -150,12 +150,12 @@ SocketAddress name_of(int domain, int fd) {
 }
 
 /// Puts the request before the keeper. Our end of its socket.
-Result<io::Descriptor> send_request(const OpenRequest& request) {
+Result<io::Descriptor> send_request(const OpenRequest& request, int along = -1) {
   int ends[2];
   long result = sys::call(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sys::arg(ends));
   if (result < 0) return Error{static_cast<int>(-result)};
   io::Descriptor ours(ends[0]), keepers(ends[1]);
-  sys::call(SYS_sendto, ours.get(), sys::arg(&request), sizeof request, MSG_NOSIGNAL);
+  io::send_with_descriptor(ours.get(), &request, sizeof request, along);
   const char byte = 0;
   // The channel's other end is gone with a keeper that was killed.
   if (io::send_with_descriptor(process_state().channel.get(), &byte, sizeof byte, keepers.get()) < 0)
@@ -214,6 +214,19 @@ void put_on(int fd, const io::Descriptor& end) {
   });
 }
 
+/// The kernel's socket itself is what listens there. False: it is bound to no port, or may not.
+bool listen_on_loopback(int fd, int backlog) {
+  return !Process::config().loopback_in_stack && name_of(number_option(fd, SO_DOMAIN), fd).port != 0 &&
+         sys::setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3) == 0 &&
+         sys::call(SYS_listen, fd, backlog) == 0;
+}
+
+/// It is bound as before.
+void listen_no_more(int fd) {
+  sys::call(SYS_shutdown, fd, SHUT_RDWR);
+  sys::setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "", 1);
+}
+
 OpenRequest request_for(int fd, OpenRequest::Kind kind) {
   OpenRequest request;
   request.kind = kind;
@@ -263,9 +276,13 @@ int listen(int fd, int backlog) {
     return real::listen(fd, backlog);
   OpenRequest request = request_for(fd, OpenRequest::Kind::listen);
   request.backlog = backlog;
-  Result<io::Descriptor> socket = send_request(request);
+  const bool both = request.local.address.is_unspecified() && listen_on_loopback(fd, backlog);
+  Result<io::Descriptor> socket = send_request(request, both ? fd : -1);
   Result<io::Descriptor> end = socket.ok() ? wait_for_answer(*socket, nullptr) : socket.error();
-  if (!end.ok()) return fail(end.code());
+  if (!end.ok()) {
+    if (both) listen_no_more(fd);
+    return fail(end.code());
+  }
   put_on(fd, *end);
   return 0;
 }

@@ -31,8 +31,9 @@ class HostLock;
 namespace opening {
 
 /// What the keeper gets: written to a socket pair of its own, whose other end is sent over the channel with a
-/// byte. Answered by an int32_t, 0 with a descriptor or an errno: of a blocking connect when it is decided;
-/// of a bind the port, negated, or an errno.
+/// byte; of a listener on the wildcard address with one of the kernel's on the loopback (escaped_twin.h).
+/// Answered by an int32_t, 0 with a descriptor or an errno: of a blocking connect when it is decided; of a
+/// bind the port, negated, or an errno.
 struct OpenRequest {
   enum class Kind : uint32_t { connect, listen, bind };
   struct Option {

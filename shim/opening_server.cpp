@@ -10,6 +10,7 @@
 #include "io/descriptor_message.h"
 #include "io/syscalls.h"
 #include "shim/escape_server.h"
+#include "shim/escaped_listener.h"
 #include "shim/escaped_stream.h"
 #include "shim/joining.h"
 #include "shim/opening.h"
@@ -47,7 +48,8 @@ Result<SocketFile*> open(HostLock& lock, const OpenRequest& request) {
 
 void carry_out(HostLock& lock, io::Descriptor socket) {
   OpenRequest request;
-  long n = sys::call(SYS_recvfrom, socket.get(), sys::arg(&request), sizeof request, MSG_DONTWAIT);
+  io::Descriptor twin;
+  long n = io::receive_with_descriptor(socket.get(), &request, sizeof request, twin, MSG_DONTWAIT);
   if (n != sizeof request) return;
   Status s = escape::start();
   Result<SocketFile*> file = s.ok() ? open(lock, request) : Result<SocketFile*>(s.error());
@@ -72,7 +74,10 @@ void carry_out(HostLock& lock, io::Descriptor socket) {
     escape::answer(socket.get(), s.code(), -1);
     return;
   }
-  escape::answer(socket.get(), escape::provide(**file, request.pid));
+  Result<io::Descriptor> end = escape::provide(**file, request.pid);
+  if (end.ok() && twin)
+    for (EscapedEnd& each : (*file)->ends()) static_cast<EscapedListener&>(each).have_twin(std::move(twin));
+  escape::answer(socket.get(), end);
 }
 
 /// What a process outside of the host asks through.
