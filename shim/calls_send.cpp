@@ -189,8 +189,10 @@ ssize_t send(int fd, const void* from, size_t bytes, int flags) {
 ssize_t sendto(int fd, const void* from, size_t bytes, int flags, const sockaddr* address, socklen_t length) {
   auto go_real = [&]() -> ssize_t {
     if (opening::refuses_to_send(flags)) return fail(EOPNOTSUPP);
-    if (address != nullptr && opening::is_used() && escaped_peer::is_end(fd))
-      return real::send(fd, from, bytes, flags);
+    if (address != nullptr && opening::is_used() && escaped_peer::is_end(fd)) {
+      const Result<RawAddress> unheeded = read_address(address, length);
+      return unheeded.ok() ? real::send(fd, from, bytes, flags) : fail(unheeded.code());
+    }
     return real::sendto(fd, from, bytes, flags, address, length);
   };
   if (!concerns_us(fd)) return go_real();

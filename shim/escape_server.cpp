@@ -243,6 +243,12 @@ Status connect_outside(SocketFile& file, const SocketAddress& remote, bool at_on
   return (*end)->begin_connecting(remote, at_once, std::move(request));
 }
 
+void look_after_listeners(HostLock& lock) {
+  for (EscapedEnd& end : shared_host->escaped)
+    if (end.is_listener()) end.on_kernel(lock);
+  serve_due(lock);
+}
+
 UnixAddress next_name(const SocketAddress& local, const SocketAddress& remote) {
   return format_escaped_name({server->keeper, ++server->last_number, local, remote});
 }

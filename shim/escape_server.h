@@ -30,6 +30,8 @@ struct Request {
 Status start();
 /// `served` hears of `fd`, once for each change (epoll(7), EPOLLET), until it is closed. ENOMEM, ENOSPC.
 Status watch(Served& served, int fd, uint32_t events);
+/// Listeners that were closed outside end now; else they are looked at now and then only.
+void look_after_listeners(HostLock& lock);
 /// A name for an end, never given before.
 UnixAddress next_name(const SocketAddress& local, const SocketAddress& remote);
 /// Sends an int32_t and, unless -1, a descriptor over a request's socket.

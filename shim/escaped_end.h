@@ -54,6 +54,7 @@ class EscapedEnd : public Served, public ListHook<>, public ListHook<SocketFile>
   bool due(Instant now) const { return due_ || now >= retry_at_; }
   Instant retry_at() const { return due_ ? Instant::min() : retry_at_; }
 
+  virtual bool is_listener() const { return false; }
   /// Does what there is to do. False: it has ended and is gone. The lock is dropped meanwhile.
   bool serve(HostLock& lock);
   void on_kernel(HostLock&) override { due_ = true; }

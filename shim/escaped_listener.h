@@ -20,6 +20,7 @@ class EscapedListener final : public EscapedEnd {
   /// It is reached over the kernel's loopback too, by `listener`.
   void have_twin(io::Descriptor listener);
 
+  bool is_listener() const override { return true; }
   void abandon() override;
   void give_up() override;
 

@@ -66,6 +66,7 @@ constexpr Named kHandedOn[] = {
     {IPPROTO_IP, IP_TTL},
     {IPPROTO_IP, IP_RECVERR},
     {IPPROTO_IP, IP_MTU_DISCOVER},
+    {IPPROTO_IP, 51},  // IP_LOCAL_PORT_RANGE, Linux 6.3
 };
 static_assert(std::size(kHandedOn) <= OpenRequest::kMostOptions);
 

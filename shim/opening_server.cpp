@@ -39,6 +39,10 @@ Result<SocketFile*> open(HostLock& lock, const OpenRequest& request) {
   }
   Status s;
   if (request.local.address.family() != Family::unspecified) s = file->bind(request.local);
+  if (s.code() == EADDRINUSE) {
+    escape::look_after_listeners(lock);
+    s = file->bind(request.local);
+  }
   // Not the file's listen(), which would open a twin on the machine's loopback too.
   if (s.ok() && request.kind == OpenRequest::Kind::listen) s = file->socket().listen(request.backlog);
   if (s.ok()) return file;
