@@ -275,6 +275,8 @@ ssize_t recvmsg(int fd, msghdr* message, int flags) {
         fd, flags, [&] { return want(message->msg_iov, message->msg_iovlen); },
         [&] { return real::recvmsg(fd, message, flags); });
     if (n >= 0) forget_received(*message);
+    if (n >= 0 && message->msg_name != nullptr && opening::is_used() && escaped_peer::is_end(fd))
+      message->msg_namelen = 0;
     return n;
   }
   return cancellation::point([&] { return receive_message(fd, message, flags); });

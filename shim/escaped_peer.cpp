@@ -70,7 +70,7 @@ int fail(int error) {
 /// Options of SOL_SOCKET that are the connection's: the kernel knows the descriptor only.
 bool of_the_connection(int name) {
   return name == SO_KEEPALIVE || name == SO_LINGER || name == SO_OOBINLINE || name == SO_REUSEADDR ||
-         name == SO_REUSEPORT;
+         name == SO_REUSEPORT || name == SO_PEERNAME;
 }
 
 /// An option of the connection's protocols, which a kernel's descriptor of AF_UNIX has not.
