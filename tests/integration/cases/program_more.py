@@ -4,9 +4,9 @@ import json
 import pathlib
 import subprocess
 
-from cases.program_matrix import program, same_file
-from cases.program_services import _PORT, configuration
-from harness import Context, Lab, Nginx, check, equal
+from cases.program_matrix import PYTHON, own_directory, program, same_file, with_file
+from cases.program_services import _PORT, configuration, listening
+from harness import Context, Lab, Nginx, check, equal, need_root, wait_until
 
 
 def fetch_by(context: Context, lab: Lab, *wrapped) -> None:
@@ -104,3 +104,86 @@ def mpi(context: Context, lab: Lab):
     subprocess.run(["mpicc", source, "-o", ring], check=True)
     done = lab.host("mpirun", "--allow-run-as-root", "--oversubscribe", "-n", 3, ring, label="mpirun").ok(60)
     equal(done.stdout, "wrong: 0 of 3 ranks\n", "what rank 0 says")
+
+
+# --- browsers
+
+_PAGE = """<!doctype html><title>page</title><script>
+async function all() {
+  const answers = await Promise.all([...Array(%(files)d).keys()].map(
+      n => fetch("/data?" + n).then(answer => answer.arrayBuffer())));
+  let sum = 0;
+  for (const answer of answers) for (const byte of new Uint8Array(answer)) sum = (sum * 31 + byte) %% 1000003;
+  await fetch("/sum-" + sum);
+  document.title = "done";
+}
+all();
+</script>"""
+_FILES = 40
+
+
+def browse(context: Context, lab: Lab, *browser) -> None:
+    """A page whose script fetches forty files at the same time, and asks for a name made of all their bytes."""
+    directory, data = with_file(context, "www", 300_000)
+    (directory / "index.html").write_text(_PAGE % {"files": _FILES})
+    expected = 0
+    for byte in data.read_bytes() * _FILES:
+        expected = (expected * 31 + byte) % 1000003
+    server = lab.peer(PYTHON, "-m", "http.server", 8000, "--bind", lab.peer_address, "--directory", directory, label="server")
+    lab.wait_until_peer_listens(8000)
+    client = lab.host(*browser, f"http://{lab.peer_address}:8000/", label="browser", env={"HOME": str(own_directory(context, "home"))})
+    try:
+        wait_until(lambda: "GET /sum-" in server.stderr, "a sum", 60)
+        check(f"GET /sum-{expected} " in server.stderr, server.stderr[-500:])
+        # By our address: not by the machine's own TCP.
+        check(all(line.startswith(lab.host_address()) for line in server.stderr.splitlines() if "GET /data" in line),
+              server.stderr)
+    finally:
+        client.end()
+
+
+@program("chromium", "chromium")
+def chromium(context: Context, lab: Lab):
+    """client: its network service is a process of its own, with libevent"""
+    need_root()
+    browse(context, lab, "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+           "--remote-debugging-port=0", f"--user-data-dir={context.directory}/profile")
+
+
+@program("firefox", "firefox-esr")
+def firefox(context: Context, lab: Lab):
+    """client: a socket thread that polls, processes in sandboxes"""
+    browse(context, lab, "firefox-esr", "--headless", "--no-remote", "--profile", own_directory(context, "profile"))
+
+
+# --- a stream
+
+
+_ICECAST = """<icecast><limits><clients>20</clients><sources>2</sources></limits>
+<authentication><source-password>word</source-password></authentication><hostname>{address}</hostname>
+<listen-socket><port>{port}</port><bind-address>{address}</bind-address></listen-socket>
+<paths><basedir>/usr/share/icecast2</basedir><logdir>{directory}</logdir><webroot>/usr/share/icecast2/web</webroot>
+<adminroot>/usr/share/icecast2/admin</adminroot></paths><security><chroot>0</chroot>{user}</security></icecast>"""
+
+
+@program("icecast", "icecast2", "ffmpeg", "ffprobe")
+def icecast(context: Context, lab: Lab):
+    """server and client: ffmpeg gives a stream that curl takes; all three are programs of one host"""
+    need_root()
+    context.open_to_all()
+    settings = configuration(context, _ICECAST.format(
+        address=lab.host_address(), port=_PORT, directory=own_directory(context, "logs"),
+        user="<changeowner><user>nobody</user><group>nogroup</group></changeowner>"))
+    (context.directory / "logs").chmod(0o777)
+    listening(lab, "icecast2", "-c", settings, label="server")
+    url, got = f"{lab.host_address()}:{_PORT}/stream.ogg", context.directory / "got.ogg"
+    source = lab.host("ffmpeg", "-loglevel", "error", "-re", "-f", "lavfi", "-i", "sine=frequency=440:duration=5", "-c:a",
+                      "libvorbis", "-content_type", "application/ogg", "-f", "ogg", f"icecast://source:word@{url}",
+                      label="source")
+    taker = lab.host("curl", "-sS", "--fail", "--retry", 20, "--retry-delay", 1, "--retry-all-errors", "-o", got,
+                     f"http://{url}", label="taker")
+    source.ok(30)
+    taker.ok(10)
+    told = subprocess.run(["ffprobe", "-loglevel", "error", "-show_entries", "format=duration", "-of", "csv=p=0", got],
+                          check=True, capture_output=True, text=True).stdout
+    check(float(told) >= 3, f"{told} s")
