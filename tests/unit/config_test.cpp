@@ -191,6 +191,30 @@ TEST(Config, EveryMistakeIsToldAtOnce) {
   EXPECT_THAT(text, HasSubstr("\nUSTACK_IO=y: "));
 }
 
+TEST(Config, IdentityIsOfTheHostAndNotOfHowAProcessUsesIt) {
+  const std::vector<std::string> host = {"USTACK_LINK=tap:tap0", "USTACK_ADDR=192.0.2.2/24"};
+  auto with = [&](const std::string& more) {
+    std::vector<std::string> variables = host;
+    variables.push_back(more);
+    return parsed(variables).identity();
+  };
+  const uint64_t identity = parsed(host).identity();
+  for (const char* same : {"USTACK_IO=plain", "USTACK_SPIN=20", "USTACK_LOG=debug", "USTACK_EFAULT=check",
+                           "USTACK_TRUST=credentials", "USTACK_CAPTURE=/tmp/x", "USTACK_COUNTERS=/tmp/y",
+                           "USTACK_SYSCTL=net.ipv4.tcp_sack=1"})
+    EXPECT_EQ(with(same), identity) << same;
+  std::set<uint64_t> different = {identity};
+  for (const char* other :
+       {"USTACK_LINK=tap:tap1", "USTACK_LINK=tun:tap0", "USTACK_ADDR=192.0.2.2/25",
+        "USTACK_ADDR=192.0.2.3/24", "USTACK_GATEWAY=192.0.2.1", "USTACK_MAC=02:00:00:00:00:01",
+        "USTACK_MTU=1400", "USTACK_QUEUES=2", "USTACK_LOOPBACK=stack", "USTACK_KERNEL=203.0.113.0/24",
+        "USTACK_KERNEL=203.0.113.0/24:80", "USTACK_SYSCTL=net.ipv4.tcp_sack=0",
+        "USTACK_SYSCTL=net.ipv4.tcp_dsack=0", "USTACK_SYSCTL=net.ipv4.tcp_rmem=4096 131072 6291456",
+        "USTACK_SYSCTL=net.ipv4.ip_local_port_range=40000 50000",
+        "USTACK_SYSCTL=net.ipv4.tcp_congestion_control=reno"})
+    EXPECT_TRUE(different.insert(with(other)).second) << other;
+}
+
 TEST(Config, KernelRules) {
   Config config =
       parsed({"USTACK_KERNEL=203.0.113.0/24, :53, 192.0.2.1:8000-8080, [2001:db8::]/32, "
