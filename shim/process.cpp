@@ -146,22 +146,26 @@ std::optional<io::OpenError> make_host(ProcessState& state, bool insists) {
   return std::nullopt;
 }
 
-/// Makes a host, or joins the one that has the device already.
-std::optional<io::OpenError> make_or_join_host(ProcessState& state) {
-  std::optional<io::OpenError> error = make_host(state, false);
-  if (!error || error->user.empty()) return error;
-  Result<io::Descriptor> channel = joining::join(error->user, state.config);
-  if (!channel.ok()) {
-    error = make_host(state, true);
-    if (error && channel.code() == joining::kOtherwise)
-      error->message += "; it is configured otherwise, or this program could join its host";
-    else if (error && channel.code() == EACCES)
-      error->message += "; it is another user's, or this program could join its host";
-    return error;
-  }
+Status join_host(ProcessState& state, std::string_view user) {
+  Result<io::Descriptor> channel = joining::join(user, state.config);
+  if (!channel.ok()) return channel.status();
   state.channel = std::move(*channel);
   state.outside.store(true, std::memory_order_release);
-  return std::nullopt;
+  return {};
+}
+
+/// Makes a host, or joins the one that has the device already. `insists`: as of io::bring_up().
+std::optional<io::OpenError> make_or_join_host(ProcessState& state, bool insists) {
+  std::optional<io::OpenError> error = make_host(state, false);
+  if (!error || error->user.empty()) return error;
+  const Status joined = join_host(state, error->user);
+  if (joined.ok()) return std::nullopt;
+  if (insists) error = make_host(state, true);
+  if (error && joined.code() == joining::kOtherwise)
+    error->message += "; it is configured otherwise, or this program could join its host";
+  else if (error && joined.code() == EACCES)
+    error->message += "; it is another user's, or this program could join its host";
+  return error;
 }
 
 /// False: in a child of vfork(2) or clone(CLONE_VM), which lives in its parent's memory. libc goes on taking
@@ -250,7 +254,7 @@ Status Process::ensure_host() {
   if (state.outside.load()) return {};
   std::optional<RootAgain> root;
   if (io::needs_rights(state.config.link)) root.emplace();
-  std::optional<io::OpenError> error = make_or_join_host(state);
+  std::optional<io::OpenError> error = make_or_join_host(state, true);
   root.reset();
   if (!error) return {};
   if (!state.failure_told) print(error->message);
@@ -267,7 +271,7 @@ void Process::make_host_while_root() {
   // Who has left its host, or failed to make it, stays without.
   if (shared_host != nullptr || state.outside.load() || state.failure_told) return;
   // It may well need none: nobody has to wait for that.
-  if (io::needs_rights(state.config.link)) make_host(state, false);
+  if (io::needs_rights(state.config.link)) make_or_join_host(state, false);
 }
 
 bool Process::has_host() { return shared_host != nullptr; }

@@ -26,12 +26,12 @@ class Process {
 
   /// The library was loaded: reads the configuration. Does not return if it is wrong.
   static void start();
-  /// Makes the host if there is none yet. EPERM, ENODEV, EBUSY, ... after a message on stderr that says what
-  /// is missing, once per process.
+  /// Makes the host if there is none yet, or joins another program's (joining.h): opening::is_used() then.
+  /// EPERM, ENODEV, EBUSY, ... after a message on stderr that says what is missing, once per process.
   static Status ensure_host();
   static bool has_host();
-  /// The process is about to give up root: makes the host now if it could not later (io::needs_rights),
-  /// without a word if that fails. Not in a Scope.
+  /// The process is about to give up root: makes the host now, or joins one, if it could not later
+  /// (io::needs_rights), without a word if that fails. Not in a Scope.
   static void make_host_while_root();
   /// What the user has chosen. Valid from start-up on.
   static const io::Config& config();

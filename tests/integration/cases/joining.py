@@ -5,7 +5,7 @@ import pathlib
 import signal
 
 from cases.http_clients import fetch
-from harness import Context, Lab, Nginx, Process, case, check, equal, wait_until
+from harness import Context, Lab, Nginx, Process, case, check, equal, need_root, wait_until
 
 PYTHON = "/usr/bin/python3"
 
@@ -160,6 +160,24 @@ def joining_ports(context: Context):
     owner(lab, context.directory / "log")
     done = lab.host(PYTHON, "-c", PORTS, lab.host_address(), label="ports").ok(30)
     equal(done.stdout, "right\n", "what it says")
+
+
+@case("joining.gives_up_root", kernel=False)
+def joining_gives_up_root(context: Context):
+    """A program that gives up root before its first socket has joined root's host before it does."""
+    need_root()
+    lab = context.lab()
+    log = context.directory / "log"
+    owner(lab, log)
+    Nginx(lab).serve(context.file(1000))
+    program = ("import os, socket, sys\n"
+               "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+               "with socket.create_connection((sys.argv[1], 80), timeout=10) as s:\n"
+               "    s.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n')\n"
+               "    assert s.recv(4) == b'HTTP'\n")
+    process = lab.host(PYTHON, "-c", program, lab.peer_address, label="program")
+    process.ok(30)
+    check(has_joined(log, process), log.read_text())
 
 
 @case("joining.refused", kernel=False)
