@@ -121,9 +121,8 @@ std::optional<int> connect_again(int fd) {
 bool is_unconnected(int fd) {
   // One that is being connected has no room (EscapedStream::fill); one that could not be has ended.
   pollfd item{fd, POLLOUT | POLLRDHUP, 0};
-  const __kernel_timespec now{};
-  __kernel_timespec time = now;
-  if (sys::ppoll(&item, 1, &time, nullptr) > 0 && (item.revents & POLLRDHUP) == 0) return false;
+  __kernel_timespec now{};
+  if (sys::ppoll(&item, 1, &now, nullptr) > 0 && (item.revents & POLLRDHUP) == 0) return false;
   std::optional<EscapedName> name = ask_name(SYS_getpeername, fd);
   if (!name) return false;
   escape::ControlRequest request;
