@@ -193,10 +193,12 @@ TEST(Epoll, WhoPollsAfterManyWaitsGetsWhatComes) {
   Epoll epoll;
   epoll.add(fd, EPOLLIN, 1);
   char c = 0;
-  for (int i = 0; i < 20; ++i) {
+  for (int said = 0; said < 20;) {
     ASSERT_EQ(epoll.wait(), "1:i");
-    ASSERT_EQ(recv(fd, &c, 1, MSG_DONTWAIT), 1);
-    EXPECT_FAILS(EAGAIN, recv(fd, &c, 1, MSG_DONTWAIT));
+    // A slow machine may have several ready.
+    const int before = said;
+    while (said < 20 && recv(fd, &c, 1, MSG_DONTWAIT) == 1) ++said;
+    ASSERT_GT(said, before);
   }
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(5);
   while (recv(fd, &c, 1, MSG_DONTWAIT) != 1)
