@@ -78,15 +78,7 @@ class Client final : public Served {
  public:
   explicit Client(io::Descriptor socket) : socket_(std::move(socket)) { ++clients; }
   int fd() const { return socket_.get(); }
-  void on_kernel(HostLock&) override {
-    ControlRequest request;
-    io::Descriptor shown;
-    if (receive(socket_.get(), request, shown)) {
-      ControlAnswer answer = carry_out(request, shown.get());
-      sys::call(SYS_sendto, socket_.get(), sys::arg(&answer), sizeof answer, MSG_DONTWAIT | MSG_NOSIGNAL);
-    }
-    shared_host->arena->destroy(this);
-  }
+  void on_kernel(HostLock& lock) override;
 
  private:
   friend class ustack::Arena;
@@ -99,11 +91,11 @@ class ControlListener final : public Served {
   constexpr ControlListener() = default;
   io::Descriptor socket;
   void on_kernel(HostLock&) override {
-    for (;;) {
+    // Those beyond wait for their turn: Client::on_kernel.
+    while (clients < kMostClients) {
       long fd = sys::call(SYS_accept4, socket.get(), 0, 0, SOCK_NONBLOCK | SOCK_CLOEXEC);
       if (fd < 0) return;
       io::Descriptor connection(static_cast<int>(fd));
-      if (clients >= kMostClients) continue;
       auto* client = shared_host->arena->create<Client>(std::move(connection));
       if (client != nullptr && !watch(*client, client->fd(), EPOLLIN | EPOLLRDHUP).ok())
         shared_host->arena->destroy(client);
@@ -112,6 +104,18 @@ class ControlListener final : public Served {
 };
 
 constinit Immortal<ControlListener> listener;
+
+void Client::on_kernel(HostLock& lock) {
+  ControlRequest request;
+  io::Descriptor shown;
+  if (receive(socket_.get(), request, shown)) {
+    ControlAnswer answer = carry_out(request, shown.get());
+    sys::call(SYS_sendto, socket_.get(), sys::arg(&answer), sizeof answer, MSG_DONTWAIT | MSG_NOSIGNAL);
+  }
+  const bool others_wait = clients == kMostClients;
+  shared_host->arena->destroy(this);
+  if (others_wait) listener->on_kernel(lock);
+}
 
 }  // namespace
 

@@ -55,6 +55,7 @@ bool ask(const EscapedName& name, int fd, const escape::ControlRequest& request,
   if (!socket) return false;
   const timeval limit{.tv_sec = 2, .tv_usec = 0};
   sys::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+  sys::setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);  // connect(2) too
   UnixAddress keeper = format_keeper_name(name.keeper);
   if (sys::call(SYS_connect, socket.get(), sys::arg(&keeper.bytes), static_cast<long>(keeper.length)) != 0)
     return false;

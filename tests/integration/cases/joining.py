@@ -162,6 +162,33 @@ def joining_ports(context: Context):
     equal(done.stdout, "right\n", "what it says")
 
 
+QUESTIONS = """
+import os, socket, sys
+with socket.create_connection((sys.argv[1], 80), timeout=10) as s:
+    start, go = os.pipe()
+    children = []
+    for _ in range(150):
+        child = os.fork()
+        if child == 0:
+            os.close(go)
+            os.read(start, 1)
+            wrong = sum(s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != b"\\x01" for _ in range(20))
+            os._exit(wrong)
+        children.append(child)
+    os.close(go)
+    assert not [child for child in children if os.waitpid(child, 0)[1] != 0]
+"""
+
+
+@case("joining.many_questions", kernel=False)
+def joining_many_questions(context: Context):
+    """A hundred and fifty processes ask for options of one connection at the same time; each has its answers."""
+    lab = context.lab()
+    Nginx(lab).serve(context.file(1000))
+    owner(lab, context.directory / "log")
+    lab.host(PYTHON, "-c", QUESTIONS, lab.peer_address, label="questions").ok(60)
+
+
 @case("joining.gives_up_root", kernel=False)
 def joining_gives_up_root(context: Context):
     """A program that gives up root before its first socket has joined root's host before it does."""
