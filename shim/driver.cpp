@@ -115,6 +115,8 @@ class Sleep {
   void leave_role();
   void see_whom_it_serves();
   bool serves_only(const Waiter* waiter) const;
+  /// There are relatives, or programs outside, that may need the keeper while this process needs nothing.
+  bool others_count_on_it() const { return shared_.attachments > 1 || shared_.keeper.serves_outside.load(); }
   bool signalled() const { return thread_.signal_deferred.load(std::memory_order_seq_cst); }
   void sleep_on_word(Instant until);
   void sleep_in_poll(Instant until, int fd);
@@ -260,7 +262,7 @@ void Sleep::drive() {
   // It will look after those that are left, if they stay so.
   if (several && shared_.unattended()) keeper::driver_leaves(shared_, shared_.keeper);
   wait.deadline = std::max(kLook, std::min(request_.deadline, shared_.host->next_deadline()));
-  if (shared_.attachments > 1)
+  if (others_count_on_it())
     wait.deadline = std::min(wait.deadline, std::max(kLook, shared_.last_reap + kCheck));
   if (several && !keeper::alive(shared_)) wait.deadline = std::min(wait.deadline, io::now() + kTick);
   wait.wake_fd = events::descriptor(events::driver(waiter_.queue));
@@ -290,7 +292,7 @@ void Sleep::drive() {
   Instant now = io::now();
   shared_.last_look = now;
   engine->deliver(now);
-  if (shared_.attachments > 1 && now >= shared_.last_reap + kCheck) {
+  if (others_count_on_it() && now >= shared_.last_reap + kCheck) {
     shared_.last_reap = now;
     shared_.reap_dead();
     // Killed, and nobody else may ever need one and see it.

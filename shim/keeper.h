@@ -49,6 +49,8 @@ struct Record {
   std::atomic<int32_t> pid{0};
   /// A process waits for its death to go on in its place.
   std::atomic<bool> has_stand_in{false};
+  /// Programs outside count on it, as the keeper has last seen it.
+  std::atomic<bool> serves_outside{false};
   /// When one was last started; when the next may be, after one that could not be.
   Instant tried_at{}, not_before{};
   /// Where it sleeps; what it refers to; what it runs on. Freed by the next one.

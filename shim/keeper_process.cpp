@@ -400,6 +400,7 @@ void Keeper::turn(HostLock& lock) {
   pair->repairs = shared_.repairs;
   if (processes_seen_ != record_.processes) watch_processes();
   escape::run(lock);
+  record_.serves_outside.store(!escape::idle());
   Instant now = io::now();
   if (may_leave(now)) leave();
   have_stand_in(now);

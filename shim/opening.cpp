@@ -18,6 +18,7 @@
 #include "shim/dual_stack.h"
 #include "shim/escaped_peer.h"
 #include "shim/fd_table.h"
+#include "shim/joining.h"
 #include "shim/loopback_twin.h"
 #include "shim/process.h"
 #include "shim/process_lock.h"
@@ -150,6 +151,21 @@ SocketAddress name_of(int domain, int fd) {
   return *local;
 }
 
+/// Sends the other end of a request's socket. False: the keeper is gone, or never there.
+bool send_over_channel(const io::Descriptor& end) {
+  const char byte = 0;
+  return io::send_with_descriptor(process_state().channel.get(), &byte, sizeof byte, end.get()) >= 0;
+}
+
+/// The host that this process has joined has another keeper: a channel to that, under the same number.
+bool knock_again() {
+  ProcessState& state = process_state();
+  if (state.joined.empty()) return false;
+  std::lock_guard held(state.start_lock);
+  Result<io::Descriptor> channel = joining::join(state.joined, state.config);
+  return channel.ok() && sys::call(SYS_dup3, channel->get(), state.channel.get(), O_CLOEXEC) >= 0;
+}
+
 /// Puts the request before the keeper. Our end of its socket.
 Result<io::Descriptor> send_request(const OpenRequest& request, int along = -1) {
   int ends[2];
@@ -157,11 +173,8 @@ Result<io::Descriptor> send_request(const OpenRequest& request, int along = -1) 
   if (result < 0) return Error{static_cast<int>(-result)};
   io::Descriptor ours(ends[0]), keepers(ends[1]);
   io::send_with_descriptor(ours.get(), &request, sizeof request, along);
-  const char byte = 0;
-  // The channel's other end is gone with a keeper that was killed.
-  if (io::send_with_descriptor(process_state().channel.get(), &byte, sizeof byte, keepers.get()) < 0)
-    return Error{ENETDOWN};
-  return ours;
+  if (send_over_channel(keepers) || (knock_again() && send_over_channel(keepers))) return ours;
+  return Error{ENETDOWN};
 }
 
 /// The keeper's answer. EINTR, EINPROGRESS (`limit` is over), an errno of the call's.

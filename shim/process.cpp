@@ -150,6 +150,7 @@ Status join_host(ProcessState& state, std::string_view user) {
   Result<io::Descriptor> channel = joining::join(user, state.config);
   if (!channel.ok()) return channel.status();
   state.channel = std::move(*channel);
+  state.joined = user;
   state.outside.store(true, std::memory_order_release);
   return {};
 }

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <string>
 
 #include "io/config.h"
 #include "io/descriptor.h"
@@ -49,8 +50,10 @@ struct ProcessState {
   std::atomic<bool> outside{false};
   /// RLIMIT_NOFILE's hard limit as the program has set it while it couldn't be lowered yet.
   rlim_t hard_limit_of_files = RLIM_INFINITY;
-  /// What it asks the keeper through then (opening.h).
+  /// What it asks the keeper through then (opening.h), and where to knock again if that is gone; empty: it
+  /// has left its host for good.
   io::Descriptor channel;
+  std::string joined;
 };
 
 /// Valid from Process::start() on.

@@ -3,9 +3,10 @@
 import os
 import pathlib
 import signal
+import subprocess
 
 from cases.http_clients import fetch
-from harness import Context, Lab, Nginx, Process, case, check, equal, need_root, wait_until
+from harness import Context, Lab, Nginx, Process, case, check, children_of, equal, need_root, wait_until
 
 PYTHON = "/usr/bin/python3"
 
@@ -15,6 +16,12 @@ def owner(lab: Lab, log: pathlib.Path, port: int = 5000) -> Process:
     process = lab.host("nc.openbsd", "-lk", lab.host_address(), port, label="owner", env={"USTACK_LOG": f"debug:{log}"})
     lab.wait_until_listening(port, lab.host_address())
     return process
+
+
+def keepers(log: pathlib.Path) -> list[int]:
+    """The process numbers of those that there were, the last one last."""
+    return [int(line.split("keeper process ")[1].split(",")[0]) for line in log.read_text().splitlines()
+            if "keeper process " in line]
 
 
 def has_joined(log: pathlib.Path, process: Process) -> bool:
@@ -232,16 +239,47 @@ def joining_keeper_killed(context: Context):
     first = http_server(lab, path, 5000, env={"USTACK_LOG": f"debug:{log}"})
     http_server(lab, path, 5001)
 
-    def keepers() -> list[int]:
-        return [int(line.split("keeper process ")[1].split(",")[0]) for line in log.read_text().splitlines()
-                if "keeper process " in line]
-
     for round in range(1, 4):
         peer_fetches(context, lab, path, 5000, 5001)
-        equal(len(keepers()), round, "keepers so far")
-        os.kill(keepers()[-1], signal.SIGKILL)
-        wait_until(lambda round=round: len(keepers()) == round + 1, "another keeper")
+        equal(len(keepers(log)), round, "keepers so far")
+        os.kill(keepers(log)[-1], signal.SIGKILL)
+        wait_until(lambda round=round: len(keepers(log)) == round + 1, "another keeper")
         later = http_server(lab, path, 5001 + round)
         check(has_joined(log, later), log.read_text())
         peer_fetches(context, lab, path, 5000, *range(5001, 5002 + round))
+    check(first.running, "the first program has ended")
+
+
+AGAIN = """
+import socket, sys
+for line in sys.stdin:
+    with socket.create_connection((sys.argv[1], 80), timeout=10) as s:
+        s.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+        print(s.recv(4).decode(), flush=True)
+"""
+
+
+@case("joining.knocks_again", kernel=False)
+def joining_knocks_again(context: Context):
+    """Keeper and stand-in are killed: who has joined opens more sockets by the next keeper."""
+    lab = context.lab()
+    log = context.directory / "log"
+    Nginx(lab).serve(context.file(1000))
+    first = owner(lab, log)
+    running = lab.host(PYTHON, "-u", "-c", AGAIN, lab.peer_address, stdin=subprocess.PIPE, label="program")
+
+    def ask() -> None:
+        before = running.stdout.count("HTTP")
+        running.stdin.write(b"more\n")
+        running.stdin.flush()
+        wait_until(lambda: running.stdout.count("HTTP") > before, "an answer")
+
+    ask()
+    keeper = keepers(log)[-1]
+    for pid in (*children_of(keeper), keeper):
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: keepers(log)[-1] != keeper, "another keeper")
+    ask()
+    running.stdin.close()
+    running.ok(10)
     check(first.running, "the first program has ended")
