@@ -22,7 +22,7 @@ def counters_in(path: pathlib.Path) -> dict[str, int]:
 
 class Context:
     def __init__(self, *, root: pathlib.Path, name: str, directory: pathlib.Path, shared: pathlib.Path,
-                 kernel_mode: bool, library: pathlib.Path, emulator: pathlib.Path, lab_prefix: str,
+                 kernel_mode: bool, joined: bool, library: pathlib.Path, emulator: pathlib.Path, lab_prefix: str,
                  variables: dict[str, str]):
         self.root = root
         self.name = name
@@ -30,6 +30,8 @@ class Context:
         #: Of the whole run: files that several cases use.
         self.shared = shared
         self.kernel_mode = kernel_mode
+        #: Another program has the host before the case's own come.
+        self.joined = joined
         self.library = library
         self.emulator = emulator
         self._lab_prefix = lab_prefix
@@ -54,6 +56,11 @@ class Context:
         """`kind`: peer, bridge, emulated (with options of the link emulator)."""
         lab = Lab(self, kind, wire=wire, hosts=hosts, emulation=emulation or [], mtu=mtu, queues=queues)
         self._labs.append(lab)
+        if self.joined:
+            for n in range(1, hosts + 1):
+                address = lab.host_address(n)
+                lab.host("nc.openbsd", "-lk", address, 9999, n=n, label=f"owner-{n}")
+                lab.wait_until_listening(9999, address)
         return lab
 
     # -- processes --
