@@ -50,16 +50,15 @@ Descriptor connect_to(std::string_view prefix, std::string_view device) {
   return asking;
 }
 
-/// The other end's user is this process's, or root.
-bool trusts(const Descriptor& socket) {
+}  // namespace
+
+bool trusts_peer(int socket) {
   ucred other{};
   socklen_t length = sizeof other;
-  return sys::call(SYS_getsockopt, socket.get(), SOL_SOCKET, SO_PEERCRED, sys::arg(&other),
-                   sys::arg(&length)) == 0 &&
+  return sys::call(SYS_getsockopt, socket, SOL_SOCKET, SO_PEERCRED, sys::arg(&other), sys::arg(&length)) ==
+             0 &&
          (other.uid == 0 || other.uid == static_cast<uid_t>(sys::call(SYS_geteuid)));
 }
-
-}  // namespace
 
 YieldAnswer ask_to_yield(std::string_view device, Duration patience) {
   Descriptor asking = connect_to(kYieldPrefix, device);
@@ -98,7 +97,7 @@ Descriptor open_door(std::string_view device) { return listen_at(kDoorPrefix, de
 Descriptor accept_guest(const Descriptor& door, int32_t refusal) {
   for (;;) {
     Descriptor guest(static_cast<int>(sys::call(SYS_accept4, door.get(), 0, 0, SOCK_CLOEXEC)));
-    if (!guest || trusts(guest)) return guest;
+    if (!guest || trusts_peer(guest.get())) return guest;
     sys::call(SYS_sendto, guest.get(), sys::arg(&refusal), sizeof refusal, MSG_NOSIGNAL | MSG_DONTWAIT);
   }
 }
@@ -106,7 +105,7 @@ Descriptor accept_guest(const Descriptor& door, int32_t refusal) {
 Result<Descriptor> knock(std::string_view device) {
   Descriptor asking = connect_to(kDoorPrefix, device);
   if (!asking) return Error{ECONNREFUSED};
-  if (!trusts(asking)) return Error{EACCES};
+  if (!trusts_peer(asking.get())) return Error{EACCES};
   return asking;
 }
 

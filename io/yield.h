@@ -67,6 +67,8 @@ Descriptor accept_yield(const Descriptor& listening);
 /// Tells it that the device is in use.
 void refuse_yield(Descriptor asking);
 
+/// The user at the other end of a connected AF_UNIX socket is this process's, or root.
+bool trusts_peer(int socket);
 /// The keeper's door, as open_yield_socket().
 Descriptor open_door(std::string_view device);
 /// Accepts who stands before it, blocking sockets; empty: nobody does. Another user than this process's

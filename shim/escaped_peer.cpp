@@ -13,6 +13,7 @@
 
 #include "io/descriptor_message.h"
 #include "io/syscalls.h"
+#include "io/yield.h"
 #include "shim/address.h"
 #include "shim/escape_control.h"
 #include "shim/escaped_name.h"
@@ -63,6 +64,18 @@ bool ask(const EscapedName& name, int fd, const escape::ControlRequest& request,
   return sys::call(SYS_recvfrom, socket.get(), sys::arg(&answer), sizeof answer) == sizeof answer;
 }
 
+/// The first bytes of an option of the connection, `to`. False: there is no answer to be had.
+bool ask_option(const EscapedName& name, int fd, int level, int option, void* to, uint32_t bytes) {
+  escape::ControlRequest request;
+  request.level = level;
+  request.name = option;
+  request.length = bytes;
+  escape::ControlAnswer answer;
+  if (!ask(name, fd, request, answer) || answer.error != 0) return false;
+  std::memcpy(to, answer.value.data(), bytes);
+  return true;
+}
+
 int fail(int error) {
   errno = error;
   return -1;
@@ -93,10 +106,7 @@ bool is_error_of_connection(int level, int name, const void* value, socklen_t le
 bool unwrap(int fd, int flags) {
   std::optional<EscapedName> name = ask_name(SYS_getpeername, fd);
   if (!name || name->remote.address.family() != Family::unspecified) return true;
-  ucred sender{};
-  socklen_t length = sizeof sender;
-  sys::call(SYS_getsockopt, fd, SOL_SOCKET, SO_PEERCRED, sys::arg(&sender), sys::arg(&length));
-  if (sender.uid != 0 && sender.uid != static_cast<uid_t>(sys::call(SYS_geteuid))) return false;
+  if (!io::trusts_peer(fd)) return false;
   // It is sent right behind the connection.
   pollfd item{fd, POLLIN, 0};
   __kernel_timespec patience{1, 0};
@@ -126,28 +136,17 @@ bool is_unconnected(int fd) {
   if (sys::ppoll(&item, 1, &now, nullptr) > 0 && (item.revents & POLLRDHUP) == 0) return false;
   std::optional<EscapedName> name = ask_name(SYS_getpeername, fd);
   if (!name) return false;
-  escape::ControlRequest request;
-  request.level = IPPROTO_TCP;
-  request.name = TCP_INFO;
-  request.length = 1;
-  escape::ControlAnswer answer;
-  if (!ask(*name, fd, request, answer) || answer.error != 0) return false;
-  const int state = std::to_integer<int>(answer.value[0]);
+  uint8_t state = 0;
+  if (!ask_option(*name, fd, IPPROTO_TCP, TCP_INFO, &state, sizeof state)) return false;
   return state == TCP_SYN_SENT || state == TCP_CLOSE;
 }
 
 ssize_t explain_end(int fd) {
   const int error = errno;
   std::optional<EscapedName> name = ask_name(SYS_getpeername, fd);
-  escape::ControlRequest request;
-  request.level = SOL_SOCKET;
-  request.name = SO_ERROR;
-  request.length = sizeof(int);
-  escape::ControlAnswer answer;
   int reason = 0;
-  if (name && ask(*name, fd, request, answer) && answer.error == 0)
-    std::memcpy(&reason, answer.value.data(), sizeof reason);
-  if (reason != 0) return fail(reason);
+  if (name && ask_option(*name, fd, SOL_SOCKET, SO_ERROR, &reason, sizeof reason) && reason != 0)
+    return fail(reason);
   errno = error;
   return 0;
 }

@@ -10,6 +10,7 @@
 // The host goes on as long as one of its programs or channels does.
 #pragma once
 
+#include <cerrno>
 #include <cstdint>
 #include <string_view>
 
@@ -20,7 +21,7 @@
 namespace ustack::shim::joining {
 
 /// The configurations differ: what was asked for would not be what is had.
-inline constexpr int kOtherwise = 71;  // EPROTO
+inline constexpr int kOtherwise = EPROTO;
 
 struct Introduction {
   uint64_t configured_as = 0;

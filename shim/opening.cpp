@@ -305,10 +305,10 @@ int connect(int fd, const sockaddr* address, socklen_t length) {
   Result<RawAddress> raw = read_address(address, length);
   Result<SocketAddress> remote =
       raw.ok() && !is_disconnect(*raw) ? to_connect(number_option(fd, SO_DOMAIN), *raw) : Error{EINVAL};
-  if (remote.ok() && !is_unused(fd))
+  const bool unused = remote.ok() && is_unused(fd);
+  if (remote.ok() && !unused)
     if (std::optional<int> again = escaped_peer::connect_again(fd)) return *again;
-  if (!remote.ok() || destination_of_kernel(*remote) || !is_unused(fd))
-    return real::connect(fd, address, length);
+  if (!unused || destination_of_kernel(*remote)) return real::connect(fd, address, length);
   OpenRequest request = request_for(fd, OpenRequest::Kind::connect);
   request.remote = *remote;
   Result<io::Descriptor> socket = send_request(request);
