@@ -31,6 +31,9 @@ struct KernelRule {
   bool matches(const SocketAddress& destination) const;
 };
 
+/// Whose system calls are caught that go round libc: programs' that Go has made, any program's, nobody's.
+enum class OwnSyscalls { automatic, catch_them, leave };
+
 /// Everything that a user can choose, with its defaults.
 struct Config {
   LinkSpec link;
@@ -49,6 +52,8 @@ struct Config {
   bool check_pointers = false;
   /// USTACK_TRUST=credentials: who gives up root leaves the host's memory to the others (shim/parting.h).
   bool parts_by_credentials = false;
+  /// USTACK_SYSCALLS: whose system calls are caught that go round libc (shim/catching.h).
+  OwnSyscalls syscalls = OwnSyscalls::automatic;
   LogLevel log_level = LogLevel::off;
   /// Empty: stderr.
   std::string log_file;

@@ -234,6 +234,18 @@ Problem parse_spin(std::string_view value, Config& config) {
   return std::nullopt;
 }
 
+Problem parse_syscalls(std::string_view value, Config& config) {
+  if (value == "auto")
+    config.syscalls = OwnSyscalls::automatic;
+  else if (value == "catch")
+    config.syscalls = OwnSyscalls::catch_them;
+  else if (value == "leave")
+    config.syscalls = OwnSyscalls::leave;
+  else
+    return "neither \"auto\" nor \"catch\" nor \"leave\"";
+  return std::nullopt;
+}
+
 Problem parse_efault(std::string_view value, Config& config) {
   if (value != "check") return "must be \"check\"";
   config.check_pointers = true;
@@ -326,6 +338,11 @@ constexpr std::array kVariables{
         "who shares the host's memory after fork; relatives (default): all; credentials: who has not "
         "given up root, the others go through the keeper",
         parse_trust},
+    ConfigVariable{
+        "USTACK_SYSCALLS", "auto | catch | leave",
+        "system calls that a program makes without libc: auto (default): caught in programs that Go has "
+        "made; catch: in any; leave: they go to the kernel",
+        parse_syscalls},
     ConfigVariable{"USTACK_LOG", "off | error | warning | info | debug | trace [:FILE]",
                    "how much is told, and where; default: off, stderr", parse_log},
     ConfigVariable{"USTACK_CAPTURE", "FILE", "a pcapng file of what crosses the link; default: none",

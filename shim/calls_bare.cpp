@@ -7,16 +7,20 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <cstring>
 #include <optional>
 #include <type_traits>
 #include <utility>
 
 #include "io/clock.h"
 #include "io/syscalls.h"
+#include "shim/bare.h"
+#include "shim/catching.h"
 #include "shim/hooks.h"
 #include "shim/process.h"
 #include "shim/sandbox.h"
 #include "shim/scope.h"
+#include "shim/signals.h"
 #include "shim/thread.h"
 #include "shim/time_limit.h"
 #include "shim/user_copy.h"
@@ -27,7 +31,18 @@
   X(socket) X(bind) X(listen) X(accept) X(accept4) X(connect) X(shutdown) X(getsockname) \
   X(getpeername) X(getsockopt) X(setsockopt) X(read) X(readv) X(write) X(writev) X(recvfrom) \
   X(recvmsg) X(recvmmsg) X(sendto) X(sendmsg) X(sendmmsg) X(sendfile) X(fcntl) X(ioctl) \
-  X(epoll_create1) X(epoll_ctl) X(close) X(close_range) X(dup) X(dup3) X(splice)
+  X(epoll_create1) X(epoll_ctl) X(close) X(close_range) X(dup) X(dup3) X(splice) X(statx) \
+  X(openat) X(timerfd_create) X(memfd_create) X(inotify_init1) X(pidfd_open) X(pipe2) \
+  X(socketpair) X(munmap) X(execve) X(execveat) X(wait4) X(fstat)
+// Those that have another name there.
+#define USTACK_BARE_NAMES(X) X(newfstatat, fstatat) X(eventfd2, eventfd) X(prlimit64, prlimit)
+#ifdef SYS_poll
+// Those that newer machines do without.
+#define USTACK_OLD_BARE_CALLS(X) \
+  X(poll) X(select) X(epoll_create) X(epoll_wait) X(dup2) X(open) X(creat) X(pipe) X(inotify_init)
+#else
+#define USTACK_OLD_BARE_CALLS(X)
+#endif
 // clang-format on
 
 namespace ustack::shim {
@@ -42,6 +57,9 @@ bool concerns_us() { return Process::has_host() && !Scope::inside(); }
 bool is_fork(long number, long flags, long stack) {
   return number == SYS_clone && (flags & (CLONE_VM | CLONE_THREAD)) == 0 && stack == 0;
 }
+
+/// SA_RESTORER, which libc's headers keep to themselves.
+constexpr unsigned long kRestorer = 0x04000000;
 
 /// Where the argument for the child's number is, which differs between architectures.
 #if defined(__x86_64__)
@@ -110,7 +128,9 @@ class BareMask {
     if (bytes != sys::kSignalSetBytes) return Error{EINVAL};
     sigemptyset(&mask_);
     given_ = true;
-    return copy_from_user(&mask_, pointer<const void>(address), sys::kSignalSetBytes);
+    Status status = copy_from_user(&mask_, pointer<const void>(address), sys::kSignalSetBytes);
+    if (catching::active()) catching::allow(mask_);
+    return status;
   }
   const sigset_t* get() const { return given_ ? &mask_ : nullptr; }
 
@@ -181,18 +201,16 @@ std::optional<long> call_socket_hook(long number, const long (&words)[6]) {
     return call_hook(&hook::name, words);
     USTACK_BARE_CALLS(USTACK_CALL)
 #undef USTACK_CALL
-#ifdef SYS_poll
-    case SYS_poll:
-      return call_hook(&hook::poll, words);
-    case SYS_select:
-      return call_hook(&hook::select, words);
-    case SYS_epoll_create:
-      return call_hook(&hook::epoll_create, words);
-    case SYS_epoll_wait:
-      return call_hook(&hook::epoll_wait, words);
-    case SYS_dup2:
-      return call_hook(&hook::dup2, words);
-#endif
+#define USTACK_CALL(name) \
+  case SYS_##name:        \
+    return call_hook(&hook::name, words);
+    USTACK_OLD_BARE_CALLS(USTACK_CALL)
+#undef USTACK_CALL
+#define USTACK_CALL(number, name) \
+  case SYS_##number:              \
+    return call_hook(&hook::name, words);
+    USTACK_BARE_NAMES(USTACK_CALL)
+#undef USTACK_CALL
     case SYS_epoll_pwait:
       return bare_epoll_pwait(words, false);
     case SYS_epoll_pwait2:
@@ -201,12 +219,140 @@ std::optional<long> call_socket_hook(long number, const long (&words)[6]) {
       return bare_ppoll(words);
     case SYS_pselect6:
       return bare_pselect(words);
+    case SYS_waitid:
+      // libc's has no place for the fifth.
+      if (words[4] != 0) return std::nullopt;
+      return call_hook(&hook::waitid, words);
+    case SYS_prctl:
+      return call_hook(&hook::prctl, words);
+    case SYS_exit_group:
+      hook::_exit(static_cast<int>(words[0]));
+      return 0;
     default:
       return std::nullopt;
   }
 }
 
+/// fork(2), vfork(2), clone(2) and clone3(2) in a program whose calls are caught: the child goes on in memory
+/// of its own, where its calls can be caught too and a hook harms nobody, also where the program had asked
+/// for the parent's (Go's fork and exec: it tells errors by a pipe).
+long fork_caught(long number, const long (&words)[6]) {
+  long arguments[] = {words[0], words[1], words[2], words[3], words[4]};
+  if (number != SYS_clone) std::ranges::fill(arguments, 0);
+  if (number == SYS_clone3) {
+    Result<clone_args> given = get_user(pointer<const clone_args>(words[0]));
+    if (!given.ok()) return -given.code();
+    if (words[1] < static_cast<long>(sizeof given->flags * 8) || given->set_tid_size != 0 ||
+        (given->flags & CLONE_INTO_CGROUP) != 0 || given->stack != 0)
+      return -ENOSYS;
+    arguments[0] = static_cast<long>(given->flags | given->exit_signal);
+    arguments[2] = static_cast<long>((given->flags & CLONE_PIDFD) != 0 ? given->pidfd : given->parent_tid);
+    arguments[kChildId] = static_cast<long>(given->child_tid);
+  } else if (number != SYS_clone) {
+    arguments[0] = SIGCHLD;
+  }
+  // Its stack pointer would be one that we have left behind.
+  if (arguments[1] != 0 || (arguments[0] & CLONE_THREAD) != 0) return -ENOSYS;
+  arguments[0] &= ~static_cast<long>(CLONE_VM | CLONE_VFORK);
+  real::resolve();
+  long result;
+  if (concerns_us()) {
+    result = fork_bare(arguments);
+    if (result < 0) return -errno;
+  } else {
+    result = sys::call(SYS_clone, arguments[0], arguments[1], arguments[2], arguments[3], arguments[4]);
+  }
+  if (result == 0) catching::arm_thread();
+  return result;
+}
+
+/// The system call's struct sigaction.
+struct BareAction {
+  void (*handler)(int, siginfo_t*, void*);
+  unsigned long flags;
+  void (*restorer)();
+  uint64_t mask;
+};
+
+long set_action_caught(const long (&words)[6]) {
+  if (words[3] != sys::kSignalSetBytes) return -EINVAL;
+  struct sigaction wanted {}, old {};
+  if (words[1] != 0) {
+    Result<BareAction> given = get_user(pointer<const BareAction>(words[1]));
+    if (!given.ok()) return -given.code();
+    wanted.sa_sigaction = given->handler;
+    // What returns from the handler is libc's.
+    wanted.sa_flags = static_cast<int>(given->flags & ~kRestorer);
+    std::memcpy(&wanted.sa_mask, &given->mask, sizeof given->mask);
+  }
+  if (signals::action(static_cast<int>(words[0]), words[1] != 0 ? &wanted : nullptr, &old) != 0)
+    return -errno;
+  if (words[2] == 0) return 0;
+  BareAction before{old.sa_sigaction, static_cast<unsigned long>(static_cast<unsigned>(old.sa_flags)),
+                    old.sa_restorer, 0};
+  std::memcpy(&before.mask, &old.sa_mask, sizeof before.mask);
+  return put_user(pointer<BareAction>(words[2]), before).ok() ? 0 : -EFAULT;
+}
+
+long set_mask_caught(const long (&words)[6]) {
+  const long how = words[0];
+  if (words[1] == 0 || words[3] != sys::kSignalSetBytes || how == SIG_UNBLOCK)
+    return sys::call(SYS_rt_sigprocmask, how, words[1], words[2], words[3]);
+  Result<uint64_t> mask = get_user(pointer<const uint64_t>(words[1]));
+  if (!mask.ok()) return -mask.code();
+  *mask &= ~(uint64_t{1} << (SIGSYS - 1));
+  return sys::call(SYS_rt_sigprocmask, how, sys::arg(&*mask), words[2], words[3]);
+}
+
 }  // namespace
+
+long call_caught(long number, const long (&words)[6]) {
+  switch (number) {
+    case SYS_clone:
+    case SYS_clone3:
+#ifdef SYS_fork
+    case SYS_fork:
+    case SYS_vfork:
+#endif
+      return fork_caught(number, words);
+    case SYS_rt_sigaction:
+      return set_action_caught(words);
+    case SYS_rt_sigprocmask:
+      return set_mask_caught(words);
+    case SYS_sigaltstack:
+      // Here, since no stack can be changed while a handler runs on it.
+      return sys::call(number, words[0], words[1]);
+    default:
+      const long result = hook::syscall(number, words[0], words[1], words[2], words[3], words[4], words[5]);
+      return result == -1 ? -errno : result;
+  }
+}
+
+std::span<const long> numbers_to_catch() {
+#define USTACK_CALL(name) SYS_##name,
+#define USTACK_NAMED_CALL(number, name) SYS_##number,
+  static constexpr long kNumbers[] = {USTACK_BARE_CALLS(USTACK_CALL) USTACK_OLD_BARE_CALLS(USTACK_CALL)
+                                          USTACK_BARE_NAMES(USTACK_NAMED_CALL) SYS_epoll_pwait,
+                                      SYS_epoll_pwait2,
+                                      SYS_ppoll,
+                                      SYS_pselect6,
+                                      SYS_waitid,
+                                      SYS_exit_group,
+                                      SYS_clone,
+                                      SYS_clone3,
+#ifdef SYS_fork
+                                      SYS_fork,
+                                      SYS_vfork,
+#endif
+                                      SYS_rt_sigaction,
+                                      SYS_rt_sigprocmask,
+                                      SYS_sigaltstack,
+                                      SYS_prctl,
+                                      SYS_seccomp};
+#undef USTACK_NAMED_CALL
+#undef USTACK_CALL
+  return kNumbers;
+}
 
 namespace hook {
 

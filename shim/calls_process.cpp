@@ -13,6 +13,7 @@
 #include "io/own_descriptors.h"
 #include "io/syscalls.h"
 #include "shim/cancellation.h"
+#include "shim/catching.h"
 #include "shim/departure.h"
 #include "shim/hooks.h"
 #include "shim/lending.h"
@@ -40,6 +41,20 @@ pid_t fork_without_handlers() {
   Process::fork_returned(pid);
   errno = error;
   return pid;
+}
+
+/// What a thread whose calls are caught does.
+struct Start {
+  void* (*routine)(void*);
+  void* argument;
+};
+
+void* start_armed(void* given) {
+  auto* start = static_cast<Start*>(given);
+  const Start copy = *start;
+  delete start;
+  catching::arm_thread();
+  return copy.routine(copy.argument);
 }
 
 /// Whether exec of `path` looks as if it would succeed.
@@ -157,6 +172,16 @@ pid_t fork() {
 pid_t _Fork() {
   real::resolve();
   return Process::has_host() ? fork_without_handlers() : real::_Fork();
+}
+
+int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*routine)(void*),
+                   void* argument) {
+  if (!catching::active()) return real::pthread_create(thread, attributes, routine, argument);
+  auto* start = new (std::nothrow) Start{routine, argument};
+  if (start == nullptr) return EAGAIN;
+  const int error = real::pthread_create(thread, attributes, start_armed, start);
+  if (error != 0) delete start;
+  return error;
 }
 
 int pthread_cancel(pthread_t thread) {

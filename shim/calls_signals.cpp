@@ -1,4 +1,5 @@
-// Hooks that install signal handlers.
+// Hooks that install signal handlers and set masks.
+#include "shim/catching.h"
 #include "shim/hooks.h"
 #include "shim/signals.h"
 
@@ -28,8 +29,29 @@ sighandler_t sigset(int number, sighandler_t handler) {
   sigset_t only, old;
   sigemptyset(&only);
   sigaddset(&only, number);
-  if (sigprocmask(SIG_UNBLOCK, &only, &old) != 0) return SIG_ERR;
+  if (real::sigprocmask(SIG_UNBLOCK, &only, &old) != 0) return SIG_ERR;
   return sigismember(&old, number) == 1 ? SIG_HOLD : before.sa_handler;
+}
+
+namespace {
+
+/// The mask that the kernel gets for the program's.
+template <typename Set>
+int set_mask(Set& set_it, int how, const sigset_t* mask, sigset_t* old) {
+  if (mask == nullptr || how == SIG_UNBLOCK || !catching::active()) return set_it(how, mask, old);
+  sigset_t allowed = *mask;
+  catching::allow(allowed);
+  return set_it(how, &allowed, old);
+}
+
+}  // namespace
+
+int sigprocmask(int how, const sigset_t* mask, sigset_t* old) {
+  return set_mask(real::sigprocmask, how, mask, old);
+}
+
+int pthread_sigmask(int how, const sigset_t* mask, sigset_t* old) {
+  return set_mask(real::pthread_sigmask, how, mask, old);
 }
 
 #define USTACK_ALIAS(result, other, name, parameters, arguments) \

@@ -17,6 +17,7 @@
 #include "io/capture.h"
 #include "io/fork_mark.h"
 #include "io/own_descriptors.h"
+#include "shim/catching.h"
 #include "shim/events.h"
 #include "shim/fd_table.h"
 #include "shim/host_lock.h"
@@ -205,6 +206,7 @@ void Process::fork_returned(pid_t pid) {
 }
 
 void Process::after_fork_in_child() {
+  catching::arm_thread();
   ProcessState& state = process_state();
   state.start_lock.reset();
   state.pid.store(0, std::memory_order_relaxed);

@@ -8,6 +8,7 @@
 
 #include "io/syscalls.h"
 #include "shim/async_owner.h"
+#include "shim/catching.h"
 #include "shim/driver.h"
 #include "shim/real.h"
 
@@ -175,7 +176,7 @@ bool is_trampoline(const struct sigaction& action) {
 
 bool can_be_handled(int number) {
   return number >= 1 && number <= kLast && number != SIGKILL && number != SIGSTOP &&
-         (bit(number) & kLibcs) == 0;
+         (bit(number) & kLibcs) == 0 && !(number == SIGSYS && catching::active());
 }
 
 /// What the program may see of what the kernel has.
@@ -246,6 +247,15 @@ bool taken_over() { return active.load(std::memory_order_relaxed); }
 void after_fork_in_child() { writer.store(false, std::memory_order_relaxed); }
 
 int action(int number, const struct sigaction* wanted, struct sigaction* old) {
+  struct sigaction allowed;
+  if (catching::active()) {
+    if (number == SIGSYS) return catching::program_action(wanted, old);
+    if (wanted != nullptr) {
+      allowed = *wanted;
+      catching::allow(allowed.sa_mask);
+      wanted = &allowed;
+    }
+  }
   if (wanted != nullptr && is_handler(*wanted)) real::resolve();
   if (!can_be_handled(number)) return real::sigaction(number, wanted, old);
   if (!active.load(std::memory_order_seq_cst)) {

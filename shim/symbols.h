@@ -182,6 +182,9 @@
   X(int, execveat, (int at, const char* path, char* const* arguments, char* const* environment, int flags), \
     (at, path, arguments, environment, flags), SYS_execveat)                                                \
   X(int, pthread_cancel, (pthread_t thread), (thread), kNone)                                               \
+  X(int, pthread_create,                                                                                    \
+    (pthread_t * thread, const pthread_attr_t* attributes, void* (*routine)(void*), void* argument),        \
+    (thread, attributes, routine, argument), kNone)                                                         \
   X(int, daemon, (int stay, int keep_open), (stay, keep_open), kNone)                                       \
   X(void, _exit, (int status), (status), SYS_exit_group)                                                    \
   X(void, _Exit, (int status), (status), SYS_exit_group)                                                    \
@@ -237,7 +240,9 @@
   X(sighandler_t, signal, (int number, sighandler_t handler), (number, handler), kNone)      \
   X(sighandler_t, sysv_signal, (int number, sighandler_t handler), (number, handler), kNone) \
   X(sighandler_t, sigset, (int number, sighandler_t handler), (number, handler), kNone)      \
-  X(int, siginterrupt, (int number, int interrupt), (number, interrupt), kNone)
+  X(int, siginterrupt, (int number, int interrupt), (number, interrupt), kNone)              \
+  X(int, sigprocmask, (int how, const sigset_t* set, sigset_t* old), (how, set, old), kNone) \
+  X(int, pthread_sigmask, (int how, const sigset_t* set, sigset_t* old), (how, set, old), kNone)
 
 // All that libc has under the name itself.
 #define USTACK_SYMBOLS(X)      \
