@@ -276,7 +276,8 @@ struct BareAction {
 
 long set_action_caught(const long (&words)[6]) {
   if (words[3] != sys::kSignalSetBytes) return -EINVAL;
-  struct sigaction wanted {}, old {};
+  struct sigaction wanted {
+  }, old{};
   if (words[1] != 0) {
     Result<BareAction> given = get_user(pointer<const BareAction>(words[1]));
     if (!given.ok()) return -given.code();

@@ -36,12 +36,6 @@ FILE* fdopen(int fd, const char* mode) {
   return real::fdopen(fd, mode);
 }
 
-ssize_t splice(int in, off64_t* from, int out, off64_t* to, size_t bytes, unsigned flags) {
-  hand_to_kernel(in);
-  hand_to_kernel(out);
-  return real::splice(in, from, out, to, bytes, flags);
-}
-
 /// Formats by itself, which needs no end outside.
 int vdprintf(int fd, const char* format, va_list arguments) {
   char room[512];

@@ -19,6 +19,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
@@ -169,12 +170,6 @@ constexpr size_t kStackBytes = 0x40000;
 constexpr size_t kLevels = 4;
 constexpr size_t kGuardBytes = 4096;
 
-/// Addresses from which calls pass.
-struct Passing {
-  uintptr_t begin = 0;
-  uintptr_t bytes = 0;
-};
-
 bool on = false;
 Perform perform_call = nullptr;
 Passing passing;
@@ -252,6 +247,9 @@ void caught(int number, siginfo_t* info, void* context_pointer) {
 struct Program {
   uintptr_t text_begin = UINTPTR_MAX;
   uintptr_t text_end = 0;
+  /// Its parts; what doesn't fit is not rewritten.
+  std::array<std::span<std::byte>, 4> texts;
+  size_t text_count = 0;
   bool by_go = false;
   bool with_libc = false;
 };
@@ -295,6 +293,9 @@ int look_at(dl_phdr_info* info, size_t, void* result) {
     if (header.p_type == PT_LOAD && (header.p_flags & PF_X) != 0) {
       found.text_begin = std::min(found.text_begin, begin);
       found.text_end = std::max(found.text_end, begin + header.p_memsz);
+      if (found.text_count < found.texts.size())
+        // NOLINTNEXTLINE(performance-no-int-to-ptr)
+        found.texts[found.text_count++] = {reinterpret_cast<std::byte*>(begin), header.p_filesz};
     }
     // NOLINTBEGIN(performance-no-int-to-ptr)
     if (header.p_type == PT_NOTE)
@@ -320,8 +321,7 @@ std::optional<Passing> find_passing(const Program& found) {
 
 std::optional<std::string> begin(const Program& found, std::span<const long> numbers, Perform perform) {
   if (found.text_end == 0) return "the program has no text";
-  if (!found.with_libc)
-    return "the program does without libc, and makes its threads without it";
+  if (!found.with_libc) return "the program does without libc, and makes its threads without it";
   const std::optional<Passing> range = find_passing(found);
   if (!range) return "the program lies in the midst of its libraries";
   unsigned a = 0, b = 0, c = 0, d = 0;
@@ -336,7 +336,8 @@ std::optional<std::string> begin(const Program& found, std::span<const long> num
   passing = *range;
   perform_call = perform;
   for (long number : numbers) is_hooked[number] = 1;
-  struct sigaction before {}, handler {};
+  struct sigaction before {
+  }, handler{};
   handler.sa_sigaction = caught;
   handler.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK | SA_RESTART;
   if (real::sigaction(SIGSYS, &handler, &before) != 0) return "SIGSYS can't be handled";
@@ -351,12 +352,12 @@ std::optional<std::string> begin(const Program& found, std::span<const long> num
   uint64_t sigsys = uint64_t{1} << (SIGSYS - 1);
   sys::call(SYS_rt_sigprocmask, SIG_UNBLOCK, sys::arg(&sigsys), 0, sys::kSignalSetBytes);
   make_stacks();
+  for (std::span<std::byte> text : std::span(found.texts).first(found.text_count))
+    rewrite_sites(text, passing);
   return std::nullopt;
 }
 
 }  // namespace
-
-uint8_t is_hooked[kCalls];
 
 void start(const io::Config& config, std::span<const long> numbers, Perform perform) {
   if (config.syscalls == io::OwnSyscalls::leave) return;
@@ -384,8 +385,7 @@ void arm_thread() {
 
 int program_action(const struct sigaction* action, struct sigaction* old) {
   struct sigaction before {};
-  before.sa_sigaction =
-      reinterpret_cast<void (*)(int, siginfo_t*, void*)>(program.handler.load());  // NOLINT
+  before.sa_sigaction = reinterpret_cast<void (*)(int, siginfo_t*, void*)>(program.handler.load());  // NOLINT
   before.sa_flags = program.flags.load();
   const uint64_t mask = program.mask.load();
   std::memcpy(&before.sa_mask, &mask, sizeof mask);
@@ -414,8 +414,6 @@ void ustack_handle_caught(ustack::shim::catching::CaughtCall* call) {
 #else  // no other machine of ours has Syscall User Dispatch
 
 namespace ustack::shim::catching {
-
-uint8_t is_hooked[kCalls];
 
 void start(const io::Config& config, std::span<const long>, Perform) {
   if (config.syscalls != io::OwnSyscalls::catch_them) return;

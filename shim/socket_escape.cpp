@@ -8,6 +8,7 @@
 #include "io/clock.h"
 #include "io/syscalls.h"
 #include "shim/escaped_end.h"
+#include "shim/extents_iovec.h"
 #include "shim/socket_file.h"
 
 namespace ustack::shim {
@@ -18,16 +19,6 @@ namespace {
 constexpr size_t kPiece = 64 * 1024;
 /// A keeper that doesn't give back what is lent within this time isn't there any more.
 constexpr Duration kReturnLimit = 2s;
-
-uint32_t to_iovec(const Extents& extents, size_t limit, iovec* parts) {
-  uint32_t count = 0;
-  for (; count < extents.count && limit > 0; ++count) {
-    size_t n = std::min(extents.runs[count].size(), limit);
-    parts[count] = {extents.runs[count].data(), n};
-    limit -= n;
-  }
-  return count;
-}
 
 }  // namespace
 

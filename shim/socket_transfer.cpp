@@ -1,5 +1,7 @@
 // Bytes through a socket: reserve or view under the lock, copy without it, commit or consume under it again.
+#include <fcntl.h>
 #include <linux/sockios.h>
+#include <poll.h>
 #include <sys/uio.h>
 
 #include <algorithm>
@@ -7,6 +9,7 @@
 
 #include "io/syscalls.h"
 #include "shim/blocker.h"
+#include "shim/extents_iovec.h"
 #include "shim/lending.h"
 #include "shim/shared_host.h"
 #include "shim/socket_file.h"
@@ -195,6 +198,82 @@ Result<size_t> SocketFile::send_file(HostLock& lock, int in, off64_t* offset, si
     if (offset != nullptr) *offset += n;
     return filled;
   });
+}
+
+namespace {
+
+constexpr long kNoOffset = -1;
+
+long read_from_pipe(int pipe, const iovec* parts, uint32_t count) {
+  // Whoever else reads it must not make us wait.
+  const long n =
+      io::sys::call(SYS_preadv2, pipe, io::sys::arg(parts), count, kNoOffset, kNoOffset, RWF_NOWAIT);
+  if (n != -EOPNOTSUPP) return n;
+  return io::sys::call(SYS_readv, pipe, io::sys::arg(parts), count);
+}
+
+long write_to_pipe(int pipe, const iovec* parts, uint32_t count) {
+  const long n =
+      io::sys::call(SYS_pwritev2, pipe, io::sys::arg(parts), count, kNoOffset, kNoOffset, RWF_NOWAIT);
+  if (n != -EOPNOTSUPP) return n;
+  if ((io::sys::fcntl(pipe, F_GETFL) & O_NONBLOCK) != 0)
+    return io::sys::call(SYS_writev, pipe, io::sys::arg(parts), count);
+  // Before Linux 6.4 a pipe can't be asked not to wait, but what is writable has room for a page (pipe(7)).
+  pollfd room{.fd = pipe, .events = POLLOUT, .revents = 0};
+  timespec now{};
+  if (io::sys::call(SYS_ppoll, io::sys::arg(&room), 1, io::sys::arg(&now), 0, 0) <= 0) return -EAGAIN;
+  return io::sys::write(pipe, parts->iov_base, std::min<size_t>(parts->iov_len, PIPE_BUF));
+}
+
+}  // namespace
+
+Result<size_t> SocketFile::splice_from_pipe(HostLock& lock, int pipe, size_t bytes, bool more) {
+  return send_from(lock, bytes, more ? MSG_MORE : 0, std::nullopt,
+                   [pipe, left = bytes](Extents& room) mutable {
+                     iovec parts[Extents::kMax];
+                     const uint32_t count = to_iovec(room, left, parts);
+                     const long n = read_from_pipe(pipe, parts, count);
+                     Filled filled;
+                     if (n < 0) {
+                       filled.error = n == -EAGAIN ? kPipeBusy : static_cast<int>(-n);
+                       return filled;
+                     }
+                     filled.bytes = static_cast<size_t>(n);
+                     filled.ended = n == 0;
+                     left -= filled.bytes;
+                     return filled;
+                   });
+}
+
+Result<size_t> SocketFile::splice_to_pipe(HostLock& lock, int pipe, size_t bytes, bool nowait) {
+  Blocker blocker(lock, nonblocking() || nowait, socket_->receive_timeout());
+  for (;;) {
+    if (Status s = take_turn(blocker, receiving_); !s.ok()) return s.error();
+    if (lends()) [[unlikely]] {
+      end_turn(receiving_);
+      if (Status s = wait_for_return(lock); !s.ok()) return s.error();
+      continue;
+    }
+    Result<Extents> view = socket_->view_receive(bytes, 0);
+    if (!view.ok()) {
+      receiving_.end();  // as above
+      if (view.code() != EAGAIN) return view.error();
+      if (Status s = blocker.wait(socket_->waiters, ready::kIn); !s.ok()) return s.error();
+      continue;
+    }
+    long n = 0;
+    if (view->bytes > 0) {
+      iovec parts[Extents::kMax];
+      const uint32_t count = to_iovec(*view, bytes, parts);
+      lock.unlock();
+      n = write_to_pipe(pipe, parts, count);
+      lock.lock();
+    }
+    socket_->consume(n > 0 ? static_cast<size_t>(n) : 0);
+    end_turn(receiving_);
+    if (n >= 0) return static_cast<size_t>(n);
+    return Error{n == -EAGAIN ? kPipeBusy : static_cast<int>(-n)};
+  }
 }
 
 Result<size_t> SocketFile::receive_urgent(HostLock& lock, UserBytes& to, int flags, int* message_flags) {
