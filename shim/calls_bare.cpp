@@ -2,6 +2,7 @@
 // libc, as vsftpd does to get namespaces of its own, and calls for which there is a hook of libc's entry.
 #include <linux/sched.h>
 #include <linux/seccomp.h>
+#include <pthread.h>
 #include <sys/prctl.h>
 
 #include <algorithm>
@@ -324,9 +325,15 @@ long call_caught(long number, const long (&words)[6]) {
       // Here, since no stack can be changed while a handler runs on it.
       return sys::call(number, words[0], words[1]);
     default:
-      const long result = hook::syscall(number, words[0], words[1], words[2], words[3], words[4], words[5]);
-      return result == -1 ? -errno : result;
+      break;
   }
+  // Only libc's entries are cancellation points, and nothing could be unwound from here.
+  int cancellable;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancellable);
+  const long result = hook::syscall(number, words[0], words[1], words[2], words[3], words[4], words[5]);
+  const int error = errno;
+  pthread_setcancelstate(cancellable, nullptr);
+  return result == -1 ? -error : result;
 }
 
 std::span<const long> numbers_to_catch() {
