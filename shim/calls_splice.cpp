@@ -72,10 +72,7 @@ ssize_t to_pipe(int socket, int pipe, size_t bytes, unsigned flags) {
   if (mode < 0 || (mode & O_ACCMODE) == O_RDONLY) return fail(EBADF);
   for (;;) {
     const ssize_t n = on_socket(
-        socket,
-        [&](HostLock& lock, SocketFile& file) {
-          return file.splice_to_pipe(lock, pipe, bytes, (flags & SPLICE_F_NONBLOCK) != 0);
-        },
+        socket, [&](HostLock& lock, SocketFile& file) { return file.splice_to_pipe(lock, pipe, bytes); },
         [&] { return real::splice(socket, nullptr, pipe, nullptr, bytes, flags); });
     if (n >= 0 || errno != SocketFile::kPipeBusy) return n;
     if (Status s = wait_for_pipe(pipe, POLLOUT, flags); !s.ok()) return fail(s.code());
@@ -93,7 +90,8 @@ ssize_t splice(int in, off64_t* from, int out, off64_t* to, size_t bytes, unsign
   if ((flags & ~kKnown) != 0) return fail(EINVAL);
   if (bytes == 0) return 0;
   if ((reads && writes) || !is_pipe(reads ? out : in)) return fail(EINVAL);
-  if (from != nullptr || to != nullptr) return fail(ESPIPE);
+  if ((reads ? to : from) != nullptr) return fail(ESPIPE);
+  if (from != nullptr || to != nullptr) return fail(EINVAL);
   bytes = std::min(bytes, UserBytes::kMaxBytes);
   return reads ? to_pipe(in, out, bytes, flags) : from_pipe(in, out, bytes, flags);
 }

@@ -81,9 +81,9 @@ class SocketFile final : public OpenFile {
   Result<size_t> send_file(HostLock& lock, int in, off64_t* offset, size_t bytes);
   /// splice(2) from a pipe that has `bytes` now; `more`: SPLICE_F_MORE. kPipeBusy: another has taken them.
   Result<size_t> splice_from_pipe(HostLock& lock, int pipe, size_t bytes, bool more);
-  /// splice(2) into a pipe, what there is and it has room for, up to `bytes`; 0 at the stream's end. Waits
-  /// for the stream unless `nowait`, never for the pipe: kPipeBusy.
-  Result<size_t> splice_to_pipe(HostLock& lock, int pipe, size_t bytes, bool nowait);
+  /// splice(2) into a pipe, what there is and it has room for, up to `bytes`; 0 at the stream's end. Never
+  /// waits for the pipe: kPipeBusy.
+  Result<size_t> splice_to_pipe(HostLock& lock, int pipe, size_t bytes);
   static constexpr int kPipeBusy = EXFULL;
   /// What recvmsg(2) has to tell of the bytes.
   struct Received {

@@ -245,8 +245,8 @@ Result<size_t> SocketFile::splice_from_pipe(HostLock& lock, int pipe, size_t byt
                    });
 }
 
-Result<size_t> SocketFile::splice_to_pipe(HostLock& lock, int pipe, size_t bytes, bool nowait) {
-  Blocker blocker(lock, nonblocking() || nowait, socket_->receive_timeout());
+Result<size_t> SocketFile::splice_to_pipe(HostLock& lock, int pipe, size_t bytes) {
+  Blocker blocker(lock, nonblocking(), socket_->receive_timeout());
   for (;;) {
     if (Status s = take_turn(blocker, receiving_); !s.ok()) return s.error();
     if (lends()) [[unlikely]] {

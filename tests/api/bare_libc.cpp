@@ -1,6 +1,6 @@
-// Linked into api_tests_bare: libc's entries by system calls of the program's own, as Go's runtime makes them,
-// so that none of the library's hooks is called by its name. What symbols.h has no system call for stays
-// libc's.
+// Linked into api_tests_bare: libc's entries by system calls of the program's own, as Go's runtime makes
+// them, so that none of the library's hooks is called by its name. What symbols.h has no system call for
+// stays libc's.
 #include <sys/syscall.h>
 
 #include <cerrno>
