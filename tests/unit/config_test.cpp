@@ -278,7 +278,7 @@ TEST(Config, TheTableIsComplete) {
     EXPECT_FALSE(variable.help.empty()) << variable.name;
     EXPECT_TRUE(names.insert(variable.name).second) << variable.name;
   }
-  EXPECT_EQ(names.size(), 17u);
+  EXPECT_EQ(names.size(), 18u);
 }
 
 TEST(AddressText, RoundTrips) {

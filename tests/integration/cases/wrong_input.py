@@ -27,6 +27,7 @@ _MALFORMED = {
     "USTACK_SPIN": ["-1", "x", "1.5", "99999999999"],
     "USTACK_EFAULT": ["yes"],
     "USTACK_TRUST": ["nobody"],
+    "USTACK_SYSCALLS": ["all"],
     "USTACK_LOG": ["loud", "debug:", "3"],
 }
 
