@@ -255,16 +255,10 @@ long fork_caught(long number, const long (&words)[6]) {
   // Its stack pointer would be one that we have left behind.
   if (arguments[1] != 0 || (arguments[0] & CLONE_THREAD) != 0) return -ENOSYS;
   arguments[0] &= ~static_cast<long>(CLONE_VM | CLONE_VFORK);
-  real::resolve();
-  long result;
-  if (concerns_us()) {
-    result = fork_bare(arguments);
-    if (result < 0) return -errno;
-  } else {
-    result = sys::call(SYS_clone, arguments[0], arguments[1], arguments[2], arguments[3], arguments[4]);
-  }
-  if (result == 0) catching::arm_thread();
-  return result;
+  if (Scope::inside())  // a handler of a fault within the library
+    return sys::call(SYS_clone, arguments[0], arguments[1], arguments[2], arguments[3], arguments[4]);
+  const long result = fork_bare(arguments);
+  return result < 0 ? -errno : result;
 }
 
 /// The system call's struct sigaction.

@@ -13,6 +13,7 @@
 #include <cpuid.h>
 #include <elf.h>
 #include <link.h>
+#include <linux/audit.h>
 #include <pthread.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
@@ -227,6 +228,10 @@ void caught(int number, siginfo_t* info, void* context_pointer) {
   }
   auto& registers = static_cast<ucontext_t*>(context_pointer)->uc_mcontext.gregs;
   const auto call = static_cast<uint64_t>(registers[REG_RAX]);
+  if (info->si_arch != AUDIT_ARCH_X86_64) {  // int $0x80 has other numbers
+    registers[REG_RAX] = -ENOSYS;
+    return;
+  }
   if (call == SYS_rt_sigreturn) {
     // It needs no more than the stack pointer, and never returns.
     registers[REG_RIP] = reinterpret_cast<greg_t>(&ustack_caught_sigreturn);

@@ -11,6 +11,7 @@
 
 #include "io/clock.h"
 #include "io/syscalls.h"
+#include "shim/epoll_set.h"
 #include "shim/escape_server.h"
 #include "shim/escaped_name.h"
 #include "shim/shared_host.h"
@@ -220,6 +221,7 @@ EscapedStream::After EscapedStream::from_network(HostLock& lock) {
     // What is lent belongs to the outer side for good.
     file_.take(std::exchange(lent_, 0));
     outer_.reset();
+    EpollSet::forget(file_);
     file_.lent_is_settled();
     return After::more;  // it may have been the last descriptor of the outer end
   }

@@ -66,8 +66,14 @@ Result<io::Descriptor> open_kernel_socket(SocketFile& file) {
 }
 
 void put_on_all_numbers(SocketFile& file, int kernel) {
-  for (int fd = 0; has_numbers(file) && (fd = FdTable::current()->next(fd)) >= 0; ++fd)
-    if (FdTable::look(fd) == &file) put_on(kernel, fd);
+  for (int fd = 0; has_numbers(file) && (fd = FdTable::current()->next(fd)) >= 0; ++fd) {
+    if (FdTable::look(fd) != &file) continue;
+    put_on(kernel, fd);
+    // Who waits for this number must hear of it also while a relative, such as a child that is about to exec,
+    // still has the file. Its registrations go when the last one has left it (EscapedStream).
+    for (EpollMember& member : file.registrations)
+      if (member.fd == fd) member.set().attach_half(member, fd);
+  }
   if (!has_numbers(file)) move_registrations(file);
 }
 

@@ -471,5 +471,40 @@ TEST(Epoll, AWildcardListenerIsReadyFromBothSides) {
   EXPECT_EQ(before.wait(20), "");
 }
 
+/// What libc's stdio uses becomes a descriptor of the kernel's (shim/escape.h), here while a child has the
+/// socket as well.
+TEST(Epoll, TellsOfWhatStdioUsesWhileAChildHasIt) {
+  Fd fd = connected("sleep 100 say abc sleep 1500 say def sleep 1000");
+  Fd set(epoll_create1(EPOLL_CLOEXEC));
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLET;
+  event.data.u64 = 7;
+  ASSERT_WORKS(epoll_ctl(set, EPOLL_CTL_ADD, fd, &event));
+  const pid_t child = fork();
+  if (child == 0) {
+    pause();
+    _exit(1);
+  }
+  FILE* stream = fdopen(dup(fd), "r");
+  ASSERT_NE(stream, nullptr);
+  auto hear = [&](const std::string& word) {
+    std::string got;
+    epoll_event out{};
+    while (got.size() < word.size() && epoll_wait(set, &out, 1, 1300) == 1) {
+      EXPECT_EQ(out.data.u64, 7U);
+      char bytes[16];
+      for (ssize_t size; (size = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT)) > 0;)
+        got.append(bytes, static_cast<size_t>(size));
+    }
+    EXPECT_EQ(got, word);
+  };
+  hear("abc");
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+  usleep(300'000);
+  hear("def");
+  fclose(stream);
+}
+
 }  // namespace
 }  // namespace api
