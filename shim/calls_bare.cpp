@@ -32,18 +32,22 @@
   X(socket) X(bind) X(listen) X(accept) X(accept4) X(connect) X(shutdown) X(getsockname) \
   X(getpeername) X(getsockopt) X(setsockopt) X(read) X(readv) X(write) X(writev) X(recvfrom) \
   X(recvmsg) X(recvmmsg) X(sendto) X(sendmsg) X(sendmmsg) X(sendfile) X(fcntl) X(ioctl) \
-  X(epoll_create1) X(epoll_ctl) X(close) X(close_range) X(dup) X(dup3) X(splice) X(statx) \
-  X(openat) X(timerfd_create) X(memfd_create) X(inotify_init1) X(pidfd_open) X(pipe2) \
-  X(socketpair) X(munmap) X(execve) X(execveat) X(wait4) X(fstat)
-// Those that have another name there.
-#define USTACK_BARE_NAMES(X) X(newfstatat, fstatat) X(eventfd2, eventfd) X(prlimit64, prlimit)
+  X(epoll_create1) X(epoll_ctl) X(close) X(close_range) X(dup) X(dup3) X(splice)
+// The same, which newer machines do without.
 #ifdef SYS_poll
-// Those that newer machines do without.
-#define USTACK_OLD_BARE_CALLS(X) \
-  X(poll) X(select) X(epoll_create) X(epoll_wait) X(dup2) X(open) X(creat) X(pipe) X(inotify_init)
+#define USTACK_OLD_BARE_CALLS(X) X(poll) X(select) X(epoll_create) X(epoll_wait) X(dup2)
+#define USTACK_OLD_CAUGHT_CALLS(X) X(open) X(creat) X(pipe) X(inotify_init)
 #else
 #define USTACK_OLD_BARE_CALLS(X)
+#define USTACK_OLD_CAUGHT_CALLS(X)
 #endif
+// Those that are led to their hooks only where they are caught (catching.h): other preloaded libraries make the
+// entries that they put before libc's of syscall(), as tcmalloc does munmap, and would be called by our hook again.
+#define USTACK_CAUGHT_CALLS(X) \
+  X(statx) X(openat) X(timerfd_create) X(memfd_create) X(inotify_init1) X(pidfd_open) X(pipe2) \
+  X(socketpair) X(munmap) X(execve) X(execveat) X(wait4) X(fstat) X(prctl)
+// Those of them that have another name there.
+#define USTACK_CAUGHT_NAMES(X) X(newfstatat, fstatat) X(eventfd2, eventfd) X(prlimit64, prlimit)
 // clang-format on
 
 namespace ustack::shim {
@@ -207,11 +211,6 @@ std::optional<long> call_socket_hook(long number, const long (&words)[6]) {
     return call_hook(&hook::name, words);
     USTACK_OLD_BARE_CALLS(USTACK_CALL)
 #undef USTACK_CALL
-#define USTACK_CALL(number, name) \
-  case SYS_##number:              \
-    return call_hook(&hook::name, words);
-    USTACK_BARE_NAMES(USTACK_CALL)
-#undef USTACK_CALL
     case SYS_epoll_pwait:
       return bare_epoll_pwait(words, false);
     case SYS_epoll_pwait2:
@@ -220,12 +219,28 @@ std::optional<long> call_socket_hook(long number, const long (&words)[6]) {
       return bare_ppoll(words);
     case SYS_pselect6:
       return bare_pselect(words);
+    default:
+      return std::nullopt;
+  }
+}
+
+std::optional<long> call_caught_hook(long number, const long (&words)[6]) {
+  switch (number) {
+#define USTACK_CALL(name) \
+  case SYS_##name:        \
+    return call_hook(&hook::name, words);
+#define USTACK_NAMED_CALL(number, name) \
+  case SYS_##number:                    \
+    return call_hook(&hook::name, words);
+    USTACK_CAUGHT_CALLS(USTACK_CALL)
+    USTACK_OLD_CAUGHT_CALLS(USTACK_CALL)
+    USTACK_CAUGHT_NAMES(USTACK_NAMED_CALL)
+#undef USTACK_NAMED_CALL
+#undef USTACK_CALL
     case SYS_waitid:
       // libc's has no place for the fifth.
       if (words[4] != 0) return std::nullopt;
       return call_hook(&hook::waitid, words);
-    case SYS_prctl:
-      return call_hook(&hook::prctl, words);
     case SYS_exit_group:
       hook::_exit(static_cast<int>(words[0]));
       return 0;
@@ -324,33 +339,35 @@ long call_caught(long number, const long (&words)[6]) {
   // Only libc's entries are cancellation points, and nothing could be unwound from here.
   int cancellable;
   pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancellable);
-  const long result = hook::syscall(number, words[0], words[1], words[2], words[3], words[4], words[5]);
+  std::optional<long> result;
+  if (!Scope::inside()) result = call_caught_hook(number, words);
+  if (!result) result = hook::syscall(number, words[0], words[1], words[2], words[3], words[4], words[5]);
   const int error = errno;
   pthread_setcancelstate(cancellable, nullptr);
-  return result == -1 ? -error : result;
+  return *result == -1 ? -error : *result;
 }
 
 std::span<const long> numbers_to_catch() {
 #define USTACK_CALL(name) SYS_##name,
 #define USTACK_NAMED_CALL(number, name) SYS_##number,
-  static constexpr long kNumbers[] = {USTACK_BARE_CALLS(USTACK_CALL) USTACK_OLD_BARE_CALLS(USTACK_CALL)
-                                          USTACK_BARE_NAMES(USTACK_NAMED_CALL) SYS_epoll_pwait,
-                                      SYS_epoll_pwait2,
-                                      SYS_ppoll,
-                                      SYS_pselect6,
-                                      SYS_waitid,
-                                      SYS_exit_group,
-                                      SYS_clone,
-                                      SYS_clone3,
+  static constexpr long kNumbers[] = {
+      USTACK_BARE_CALLS(USTACK_CALL) USTACK_OLD_BARE_CALLS(USTACK_CALL) USTACK_CAUGHT_CALLS(USTACK_CALL)
+          USTACK_OLD_CAUGHT_CALLS(USTACK_CALL) USTACK_CAUGHT_NAMES(USTACK_NAMED_CALL) SYS_epoll_pwait,
+      SYS_epoll_pwait2,
+      SYS_ppoll,
+      SYS_pselect6,
+      SYS_waitid,
+      SYS_exit_group,
+      SYS_clone,
+      SYS_clone3,
 #ifdef SYS_fork
-                                      SYS_fork,
-                                      SYS_vfork,
+      SYS_fork,
+      SYS_vfork,
 #endif
-                                      SYS_rt_sigaction,
-                                      SYS_rt_sigprocmask,
-                                      SYS_sigaltstack,
-                                      SYS_prctl,
-                                      SYS_seccomp};
+      SYS_rt_sigaction,
+      SYS_rt_sigprocmask,
+      SYS_sigaltstack,
+      SYS_seccomp};
 #undef USTACK_NAMED_CALL
 #undef USTACK_CALL
   return kNumbers;

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include <cstdarg>
+#include <cstdlib>
 #include <cstring>
 #include <string_view>
 
@@ -52,7 +53,7 @@ struct Start {
 void* start_armed(void* given) {
   auto* start = static_cast<Start*>(given);
   const Start copy = *start;
-  delete start;
+  free(start);
   catching::arm_thread();
   return copy.routine(copy.argument);
 }
@@ -177,10 +178,11 @@ pid_t _Fork() {
 int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*routine)(void*),
                    void* argument) {
   if (!catching::active()) return real::pthread_create(thread, attributes, routine, argument);
-  auto* start = new (std::nothrow) Start{routine, argument};
+  auto* start = static_cast<Start*>(malloc(sizeof(Start)));
   if (start == nullptr) return EAGAIN;
+  *start = {routine, argument};
   const int error = real::pthread_create(thread, attributes, start_armed, start);
-  if (error != 0) delete start;
+  if (error != 0) free(start);
   return error;
 }
 

@@ -1,4 +1,8 @@
 // Hooks that install signal handlers and set masks.
+#include <cerrno>
+#include <cstring>
+
+#include "io/syscalls.h"
 #include "shim/catching.h"
 #include "shim/hooks.h"
 #include "shim/signals.h"
@@ -29,30 +33,36 @@ sighandler_t sigset(int number, sighandler_t handler) {
   sigset_t only, old;
   sigemptyset(&only);
   sigaddset(&only, number);
-  if (real::sigprocmask(SIG_UNBLOCK, &only, &old) != 0) return SIG_ERR;
+  if (hook::sigprocmask(SIG_UNBLOCK, &only, &old) != 0) return SIG_ERR;
   return sigismember(&old, number) == 1 ? SIG_HOLD : before.sa_handler;
 }
 
 namespace {
 
-/// The mask that the kernel gets for the program's.
-template <typename Set>
-int set_mask(Set& set_it, int how, const sigset_t* mask, sigset_t* old) {
-  if (mask == nullptr || how == SIG_UNBLOCK || !catching::active()) return set_it(how, mask, old);
-  sigset_t allowed = *mask;
-  catching::allow(allowed);
-  return set_it(how, &allowed, old);
+/// Without libc, which a preloaded allocator may call here before it can be asked for its own. Its own
+/// signals are left out as it does. 0, or an error's number.
+int set_mask(int how, const sigset_t* mask, sigset_t* old) {
+  constexpr uint64_t kLibcs = uint64_t{3} << 31;
+  uint64_t wanted = 0;
+  if (mask != nullptr) {
+    std::memcpy(&wanted, mask, sizeof wanted);
+    wanted &= ~kLibcs;
+    if (how != SIG_UNBLOCK && catching::active()) wanted &= ~(uint64_t{1} << (SIGSYS - 1));
+  }
+  return static_cast<int>(-io::sys::call(SYS_rt_sigprocmask, how, mask != nullptr ? io::sys::arg(&wanted) : 0,
+                                         io::sys::arg(old), io::sys::kSignalSetBytes));
 }
 
 }  // namespace
 
 int sigprocmask(int how, const sigset_t* mask, sigset_t* old) {
-  return set_mask(real::sigprocmask, how, mask, old);
+  const int error = set_mask(how, mask, old);
+  if (error == 0) return 0;
+  errno = error;
+  return -1;
 }
 
-int pthread_sigmask(int how, const sigset_t* mask, sigset_t* old) {
-  return set_mask(real::pthread_sigmask, how, mask, old);
-}
+int pthread_sigmask(int how, const sigset_t* mask, sigset_t* old) { return set_mask(how, mask, old); }
 
 #define USTACK_ALIAS(result, other, name, parameters, arguments) \
   result other parameters { return hook::name arguments; }

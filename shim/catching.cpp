@@ -37,8 +37,7 @@
 #define SYS_USER_DISPATCH 2
 #endif
 
-// What the assembler below and the rewritten places share with this file. The numbers in the text are those
-// of ustack_caught_stack_bytes.
+// What the assembler below and the rewritten places share with this file; 0x40000 there is kStackBytes.
 namespace ustack::shim::catching {
 
 /// What ustack_caught_call has saved, from its stack's lower end on.
@@ -248,14 +247,13 @@ void caught(int number, siginfo_t* info, void* context_pointer) {
                 registers[REG_R10], registers[REG_R8], registers[REG_R9]);
 }
 
-/// The program itself: its text, what it needs, and whether Go has made it.
+/// The program itself: its text and what it needs.
 struct Program {
   uintptr_t text_begin = UINTPTR_MAX;
   uintptr_t text_end = 0;
   /// Its parts; what doesn't fit is not rewritten.
   std::array<std::span<std::byte>, 4> texts;
   size_t text_count = 0;
-  bool by_go = false;
   bool with_libc = false;
 };
 
@@ -303,8 +301,6 @@ int look_at(dl_phdr_info* info, size_t, void* result) {
         found.texts[found.text_count++] = {reinterpret_cast<std::byte*>(begin), header.p_filesz};
     }
     // NOLINTBEGIN(performance-no-int-to-ptr)
-    if (header.p_type == PT_NOTE)
-      found.by_go |= is_go_note(reinterpret_cast<const std::byte*>(begin), header.p_memsz);
     if (header.p_type == PT_DYNAMIC)
       found.with_libc |= needs_libc(info->dlpi_addr, reinterpret_cast<const ElfW(Dyn)*>(begin));
     // NOLINTEND(performance-no-int-to-ptr)
@@ -364,11 +360,28 @@ std::optional<std::string> begin(const Program& found, std::span<const long> num
 
 }  // namespace
 
-void start(const io::Config& config, std::span<const long> numbers, Perform perform) {
-  if (config.syscalls == io::OwnSyscalls::leave) return;
+bool is_wanted(const io::Config& config) {
+  if (config.syscalls != io::OwnSyscalls::automatic) return config.syscalls == io::OwnSyscalls::catch_them;
+  // NOLINTBEGIN(performance-no-int-to-ptr)
+  const auto* headers = reinterpret_cast<const ElfW(Phdr)*>(getauxval(AT_PHDR));
+  const size_t count = getauxval(AT_PHNUM);
+  if (headers == nullptr) return false;
+  // Where the program was put: PT_PHDR is these headers themselves.
+  uintptr_t base = 0;
+  for (const ElfW(Phdr) & header : std::span(headers, count))
+    if (header.p_type == PT_PHDR) base = reinterpret_cast<uintptr_t>(headers) - header.p_vaddr;
+  for (const ElfW(Phdr) & header : std::span(headers, count))
+    if (header.p_type == PT_NOTE &&
+        is_go_note(reinterpret_cast<const std::byte*>(base + header.p_vaddr), header.p_memsz))
+      return true;
+  // NOLINTEND(performance-no-int-to-ptr)
+  return false;
+}
+
+[[gnu::noinline, gnu::cold]] void start(const io::Config& config, std::span<const long> numbers,
+                                        Perform perform) {
   Program found;
   dl_iterate_phdr(look_at, &found);
-  if (config.syscalls == io::OwnSyscalls::automatic && !found.by_go) return;
   const std::optional<std::string> problem = begin(found, numbers, perform);
   if (!problem) return;
   if (config.syscalls == io::OwnSyscalls::catch_them) {
@@ -420,6 +433,7 @@ void ustack_handle_caught(ustack::shim::catching::CaughtCall* call) {
 
 namespace ustack::shim::catching {
 
+bool is_wanted(const io::Config& config) { return config.syscalls == io::OwnSyscalls::catch_them; }
 void start(const io::Config& config, std::span<const long>, Perform) {
   if (config.syscalls != io::OwnSyscalls::catch_them) return;
   constexpr std::string_view kText = "ustack: USTACK_SYSCALLS=catch: only on x86-64\n";

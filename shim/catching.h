@@ -29,8 +29,11 @@ namespace ustack::shim::catching {
 /// Makes one system call by its hook and returns what the kernel would: a negative errno on failure.
 using Perform = long (*)(long number, const long (&words)[6]);
 
-/// Once, when the library is loaded: begins to catch if the configuration (USTACK_SYSCALLS) and the program
-/// want it, for the calls of the given numbers. Says on stderr why it can't where `catch` was asked for.
+/// When the library is loaded: whether the configuration (USTACK_SYSCALLS) and the program want it. Costs a
+/// look at the program's notes.
+bool is_wanted(const io::Config& config);
+/// Once, if it is: begins to catch the calls of the given numbers. Says on stderr why it can't where `catch`
+/// was asked for.
 void start(const io::Config& config, std::span<const long> numbers, Perform perform);
 
 /// Whether calls are caught in this process.

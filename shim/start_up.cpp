@@ -18,7 +18,8 @@ __attribute__((constructor)) void start() {
   pthread_atfork(Process::before_fork, Process::after_fork_in_parent, Process::after_fork_in_child);
   // quick_exit() runs handlers in the reverse order too.
   at_quick_exit(Process::linger);
-  catching::start(Process::config(), numbers_to_catch(), call_caught);
+  if (catching::is_wanted(Process::config()))
+    catching::start(Process::config(), numbers_to_catch(), call_caught);
 }
 
 /// exit() and return from main: after the program's own atexit() handlers.
