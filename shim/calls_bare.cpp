@@ -205,10 +205,6 @@ std::optional<long> call_socket_hook(long number, const long (&words)[6]) {
   case SYS_##name:        \
     return call_hook(&hook::name, words);
     USTACK_BARE_CALLS(USTACK_CALL)
-#undef USTACK_CALL
-#define USTACK_CALL(name) \
-  case SYS_##name:        \
-    return call_hook(&hook::name, words);
     USTACK_OLD_BARE_CALLS(USTACK_CALL)
 #undef USTACK_CALL
     case SYS_epoll_pwait:
@@ -311,7 +307,7 @@ long set_mask_caught(const long (&words)[6]) {
     return sys::call(SYS_rt_sigprocmask, how, words[1], words[2], words[3]);
   Result<uint64_t> mask = get_user(pointer<const uint64_t>(words[1]));
   if (!mask.ok()) return -mask.code();
-  *mask &= ~(uint64_t{1} << (SIGSYS - 1));
+  *mask = catching::allowed(*mask);
   return sys::call(SYS_rt_sigprocmask, how, sys::arg(&*mask), words[2], words[3]);
 }
 

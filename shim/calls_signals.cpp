@@ -47,7 +47,7 @@ int set_mask(int how, const sigset_t* mask, sigset_t* old) {
   if (mask != nullptr) {
     std::memcpy(&wanted, mask, sizeof wanted);
     wanted &= ~kLibcs;
-    if (how != SIG_UNBLOCK && catching::active()) wanted &= ~(uint64_t{1} << (SIGSYS - 1));
+    if (how != SIG_UNBLOCK && catching::active()) wanted = catching::allowed(wanted);
   }
 #ifdef __SANITIZE_THREAD__
   // Its own entry delivers what it has put off.

@@ -31,29 +31,29 @@ bool is_pipe(int fd) {
   return sys::call(SYS_fstat, fd, sys::arg(&status)) == 0 && S_ISFIFO(status.st_mode);
 }
 
-/// Waits until the pipe is ready for `event`, or its other end is closed. EAGAIN if it, or the call, doesn't
-/// wait; EINTR.
-Status wait_for_pipe(int pipe, short event, unsigned flags) {
-  const long mode = sys::fcntl(pipe, F_GETFL);
-  const bool waits = (flags & SPLICE_F_NONBLOCK) == 0 && (mode & O_NONBLOCK) == 0;
+bool waits(long mode, unsigned flags) { return (flags & SPLICE_F_NONBLOCK) == 0 && (mode & O_NONBLOCK) == 0; }
+
+/// Waits, if that is wanted, until the pipe is ready for `event` or its other end is closed; what poll(2)
+/// says of it. EAGAIN, EINTR.
+Result<short> wait_for_pipe(int pipe, short event, bool waits) {
   pollfd one{.fd = pipe, .events = event, .revents = 0};
   const int ready = hook::poll(&one, 1, waits ? -1 : 0);
   if (ready < 0) return Error{errno};
-  return ready > 0 ? Status() : Error{EAGAIN};
+  return ready > 0 ? Result<short>(one.revents) : Error{EAGAIN};
 }
 
 ssize_t from_pipe(int pipe, int socket, size_t bytes, unsigned flags) {
   const long mode = sys::fcntl(pipe, F_GETFL);
   if (mode < 0 || (mode & O_ACCMODE) == O_WRONLY) return fail(EBADF);
   for (;;) {
-    if (Status s = wait_for_pipe(pipe, POLLIN, flags); !s.ok()) return fail(s.code());
+    const Result<short> events = wait_for_pipe(pipe, POLLIN, waits(mode, flags));
+    if (!events.ok()) return fail(events.code());
     int there = 0;
     if (long result = sys::ioctl(pipe, FIONREAD, &there); sys::failed(result))
       return fail(static_cast<int>(-result));
     if (there <= 0) {
       // Closed at the other end, unless somebody else has just read what was there.
-      pollfd one{.fd = pipe, .events = POLLIN, .revents = 0};
-      if (hook::poll(&one, 1, 0) == 1 && (one.revents & POLLIN) == 0) return 0;
+      if ((*events & POLLIN) == 0) return 0;
       continue;
     }
     const ssize_t n = on_socket(
@@ -75,7 +75,8 @@ ssize_t to_pipe(int socket, int pipe, size_t bytes, unsigned flags) {
         socket, [&](HostLock& lock, SocketFile& file) { return file.splice_to_pipe(lock, pipe, bytes); },
         [&] { return real::splice(socket, nullptr, pipe, nullptr, bytes, flags); });
     if (n >= 0 || errno != SocketFile::kPipeBusy) return n;
-    if (Status s = wait_for_pipe(pipe, POLLOUT, flags); !s.ok()) return fail(s.code());
+    if (auto events = wait_for_pipe(pipe, POLLOUT, waits(mode, flags)); !events.ok())
+      return fail(events.code());
   }
 }
 

@@ -169,6 +169,7 @@ constexpr size_t kStackBytes = 0x40000;
 /// A hook that a handler interrupts, whose call a handler interrupts, ...
 constexpr size_t kLevels = 4;
 constexpr size_t kGuardBytes = 4096;
+constexpr size_t kStacksBytes = kGuardBytes + kLevels * kStackBytes;
 
 bool on = false;
 Perform perform_call = nullptr;
@@ -184,19 +185,27 @@ struct {
 
 void free_stacks(void* begin) {
   ustack_caught_stack = nullptr;
-  sys::call(SYS_munmap, sys::arg(begin), kGuardBytes + kLevels * kStackBytes);
+  sys::call(SYS_munmap, sys::arg(begin), kStacksBytes);
 }
 
 /// For the calling thread; without memory its calls go to the kernel.
 void make_stacks() {
-  constexpr size_t kBytes = kGuardBytes + kLevels * kStackBytes;
-  long begin = sys::call(SYS_mmap, 0, kBytes, PROT_READ | PROT_WRITE,
+  long begin = sys::call(SYS_mmap, 0, kStacksBytes, PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
   if (sys::failed(begin)) return;
   sys::call(SYS_mprotect, begin, kGuardBytes, PROT_NONE);
   auto* memory = reinterpret_cast<std::byte*>(begin);  // NOLINT(performance-no-int-to-ptr)
-  ustack_caught_stack = memory + kBytes;
+  ustack_caught_stack = memory + kStacksBytes;
   pthread_setspecific(stacks_key, memory);
+}
+
+/// From here on the calling thread's calls are caught; false where the kernel can't.
+bool arm() {
+  const uint64_t sigsys = ~allowed(~uint64_t{0});
+  sys::call(SYS_rt_sigprocmask, SIG_UNBLOCK, sys::arg(&sigsys), 0, sys::kSignalSetBytes);
+  if (ustack_caught_stack == nullptr) make_stacks();
+  return !sys::failed(sys::call(SYS_prctl, PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON,
+                                static_cast<long>(passing.begin), static_cast<long>(passing.bytes), 0));
 }
 
 /// SIGSYS for another reason, a seccomp filter's or kill(2)'s.
@@ -211,7 +220,7 @@ void call_program(int number, siginfo_t* info, void* context) {
     sys::call(SYS_tgkill, sys::getpid(), sys::call(SYS_gettid), SIGSYS);
     return;
   }
-  const uint64_t mask = program.mask.load() & ~(uint64_t{1} << (SIGSYS - 1));
+  const uint64_t mask = allowed(program.mask.load());
   sys::call(SYS_rt_sigprocmask, SIG_BLOCK, sys::arg(&mask), 0, sys::kSignalSetBytes);
   if ((flags & SA_RESETHAND) != 0) program.handler.store(reinterpret_cast<uintptr_t>(SIG_DFL));
   reinterpret_cast<void (*)(int, siginfo_t*, void*)>(handler)(number, info, context);
@@ -343,16 +352,11 @@ std::optional<std::string> begin(const Program& found, std::span<const long> num
   handler.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK | SA_RESTART;
   if (real::sigaction(SIGSYS, &handler, &before) != 0) return "SIGSYS can't be handled";
   program.handler.store(reinterpret_cast<uintptr_t>(before.sa_handler));
-  if (long result = sys::call(SYS_prctl, PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON,
-                              static_cast<long>(passing.begin), static_cast<long>(passing.bytes), 0);
-      sys::failed(result)) {
+  if (!arm()) {
     real::sigaction(SIGSYS, &before, nullptr);
     return "the kernel has no Syscall User Dispatch (Linux 5.11)";
   }
   on = true;
-  uint64_t sigsys = uint64_t{1} << (SIGSYS - 1);
-  sys::call(SYS_rt_sigprocmask, SIG_UNBLOCK, sys::arg(&sigsys), 0, sys::kSignalSetBytes);
-  make_stacks();
   for (std::span<std::byte> text : std::span(found.texts).first(found.text_count))
     rewrite_sites(text, passing);
   return std::nullopt;
@@ -393,12 +397,7 @@ bool is_wanted(const io::Config& config) {
 bool active() { return on; }
 
 void arm_thread() {
-  if (!on) return;
-  uint64_t sigsys = uint64_t{1} << (SIGSYS - 1);
-  sys::call(SYS_rt_sigprocmask, SIG_UNBLOCK, sys::arg(&sigsys), 0, sys::kSignalSetBytes);
-  if (ustack_caught_stack == nullptr) make_stacks();
-  sys::call(SYS_prctl, PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, static_cast<long>(passing.begin),
-            static_cast<long>(passing.bytes), 0);
+  if (on) arm();
 }
 
 int program_action(const struct sigaction* action, struct sigaction* old) {

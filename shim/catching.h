@@ -18,6 +18,7 @@
 #pragma once
 
 #include <csignal>
+#include <cstdint>
 #include <span>
 
 namespace ustack::io {
@@ -47,5 +48,7 @@ int program_action(const struct sigaction* action, struct sigaction* old);
 
 /// A signal mask as the kernel may have it while active(): without SIGSYS, which, blocked, would kill.
 void allow(sigset_t& mask);
+/// The same in the kernel's form.
+constexpr uint64_t allowed(uint64_t mask) { return mask & ~(uint64_t{1} << (SIGSYS - 1)); }
 
 }  // namespace ustack::shim::catching

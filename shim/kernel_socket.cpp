@@ -41,15 +41,16 @@ Status set_up(int kernel, SocketFile& file) {
   return {};
 }
 
-void put_on(int kernel, int fd) {
-  std::lock_guard held(FdTable::lock());
-  FdTable::current()->clear(fd);
-  FdTable::put_below(fd, kernel);
-}
-
-void move_registrations(SocketFile& file) {
-  for (EpollMember& member : file.registrations) member.set().attach_half(member, member.fd);
-  EpollSet::forget(file);
+/// Who waits for this number hears of it also while a relative, such as a child that is about to exec, still
+/// has the file.
+void put_on(SocketFile& file, int kernel, int fd) {
+  {
+    std::lock_guard held(FdTable::lock());
+    FdTable::current()->clear(fd);
+    FdTable::put_below(fd, kernel);
+  }
+  for (EpollMember& member : file.registrations)
+    if (member.fd == fd) member.set().attach_half(member, fd);
 }
 
 /// The caller's hold is the last reference, but for relatives' and those of ends outside.
@@ -66,25 +67,20 @@ Result<io::Descriptor> open_kernel_socket(SocketFile& file) {
 }
 
 void put_on_all_numbers(SocketFile& file, int kernel) {
-  for (int fd = 0; has_numbers(file) && (fd = FdTable::current()->next(fd)) >= 0; ++fd) {
-    if (FdTable::look(fd) != &file) continue;
-    put_on(kernel, fd);
-    // Who waits for this number must hear of it also while a relative, such as a child that is about to exec,
-    // still has the file. Its registrations go when the last one has left it (EscapedStream).
-    for (EpollMember& member : file.registrations)
-      if (member.fd == fd) member.set().attach_half(member, fd);
-  }
-  if (!has_numbers(file)) move_registrations(file);
+  for (int fd = 0; has_numbers(file) && (fd = FdTable::current()->next(fd)) >= 0; ++fd)
+    if (FdTable::look(fd) == &file) put_on(file, kernel, fd);
+  // Else they go when the last relative has left it (EscapedStream).
+  if (!has_numbers(file)) EpollSet::forget(file);
 }
 
 Status become_kernel_socket(SocketFile& file, int fd) {
   Result<io::Descriptor> kernel = open_kernel_socket(file);
   if (!kernel.ok()) return kernel.status();
-  put_on(kernel->get(), fd);
+  put_on(file, kernel->get(), fd);
   // By the number that its signals are to name.
   if ((file.status_flags & O_ASYNC) != 0) io::sys::fcntl(fd, F_SETFL, O_RDWR | file.status_flags);
   put_on_all_numbers(file, kernel->get());
-  move_registrations(file);
+  EpollSet::forget(file);
   file.mark_replaced();
   return {};
 }

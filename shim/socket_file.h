@@ -220,6 +220,7 @@ class SocketFile final : public OpenFile {
     int error = 0;
     bool ended = false;  ///< there are no more
   };
+  static Filled filled_by(long n);
   Result<size_t> refuse_send(HostLock& lock, Error error, int flags);
   Status lend(HostLock& lock, UserBytes& from, int flags, size_t& lent);
   template <typename Fill>

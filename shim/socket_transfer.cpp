@@ -180,23 +180,21 @@ Result<size_t> SocketFile::send_fast_open(HostLock& lock, UserBytes& from, int f
   return send(lock, from, flags);
 }
 
+/// What a read that has filled some of the buffer came to, as the kernel returns it.
+SocketFile::Filled SocketFile::filled_by(long n) {
+  if (n < 0) return {.error = static_cast<int>(-n)};
+  return {.bytes = static_cast<size_t>(n), .ended = n == 0};
+}
+
 Result<size_t> SocketFile::send_file(HostLock& lock, int in, off64_t* offset, size_t bytes) {
   return send_from(lock, bytes, 0, std::nullopt, [in, offset](Extents& room) {
     iovec parts[Extents::kMax];
-    for (uint32_t i = 0; i < room.count; ++i) parts[i] = {room.runs[i].data(), room.runs[i].size()};
+    const long count = to_iovec(room, room.bytes, parts);
     long n = offset != nullptr
-                 ? io::sys::call(SYS_preadv, in, io::sys::arg(parts), static_cast<long>(room.count),
-                                 static_cast<long>(*offset))
-                 : io::sys::call(SYS_readv, in, io::sys::arg(parts), static_cast<long>(room.count));
-    Filled filled;
-    if (n < 0) {
-      filled.error = static_cast<int>(-n);
-      return filled;
-    }
-    filled.bytes = static_cast<size_t>(n);
-    filled.ended = n == 0;
-    if (offset != nullptr) *offset += n;
-    return filled;
+                 ? io::sys::call(SYS_preadv, in, io::sys::arg(parts), count, static_cast<long>(*offset))
+                 : io::sys::call(SYS_readv, in, io::sys::arg(parts), count);
+    if (n > 0 && offset != nullptr) *offset += n;
+    return filled_by(n);
   });
 }
 
@@ -228,21 +226,11 @@ long write_to_pipe(int pipe, const iovec* parts, uint32_t count) {
 }  // namespace
 
 Result<size_t> SocketFile::splice_from_pipe(HostLock& lock, int pipe, size_t bytes, bool more) {
-  return send_from(lock, bytes, more ? MSG_MORE : 0, std::nullopt,
-                   [pipe, left = bytes](Extents& room) mutable {
-                     iovec parts[Extents::kMax];
-                     const uint32_t count = to_iovec(room, left, parts);
-                     const long n = read_from_pipe(pipe, parts, count);
-                     Filled filled;
-                     if (n < 0) {
-                       filled.error = n == -EAGAIN ? kPipeBusy : static_cast<int>(-n);
-                       return filled;
-                     }
-                     filled.bytes = static_cast<size_t>(n);
-                     filled.ended = n == 0;
-                     left -= filled.bytes;
-                     return filled;
-                   });
+  return send_from(lock, bytes, more ? MSG_MORE : 0, std::nullopt, [pipe](Extents& room) {
+    iovec parts[Extents::kMax];
+    const long n = read_from_pipe(pipe, parts, to_iovec(room, room.bytes, parts));
+    return filled_by(n == -EAGAIN ? -kPipeBusy : n);
+  });
 }
 
 Result<size_t> SocketFile::splice_to_pipe(HostLock& lock, int pipe, size_t bytes) {
