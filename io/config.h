@@ -44,6 +44,8 @@ struct Config {
   uint16_t mtu = 0;
   /// USTACK_LOOPBACK=stack.
   bool loopback_in_stack = false;
+  /// USTACK_UDP=stack.
+  bool udp_in_stack = false;
   std::vector<KernelRule> kernel;
   Settings settings;
   EngineKind io = EngineKind::automatic;

@@ -234,6 +234,12 @@ Problem parse_spin(std::string_view value, Config& config) {
   return std::nullopt;
 }
 
+Problem parse_udp(std::string_view value, Config& config) {
+  if (value != "stack" && value != "kernel") return "neither \"stack\" nor \"kernel\"";
+  config.udp_in_stack = value == "stack";
+  return std::nullopt;
+}
+
 Problem parse_syscalls(std::string_view value, Config& config) {
   if (value == "auto")
     config.syscalls = OwnSyscalls::automatic;
@@ -338,6 +344,9 @@ constexpr std::array kVariables{
         "who shares the host's memory after fork; relatives (default): all; credentials: who has not "
         "given up root, the others go through the keeper",
         parse_trust},
+    ConfigVariable{"USTACK_UDP", "kernel | stack",
+                   "whose UDP sockets of AF_INET are: the kernel's (default), or the host's own",
+                   parse_udp},
     ConfigVariable{
         "USTACK_SYSCALLS", "auto | catch | leave",
         "system calls that a program makes without libc: auto (default): caught in programs that Go has "

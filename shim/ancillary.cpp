@@ -9,6 +9,7 @@
 
 #include "io/clock.h"
 #include "shim/address.h"
+#include "shim/socket_file.h"
 #include "shim/user_copy.h"
 
 namespace ustack::shim {
@@ -86,6 +87,22 @@ void Ancillary::put_report(const TimeStamping& how, const Report& report, Bytes 
     put(IPPROTO_IPV6, IPV6_RECVERR, told.data(), told.size());
   else
     put(IPPROTO_IP, IP_RECVERR, told.data(), sizeof(sock_extended_err) + sizeof(sockaddr_in));
+}
+
+void Ancillary::put_datagram(const DatagramArrival& datagram) {
+  sockaddr_storage destination;
+  const socklen_t size = to_sockaddr(datagram.destination, &destination);
+  const DatagramWishes& wishes = datagram.wishes;
+  if (wishes.packet_info) {
+    // The host's interface is none of the machine's: it has no number there.
+    in_pktinfo info{};
+    info.ipi_addr = info.ipi_spec_dst = reinterpret_cast<sockaddr_in&>(destination).sin_addr;
+    put(IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
+  }
+  const int ttl = datagram.ttl;
+  if (wishes.ttl) put(IPPROTO_IP, IP_TTL, &ttl, sizeof ttl);
+  if (wishes.tos) put(IPPROTO_IP, IP_TOS, &datagram.tos, sizeof datagram.tos);
+  if (wishes.original_destination) put(IPPROTO_IP, IP_ORIGDSTADDR, &destination, size);
 }
 
 Status Ancillary::copy_to(void* control) const { return copy_to_user(control, bytes_.data(), size_); }

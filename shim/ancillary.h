@@ -12,6 +12,8 @@
 
 namespace ustack::shim {
 
+struct DatagramArrival;
+
 /// Control messages, made here and copied to the program as a whole. No lock.
 class Ancillary {
  public:
@@ -25,6 +27,9 @@ class Ancillary {
   /// All that a report says (ip_recv_error), whose payload is this.
   /// `ipv6`: as a socket of AF_INET6 tells it.
   void put_report(const TimeStamping& how, const Report& report, Bytes payload, bool ipv6);
+
+  /// What ip(7) tells of a datagram on request (ip_cmsg_recv).
+  void put_datagram(const DatagramArrival& datagram);
 
   size_t size() const { return size_; }
   /// MSG_CTRUNC or 0.

@@ -99,6 +99,12 @@ Result<size_t> bound_index(SocketFile& file, MutableBytes out) {
   return copy_out(&interface.ifr_ifindex, sizeof interface.ifr_ifindex, out);
 }
 
+/// IP multicast, which the stack has none of.
+bool concerns_groups(int name) {
+  return (name >= IP_MULTICAST_IF && name <= IP_MSFILTER) || name == IP_MULTICAST_ALL ||
+         (name >= MCAST_JOIN_GROUP && name <= MCAST_MSFILTER);
+}
+
 Status set_option(HostLock& lock, SocketFile& file, int fd, int level, int name, const void* value,
                   socklen_t length) {
   if (length > INT_MAX) return Error{EINVAL};
@@ -109,6 +115,8 @@ Status set_option(HostLock& lock, SocketFile& file, int fd, int level, int name,
   if (!s.ok()) return s;
   if (level == SOL_SOCKET && name == SO_BINDTODEVICE) return bind_to_device(file, fd, bytes);
   if (level == SOL_SOCKET && name == SO_BINDTOIFINDEX) return bind_to_index(file, fd, bytes);
+  if (level == IPPROTO_IP && file.has_datagrams() && concerns_groups(name) && file.undecided())
+    return hand_over_to_kernel(file, fd);
   if (level == IPPROTO_IPV6 && file.dual_stack() != nullptr && !DualStack::knows(name) && file.undecided() &&
       !file.connecting())
     return hand_over_to_kernel(file, fd);  // it asks for more of IPv6 than the stack's half could have

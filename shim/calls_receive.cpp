@@ -44,13 +44,17 @@ bool want(const iovec* parts, size_t count) {
 }
 
 template <typename Real>
-ssize_t receive(int fd, Result<UserBytes> to, int flags, Real&& go_real) {
+ssize_t receive(int fd, Result<UserBytes> to, int flags, Real&& go_real,
+                std::optional<SocketAddress>* source = nullptr) {
   if (!to.ok()) return fail(to.code());
   return on_socket_cancellable(
       fd,
       [&](HostLock& lock, SocketFile& file) {
         SocketFile::Received received;
-        return file.receive(lock, *to, flags, received);
+        if (!file.has_datagrams()) return file.receive(lock, *to, flags, received);
+        Result<size_t> n = file.receive_datagram(lock, *to, flags, received);
+        if (source != nullptr && received.datagram) *source = received.datagram->source;
+        return n;
       },
       go_real);
 }
@@ -87,10 +91,12 @@ ssize_t receive_message(int fd, msghdr* message, int flags) {
   Result<UserBytes> to = UserBytes::parts(header->msg_iov, header->msg_iovlen, EMSGSIZE);
   if (!to.ok()) return fail(to.code());
   auto write_back = [&](const Ancillary& told, const std::optional<Report>& report,
-                        int message_flags) -> Status {
+                        const std::optional<DatagramArrival>& datagram, int message_flags) -> Status {
     Status s = told.size() > 0 ? told.copy_to(header->msg_control) : Status();
     if (s.ok() && header->msg_name != nullptr)
-      s = report && report->is_icmp()
+      s = datagram ? write_address(datagram->source, static_cast<sockaddr*>(header->msg_name),
+                                   &message->msg_namelen)
+          : report && (report->is_icmp() || report->what.ee_origin == SO_EE_ORIGIN_LOCAL)
               ? write_address(report->about, static_cast<sockaddr*>(header->msg_name), &message->msg_namelen)
               : put_user(&message->msg_namelen, socklen_t{0});
     message_flags |= told.flags() | (flags & MSG_CMSG_CLOEXEC);
@@ -102,7 +108,8 @@ ssize_t receive_message(int fd, msghdr* message, int flags) {
       fd,
       [&](HostLock& lock, SocketFile& file) -> Result<size_t> {
         SocketFile::Received received;
-        Result<size_t> n = file.receive(lock, *to, flags, received);
+        Result<size_t> n = file.has_datagrams() ? file.receive_datagram(lock, *to, flags, received)
+                                                : file.receive(lock, *to, flags, received);
         if (!n.ok()) return n;
         const TimeStamping times = file.socket().time_stamping();
         const bool ipv6 = file.dual_stack() != nullptr;
@@ -114,8 +121,9 @@ ssize_t receive_message(int fd, msghdr* message, int flags) {
           Ancillary told(header->msg_control != nullptr ? header->msg_controllen : 0);
           if (received.report) told.put_report(times, *received.report, received.payload, ipv6);
           if (received.arrived) told.put_arrival(times, *received.arrived);
+          if (received.datagram) told.put_datagram(*received.datagram);
           if (unread) told.put(IPPROTO_TCP, TCP_CM_INQ, &*unread, sizeof *unread);
-          return write_back(told, received.report, received.message_flags);
+          return write_back(told, received.report, received.datagram, received.message_flags);
         });
         return s.ok() ? n : Result<size_t>(s.error());
       },
@@ -256,9 +264,10 @@ ssize_t recvfrom(int fd, void* to, size_t bytes, int flags, sockaddr* address, s
   if (!concerns_us(fd)) return go_real();
   if ((flags & MSG_ERRQUEUE) != 0 && address != nullptr)
     return receive_report_from(fd, to, bytes, flags, address, length);
-  ssize_t n = receive(fd, UserBytes::buffer(to, bytes), flags, go_real);
+  std::optional<SocketAddress> source;
+  ssize_t n = receive(fd, UserBytes::buffer(to, bytes), flags, go_real, &source);
   if (n < 0 || address == nullptr || !concerns_us(fd)) return n;
-  Status s = write_no_address(length);
+  Status s = source ? write_address(*source, address, length) : write_no_address(length);
   return s.ok() ? n : fail(s.code());
 }
 

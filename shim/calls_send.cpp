@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/net_tstamp.h>
+#include <netinet/in.h>
 
 #include <algorithm>
 #include <climits>
@@ -25,15 +26,41 @@ int fail(int code) {
   return -1;
 }
 
+/// What a message's ancillary data asks for.
+struct SendControl {
+  /// SO_TIMESTAMPING: SOF_TIMESTAMPING_TX_*.
+  std::optional<uint32_t> stamps;
+  /// IP_PKTINFO, IP_TTL, IP_TOS; what they are refused with.
+  DatagramOut datagram;
+  int datagram_error = 0;
+};
+
+/// Goes to `to`, or to the peer that it is connected with (udp_sendmsg).
+Result<size_t> send_datagram(HostLock& lock, SocketFile& file, int fd, UserBytes& from, int flags,
+                             const RawAddress& to, const SendControl& control) {
+  DatagramOut how = control.datagram;
+  if (to.length != 0) {
+    RawAddress address = to;
+    if (to.length >= sizeof(sa_family_t) && to.family() == AF_UNSPEC) address.bytes.ss_family = AF_INET;
+    Result<SocketAddress> remote = choose_remote(file, fd, address);
+    if (!remote.ok()) return remote.error();
+    how.to = *remote;
+  }
+  if (control.datagram_error != 0) return Error{control.datagram_error};
+  if (control.stamps.value_or(0) != 0) return Error{EOPNOTSUPP};
+  return file.send_datagram(lock, from, flags, how);
+}
+
 template <typename Real>
 ssize_t send_once(int fd, Result<UserBytes> from, int flags, const RawAddress& to, Real&& go_real,
-                  std::optional<uint32_t> stamps = {}) {
+                  const SendControl& control = {}) {
   if (!from.ok()) return fail(from.code());
   return on_socket(
       fd,
       [&](HostLock& lock, SocketFile& file) -> Result<size_t> {
+        if (file.has_datagrams()) return send_datagram(lock, file, fd, *from, flags, to, control);
         // Without MSG_FASTOPEN a stream takes no notice of an address.
-        if ((flags & MSG_FASTOPEN) == 0) return file.send(lock, *from, flags, stamps);
+        if ((flags & MSG_FASTOPEN) == 0) return file.send(lock, *from, flags, control.stamps);
         if (is_disconnect(to)) return Error{EOPNOTSUPP};
         Result<SocketAddress> remote = choose_remote(file, fd, to);
         if (!remote.ok()) return remote.error();
@@ -49,11 +76,42 @@ template <typename Real>
   return cancellation::point([&] { return send_once(fd, from, flags, to, go_real); });
 }
 
-/// What a message's ancillary data asks for.
-struct SendControl {
-  /// SO_TIMESTAMPING: SOF_TIMESTAMPING_TX_*.
-  std::optional<uint32_t> stamps;
-};
+/// An ip(7) one of a datagram, which a stream takes no notice of (ip_cmsg_send). EINVAL; EFAULT.
+Status read_ip_control(const cmsghdr& control, const std::byte* at, SendControl& wanted) {
+  const size_t bytes = control.cmsg_len - sizeof control;
+  const std::byte* data = at + CMSG_LEN(0);
+  auto read_number = [&](int& value) {
+    if (bytes == sizeof value) return copy_from_user(&value, data, sizeof value);
+    uint8_t narrow = 0;
+    if (bytes != sizeof narrow || control.cmsg_type != IP_TOS) return Status(Error{EINVAL});
+    Status s = copy_from_user(&narrow, data, sizeof narrow);
+    value = narrow;
+    return s;
+  };
+  int value = 0;
+  switch (control.cmsg_type) {
+    case IP_PKTINFO: {
+      in_pktinfo info;
+      if (bytes != sizeof info) return Error{EINVAL};
+      if (Status s = copy_from_user(&info, data, sizeof info); !s.ok()) return s;
+      wanted.datagram.from =
+          IpAddress::from_bytes(Family::ipv4, reinterpret_cast<const std::byte*>(&info.ipi_spec_dst));
+      return {};
+    }
+    case IP_TTL:
+      if (Status s = read_number(value); !s.ok()) return s;
+      if (value < 1 || value > 255) return Error{EINVAL};
+      wanted.datagram.ttl = static_cast<uint8_t>(value);
+      return {};
+    case IP_TOS:
+      if (Status s = read_number(value); !s.ok()) return s;
+      if (value < 0 || value > 255) return Error{EINVAL};
+      wanted.datagram.tos = static_cast<uint8_t>(value);
+      return {};
+    default:
+      return Error{EINVAL};
+  }
+}
 
 /// Ancillary data that a stream may be sent with, as sock_cmsg_send() judges it. EINVAL, EFAULT, EPERM.
 Result<SendControl> read_control(const msghdr& header) {
@@ -77,6 +135,10 @@ Result<SendControl> read_control(const msghdr& header) {
       } else if (control.cmsg_type != SCM_RIGHTS && control.cmsg_type != SCM_CREDENTIALS) {
         return Error{EINVAL};
       }
+    } else if (control.cmsg_level == IPPROTO_IP) {
+      if (Status s = read_ip_control(control, at, wanted); !s.ok()) wanted.datagram_error = s.code();
+    } else if (control.cmsg_level == IPPROTO_UDP) {
+      wanted.datagram_error = EINVAL;  // UDP_SEGMENT
     }
     size_t step = std::min(CMSG_ALIGN(control.cmsg_len), left);
     at += step;
@@ -103,7 +165,7 @@ ssize_t send_message(int fd, const msghdr* message, int flags) {
   Result<SendControl> control = read_control(*header);
   if (!control.ok()) return fail(control.code());
   return send_once(
-      fd, from, flags, to, [&] { return real::sendmsg(fd, message, flags); }, control->stamps);
+      fd, from, flags, to, [&] { return real::sendmsg(fd, message, flags); }, *control);
 }
 
 /// A message over a socket of the kernel's that may carry descriptors of ours.

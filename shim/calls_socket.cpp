@@ -15,14 +15,22 @@ namespace ustack::shim {
 
 namespace {
 
+/// USTACK_UDP=stack. In a program that has joined another one's host they are the kernel's.
+bool has_datagrams(int domain, int protocol) {
+  return domain == AF_INET && (protocol == 0 || protocol == IPPROTO_UDP) && Process::config().udp_in_stack &&
+         !opening::is_used();
+}
+
 bool stack_has(int domain, int type, int protocol) {
+  if ((type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_DGRAM) return has_datagrams(domain, protocol);
   return (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_STREAM &&
          (protocol == 0 || protocol == IPPROTO_TCP) &&
          (domain == AF_INET || (domain == AF_INET6 && DualStack::available()));
 }
 
 Result<int> open_socket(HostLock& lock, int domain, int type, int protocol) {
-  Result<SocketFile*> opened = SocketFile::open(lock.host(), domain, protocol);
+  Result<SocketFile*> opened =
+      SocketFile::open(lock.host(), domain, type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC), protocol);
   if (!opened.ok()) return opened.error();
   SocketFile* file = *opened;
   file->status_flags = type & SOCK_NONBLOCK;
@@ -38,7 +46,9 @@ Status bind_socket(HostLock& lock, SocketFile& file, int fd, const sockaddr* add
   Result<SocketAddress> local =
       dual_stack != nullptr ? dual_stack->address_to_bind(*raw) : address_to_bind(*raw);
   if (!local.ok()) return local.error();
-  if (file.undecided() && local_address_of_kernel(*local)) return hand_over_to_kernel(file, fd);
+  if (file.undecided() &&
+      (local_address_of_kernel(*local) || (file.has_datagrams() && local->address.is_multicast())))
+    return hand_over_to_kernel(file, fd);
   if (local->address.is_v6()) return Error{EINVAL};  // it has an address
   Status s = file.bind(*local);
   if (s.ok() && dual_stack != nullptr) dual_stack->bound_to(*raw);
@@ -135,7 +145,10 @@ int socket(int domain, int type, int protocol) {
   if (opening::is_used()) return opening::socket(domain, type, protocol);
   Scope scope;
   if (Status s = Process::ensure_host(); !s.ok()) return scope.fail(s.code());
-  if (opening::is_used()) return opening::socket(domain, type, protocol);
+  if (opening::is_used()) {
+    if ((type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_DGRAM) return real::socket(domain, type, protocol);
+    return opening::socket(domain, type, protocol);
+  }
   HostLock lock;
   Result<int> fd = open_socket(lock, domain, type, protocol);
   return fd.ok() ? *fd : scope.fail(fd.code());

@@ -32,6 +32,7 @@
 #include "shim/thread.h"
 #include "shim/twins.h"
 #include "stack/tcp/endpoint.h"
+#include "stack/udp/endpoint.h"
 
 namespace ustack::shim {
 
@@ -91,11 +92,12 @@ int32_t Attachment::number_in(uint64_t where) const {
 
 void SharedHost::release_lost_sockets() {
   host->tcp().for_each_endpoint([](tcp::Endpoint& endpoint) { endpoint.owned = false; });
+  host->udp().for_each_endpoint([](udp::Endpoint& endpoint) { endpoint.owned = false; });
   for (OpenFile& file : files) {
     if (file.kind() != OpenFile::Kind::socket) continue;
     if (Socket* socket = static_cast<SocketFile&>(file).socket_if_any()) socket->owned = true;
   }
-  host->tcp().release_lost();
+  host->release_lost();
 }
 
 void SharedHost::bury(Attachment& attachment) {

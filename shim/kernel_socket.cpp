@@ -12,10 +12,16 @@
 #include "shim/epoll_set.h"
 #include "shim/fd_table.h"
 #include "shim/loopback_twin.h"
+#include "shim/shared_host.h"
 
 namespace ustack::shim {
 
 namespace {
+
+/// A group or everybody: where the stack sends nothing.
+bool is_for_many(const SocketAddress& remote) {
+  return remote.address.is_multicast() || shared_host->host->network().is_broadcast(remote.address);
+}
 
 Status checked(long result) { return result < 0 ? Status(Error{static_cast<int>(-result)}) : Status(); }
 
@@ -60,7 +66,8 @@ bool has_numbers(SocketFile& file) { return file.references() > 1 + file.end_cou
 
 Result<io::Descriptor> open_kernel_socket(SocketFile& file) {
   const int domain = file.dual_stack() != nullptr ? AF_INET6 : AF_INET;
-  io::Descriptor kernel(static_cast<int>(io::sys::socket(domain, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP)));
+  const int type = file.has_datagrams() ? SOCK_DGRAM : SOCK_STREAM;
+  io::Descriptor kernel(static_cast<int>(io::sys::socket(domain, type | SOCK_CLOEXEC, 0)));
   if (!kernel) return Error{-kernel.release()};
   if (Status s = set_up(kernel.get(), file); !s.ok()) return s.error();
   return kernel;
@@ -96,8 +103,10 @@ Result<SocketAddress> choose_remote(SocketFile& file, int fd, const RawAddress& 
   DualStack* dual_stack = file.dual_stack();
   Result<SocketAddress> remote =
       dual_stack != nullptr ? dual_stack->address_to_connect(raw) : address_to_connect(raw);
-  if (remote.ok() && file.undecided() && !file.connecting() && destination_of_kernel(*remote))
+  if (remote.ok() && file.undecided() && !file.connecting() &&
+      (destination_of_kernel(*remote) || (file.has_datagrams() && is_for_many(*remote))))
     return hand_over_to_kernel(file, fd).error();
+  if (file.has_datagrams()) return remote;
   // A socket that is connected or connecting says that before it looks at the address (inet_stream_connect).
   if (!remote.ok())
     if (Status state = file.connect_state(); !state.ok()) return state.error();

@@ -115,7 +115,7 @@ Status leave_sockets_to_keeper(HostLock& lock, FdTable& table) {
 /// EAGAIN.
 Status open_channel(HostLock& lock, io::Descriptor& channel) {
   // Any file will do to ask with; it may have none.
-  Result<SocketFile*> file = SocketFile::open(lock.host(), AF_INET, IPPROTO_TCP);
+  Result<SocketFile*> file = SocketFile::open(lock.host(), AF_INET, SOCK_STREAM, IPPROTO_TCP);
   if (!file.ok()) return Error{EAGAIN};
   Result<io::Descriptor> made = escape::open_channel(lock, **file);
   (*file)->release();

@@ -82,8 +82,8 @@ uint32_t SocketFile::readiness() {
   return events;
 }
 
-Result<SocketFile*> SocketFile::open(Host& host, int domain, int protocol) {
-  Result<Socket*> socket = host.open_socket(AF_INET, SOCK_STREAM, protocol);
+Result<SocketFile*> SocketFile::open(Host& host, int domain, int type, int protocol) {
+  Result<Socket*> socket = host.open_socket(AF_INET, type, protocol);
   if (!socket.ok()) return socket.error();
   const std::optional<DualStack> dual_stack = domain == AF_INET ? std::nullopt : std::optional(DualStack());
   SocketFile* file = create(**socket, dual_stack ? &*dual_stack : nullptr);

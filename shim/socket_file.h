@@ -12,6 +12,7 @@
 #include "shim/user_copy.h"
 #include "stack/base/intrusive_list.h"
 #include "stack/base/result.h"
+#include "stack/socket/datagram_socket.h"
 #include "stack/socket/socket.h"
 
 namespace ustack::shim {
@@ -31,6 +32,13 @@ struct SetOption : ListHook<> {
   std::byte value[kMaxBytes]{};
 };
 
+/// What recvmsg(2) has to tell of a datagram.
+struct DatagramArrival {
+  SocketAddress source, destination;
+  uint8_t ttl = 0, tos = 0;
+  DatagramWishes wishes;
+};
+
 /// Lock: the host's is held by every caller, as `lock` where a call may wait or copy (it is dropped
 /// meanwhile). The caller holds a reference (Held). Errors are those of the man page with Linux's precedence;
 /// kRestart (blocker.h) where a signal came before anything was moved.
@@ -39,9 +47,9 @@ class SocketFile final : public OpenFile {
   /// Takes over the reference to `socket`; nullptr (and the socket released): no memory. `dual_stack`: what
   /// it is to have a copy of.
   static SocketFile* create(Socket& socket, const DualStack* dual_stack = nullptr);
-  /// One for a new TCP socket of the host's, with one reference. ENOBUFS, and what Host::open_socket() says.
-  /// `domain`: AF_INET or AF_INET6.
-  static Result<SocketFile*> open(Host& host, int domain, int protocol);
+  /// One for a new socket of the host's, with one reference. ENOBUFS, and what Host::open_socket() says.
+  /// `domain`: AF_INET, or AF_INET6 for a stream. `type`: without flags.
+  static Result<SocketFile*> open(Host& host, int domain, int type, int protocol);
 
   Socket& socket() { return *socket_; }
   /// Being closed it has none.
@@ -93,6 +101,7 @@ class SocketFile final : public OpenFile {
     /// MSG_ERRQUEUE, without its payload, which the thread's Claims have while this lives.
     std::optional<Report> report;
     Bytes payload{};
+    std::optional<DatagramArrival> datagram;
 
     Received() = default;
     Received(const Received&) = delete;
@@ -102,6 +111,11 @@ class SocketFile final : public OpenFile {
   };
   /// Fills `to`; the number of bytes, 0 at the stream's end.
   Result<size_t> receive(HostLock& lock, UserBytes& to, int flags, Received& received);
+
+  /// The same of a socket of datagrams, each whole. kGoReal: it has become the kernel's meanwhile.
+  Result<size_t> send_datagram(HostLock& lock, UserBytes& from, int flags, const DatagramOut& how);
+  Result<size_t> receive_datagram(HostLock& lock, UserBytes& to, int flags, Received& received);
+  bool has_datagrams() { return socket_->datagrams() != nullptr; }
 
   void linger(HostLock& lock) override;
   void end_turns(const Claims& dead) override;

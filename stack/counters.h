@@ -25,6 +25,8 @@ namespace ustack {
   X(Tcp, ActiveOpens) X(Tcp, PassiveOpens) X(Tcp, AttemptFails) X(Tcp, EstabResets) X(Tcp, CurrEstab) \
   X(Tcp, InSegs) X(Tcp, OutSegs) X(Tcp, RetransSegs) X(Tcp, InErrs) X(Tcp, OutRsts) \
   X(Tcp, InCsumErrors) \
+  X(Udp, InDatagrams) X(Udp, NoPorts) X(Udp, InErrors) X(Udp, OutDatagrams) X(Udp, RcvbufErrors) \
+  X(Udp, SndbufErrors) X(Udp, InCsumErrors) \
   X(TcpExt, SyncookiesSent) X(TcpExt, SyncookiesRecv) X(TcpExt, SyncookiesFailed) \
   X(TcpExt, ListenOverflows) X(TcpExt, ListenDrops) X(TcpExt, TW) X(TcpExt, TWRecycled) \
   X(TcpExt, DelayedACKs) X(TcpExt, DelayedACKLost) X(TcpExt, TCPHPHits) X(TcpExt, TCPPureAcks) \

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "stack/tcp/protocol.h"
+#include "stack/udp/protocol.h"
 
 namespace ustack {
 
@@ -16,7 +17,8 @@ Host* Host::create(Arena& arena, RandomSource& random, const HostConfig& config,
                       host->timers_, random,        host->counters_, host->settings_,
                       host->log_,    host->now_,    host->queue_};
   host->tcp_ = arena.create<tcp::Protocol>(*host, context, host->network_);
-  if (host->tcp_ == nullptr) {
+  host->udp_ = arena.create<udp::Protocol>(*host, context, host->network_);
+  if (host->tcp_ == nullptr || host->udp_ == nullptr) {
     destroy(host);
     return nullptr;
   }
@@ -44,6 +46,7 @@ Host::Host(Arena& arena, RandomSource& random, const HostConfig& config, Instant
           config.network, transmit_) {}
 
 Host::~Host() {
+  arena_.destroy(udp_);
   arena_.destroy(tcp_);
   while (TxFrame* frame = transmit_.pop_front()) frames_.release(frame);
 }
@@ -69,6 +72,11 @@ Instant Host::next_deadline() const {
 
 Result<Socket*> Host::open_socket(int domain, int type, int protocol) {
   if (domain != AF_INET && domain != AF_INET6) return Error{EAFNOSUPPORT};
+  if (type == SOCK_DGRAM) {
+    if (domain != AF_INET) return Error{EAFNOSUPPORT};
+    if (protocol != IPPROTO_IP && protocol != IPPROTO_UDP) return Error{EPROTONOSUPPORT};
+    return udp_->open_socket();
+  }
   if (type != SOCK_STREAM) return Error{ESOCKTNOSUPPORT};
   if (protocol != IPPROTO_IP && protocol != IPPROTO_TCP) return Error{EPROTONOSUPPORT};
   return tcp_->open_socket(domain == AF_INET ? Family::ipv4 : Family::ipv6);
@@ -81,15 +89,17 @@ void Host::take_census(SeeOutside outside) {
   frames_.begin_census();
   blocks_.begin_census();
   tcp_->begin_census();
+  udp_->begin_census();
   census.see(transmit_);
   network_.show(census);
   tcp_->show(census);
+  udp_->show(census);
   if (outside != nullptr) outside(census);
 }
 
 uint64_t Host::unaccounted(SeeOutside outside) {
   take_census(outside);
-  return frames_.miscounted() + blocks_.miscounted() + tcp_->unseen();
+  return frames_.miscounted() + blocks_.miscounted() + tcp_->unseen() + udp_->unseen();
 }
 
 void Host::mend(SeeOutside outside) {
@@ -97,11 +107,18 @@ void Host::mend(SeeOutside outside) {
   // First of all: the counts are right from here on, so that what is ended below gives back what it has.
   take_census(outside);
   tcp_->end_census();
+  udp_->end_census();
   counters_.UstackMemoryRecovered += frames_.end_census() + blocks_.end_census();
   scheduler_.mend();
   timers_.mend();
   network_.mend();
   tcp_->mend();
+  udp_->mend();
+}
+
+void Host::release_lost() {
+  tcp_->release_lost();
+  udp_->release_lost();
 }
 
 bool Host::drained() const { return tcp_->drained() && transmit_.empty(); }

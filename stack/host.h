@@ -27,6 +27,9 @@ namespace ustack {
 namespace tcp {
 class Protocol;
 }
+namespace udp {
+class Protocol;
+}
 
 struct HostConfig {
   NetworkConfig network;
@@ -67,7 +70,7 @@ class Host {
   /// Frames to be handed to the link, in order; the caller takes them out and gives each back to frames().
   FrameQueue& transmit_queue() { return transmit_; }
 
-  /// socket(2): AF_INET, SOCK_STREAM. EAFNOSUPPORT, ESOCKTNOSUPPORT (another type), EPROTONOSUPPORT, ENOBUFS.
+  /// socket(2): AF_INET, SOCK_STREAM or SOCK_DGRAM. EAFNOSUPPORT, ESOCKTNOSUPPORT (another type), EPROTONOSUPPORT, ENOBUFS.
   /// Type without SOCK_NONBLOCK and SOCK_CLOEXEC, which are the descriptor's.
   Result<Socket*> open_socket(int domain, int type, int protocol);
 
@@ -78,6 +81,7 @@ class Host {
   TimerWheel& timers() { return timers_; }
   Network& network() { return network_; }
   tcp::Protocol& tcp() { return *tcp_; }
+  udp::Protocol& udp() { return *udp_; }
   Counters& counters() { return counters_; }
   Settings& settings() { return settings_; }
   const Log& log() const { return log_; }
@@ -90,6 +94,8 @@ class Host {
   /// and tables are rebuilt from the endpoints; one that was being changed is reset, all others go on. Memory
   /// that was on its way from one place to another is free; `outside` shows what is rightly elsewhere.
   void mend(SeeOutside outside);
+  /// Releases all sockets that are not `owned`, but for those that wait to be accepted.
+  void release_lost();
   /// How much of the host's memory isn't accounted for: blocks, frames and connections' parts that nobody
   /// has, or that somebody has more or less often than is counted. 0, but for faults of ours. `outside` shows
   /// what is elsewhere.
@@ -117,6 +123,7 @@ class Host {
   FrameQueue transmit_;
   Network network_;
   tcp::Protocol* tcp_ = nullptr;
+  udp::Protocol* udp_ = nullptr;
 };
 
 }  // namespace ustack

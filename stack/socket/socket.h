@@ -18,6 +18,7 @@
 
 namespace ustack {
 
+class DatagramSocket;
 class Host;
 
 /// How shutdown(2) closes; values of SHUT_RD, SHUT_WR, SHUT_RDWR.
@@ -71,6 +72,8 @@ class Socket : public NotOnHeap {
   Host& host() { return host_; }
   /// IPPROTO_TCP, ...
   virtual int protocol() const = 0;
+  /// What it is if it is one of datagrams, whose bytes don't go by the calls below; else nullptr.
+  virtual DatagramSocket* datagrams() { return nullptr; }
 
   virtual Status bind(const SocketAddress& local) = 0;  ///< bind(2)
   /// connect(2). Starts the connection and returns EINPROGRESS; EALREADY while under way, EISCONN once

@@ -12,7 +12,8 @@ namespace ustack::tcp {
 /// Their values; defaults as a fresh socket of Linux has them. Inherited as a whole.
 struct PlainOptions {
   /// Bits in `switches` of those that the stack looks at; the others' are the table's.
-  static constexpr int kInq = 11, kFreeBind = 21;
+  static constexpr int kInq = 11, kPacketInfo = 14, kReceiveTtl = 15, kReceiveTos = 16,
+                       kOriginalDestination = 18, kFreeBind = 21;
   /// One bit for each switch.
   uint32_t switches;
   // SOL_SOCKET. What marks or ranks packets for a kernel's queueing disciplines and firewalls, and hints for
@@ -28,14 +29,12 @@ struct PlainOptions {
   PlainOptions();
   bool tells_unread() const { return is_on(kInq); }    // TCP_INQ
   bool free_bind() const { return is_on(kFreeBind); }  // IP_FREEBIND
+  bool is_on(int bit) const { return (switches >> bit & 1) != 0; }
 
   /// setsockopt(2): `bytes` is the value's length. ENOPROTOOPT: not here, or refused.
   Status set(int level, int name, int value, size_t bytes);
   /// getsockopt(2) of one that is an int.
   Result<int> get(int level, int name) const;
-
- private:
-  bool is_on(int bit) const { return (switches >> bit & 1) != 0; }
 };
 
 }  // namespace ustack::tcp

@@ -1,0 +1,326 @@
+#include "stack/udp/endpoint.h"
+
+#include <netinet/in.h>
+#include <sys/ioctl.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "stack/base/checksum.h"
+#include "stack/host.h"
+#include "stack/net/checksum.h"
+
+namespace ustack::udp {
+
+namespace {
+
+/// net.core.rmem_default and wmem_default of Linux.
+constexpr uint32_t kDefaultBuffer = 212992;
+constexpr size_t kLargestPayload = 65535 - 20 - Protocol::kHeader;
+
+}  // namespace
+
+Endpoint::Endpoint(Protocol& protocol)
+    : DatagramSocket(protocol.host()),
+      protocol_(protocol),
+      receive_limit_(kDefaultBuffer),
+      send_limit_(kDefaultBuffer) {}
+
+void Endpoint::retire() { static_cast<ListHook<OfPort>&>(*this).unlink(); }
+
+Endpoint::~Endpoint() {
+  while (Datagram* datagram = queue_.pop_front()) free(datagram);
+  while (Datagram* datagram = taken_.pop_front()) free(datagram);
+  while (TxFrame* frame = filling_.pop_front()) protocol_.context().frames.release(frame);
+  protocol_.context().arena.destroy(std::exchange(reports_, nullptr));
+}
+
+int Endpoint::protocol() const { return IPPROTO_UDP; }
+
+void Endpoint::release() { protocol_.destroy(*this); }
+
+// --- names ---
+
+Status Endpoint::bind(const SocketAddress& local) {
+  if (local_.port != 0) return Error{EINVAL};
+  if (!local.address.is_unspecified() && !protocol_.network().is_own_address(local.address) &&
+      !protocol_.network().is_broadcast(local.address) && !plain_.free_bind())
+    return Error{EADDRNOTAVAIL};
+  SocketAddress wanted{local.address.is_unspecified() ? IpAddress::any(Family::ipv4) : local.address,
+                       local.port};
+  if (Status s = protocol_.bind_port(*this, wanted, {}, plain_.port_range); !s.ok()) return s;
+  local_.address = wanted.address;
+  address_bound_ = !wanted.address.is_unspecified();
+  port_bound_ = local.port != 0;
+  return {};
+}
+
+Result<SocketAddress> Endpoint::remote_address() const {
+  // inet_getname: one that has no port is none.
+  if (remote_.port == 0) return Error{ENOTCONN};
+  return remote_;
+}
+
+/// __udp_disconnect.
+void Endpoint::dissolve() {
+  remote_ = {IpAddress::any(Family::ipv4), 0};
+  if (!address_bound_) local_.address = IpAddress::any(Family::ipv4);
+  if (!port_bound_) {
+    retire();
+    local_.port = 0;
+  }
+}
+
+Status Endpoint::connect(const SocketAddress& remote) {
+  if (remote.address.family() == Family::unspecified) {
+    dissolve();
+    return {};
+  }
+  Result<Route> route = protocol_.network().find_route(
+      address_bound_ ? local_.address : IpAddress::any(Family::ipv4), remote.address);
+  if (!route.ok()) return route.error();
+  if (local_.port == 0) {
+    Status s = protocol_.bind_port(*this, {route->local(), 0}, remote, plain_.port_range);
+    if (!s.ok()) return Error{EAGAIN};  // inet_autobind
+  }
+  if (!address_bound_) local_.address = route->local();
+  remote_ = {route->remote(), remote.port};
+  return {};
+}
+
+Status Endpoint::shutdown(ShutdownHow how) {
+  // inet_shutdown: what isn't connected is told so, and is shut down all the same.
+  if (how != ShutdownHow::write) read_shut_ = true;
+  if (how != ShutdownHow::read) write_shut_ = true;
+  wake(read_shut_ && write_shut_ ? ready::kIn | ready::kRdNorm | ready::kRdHup | ready::kHup | ready::kOut
+       : read_shut_              ? ready::kIn | ready::kRdNorm | ready::kRdHup
+                                 : ready::kOut);
+  return connected() ? Status() : Error{ENOTCONN};
+}
+
+/// datagram_poll.
+uint32_t Endpoint::readiness() const {
+  uint32_t events = ready::kOut | ready::kWrNorm | ready::kWrBand;
+  if (error_ != 0 || (reports_ != nullptr && !reports_->empty())) events |= ready::kErr;
+  if (read_shut_) events |= ready::kIn | ready::kRdNorm | ready::kRdHup;
+  if (read_shut_ && write_shut_) events |= ready::kHup;
+  if (!queue_.empty()) events |= ready::kIn | ready::kRdNorm;
+  return events;
+}
+
+Result<int> Endpoint::ioctl_value(unsigned long request) {
+  constexpr unsigned long kInq = 0x541b, kOutq = 0x5411;
+  switch (request) {
+    case kInq:
+      return queue_.empty() ? 0 : static_cast<int>(queue_.front()->data.length);
+    case kOutq:
+      return 0;
+    default:
+      return Error{EINVAL};
+  }
+}
+
+// --- sending ---
+
+Result<TxFrame*> Endpoint::reserve(size_t bytes) {
+  if (bytes > 0xffff || bytes > kLargestPayload) return Error{EMSGSIZE};
+  if (int error = std::exchange(error_, 0)) return Error{error};
+  if (write_shut_) return Error{EPIPE};
+  const HostContext& context = protocol_.context();
+  TxFrame* frame = context.frames.allocate();
+  if (frame == nullptr) return Error{ENOBUFS};
+  if (bytes > 0) {
+    const auto length = static_cast<uint32_t>(bytes);
+    Slice room{context.blocks.allocate(length), 0, length};
+    if (!room.block || !frame->append(std::move(room))) {
+      context.frames.release(frame);
+      ++protocol_.counters().UstackTxNoMemory;
+      return Error{ENOBUFS};
+    }
+  }
+  filling_.push_back(*frame);
+  return frame;
+}
+
+void Endpoint::abandon(TxFrame* frame) {
+  filling_.remove(*frame);
+  protocol_.context().frames.release(frame);
+}
+
+Status Endpoint::send(TxFrame* frame, const DatagramOut& how) {
+  filling_.remove(*frame);
+  auto refuse = [&](int error) {
+    protocol_.context().frames.release(frame);
+    return Error{error};
+  };
+  const bool given = how.to.address.family() != Family::unspecified;
+  if (!given && !connected()) return refuse(EDESTADDRREQ);
+  const SocketAddress to = given ? how.to : remote_;
+  if (to.port == 0) return refuse(EINVAL);
+  IpAddress from = !how.from.is_unspecified() ? how.from : local_.address;
+  if (from.is_unspecified()) from = IpAddress::any(Family::ipv4);
+  Result<Route> route = protocol_.network().find_route(from, to.address);
+  if (!route.ok()) return refuse(route.error().code);
+  if (!reaches(route->is_local())) return refuse(ENETUNREACH);
+  if (local_.port == 0) {
+    // inet_autobind.
+    Status s = protocol_.bind_port(*this, {IpAddress::any(Family::ipv4), 0}, to, plain_.port_range);
+    if (!s.ok()) return refuse(EAGAIN);
+  }
+
+  const uint32_t length = Protocol::kHeader + frame->payload_bytes();
+  IpOptionsOut ip;
+  ip.ttl = how.ttl ? *how.ttl : static_cast<uint8_t>(ttl_ > 0 ? ttl_ : protocol_.settings().ip_default_ttl);
+  ip.tos = how.tos.value_or(tos_);
+  const uint32_t total = 20 + length;
+  switch (pmtu_discovery_) {
+    case tcp::PmtuDiscovery::always:
+    case tcp::PmtuDiscovery::probe:
+      ip.dont_fragment = true;
+      break;
+    case tcp::PmtuDiscovery::want:
+      // What doesn't fit is cut here, and further on if need be (ip_setup_cork, __ip_make_skb).
+      ip.dont_fragment = total <= route->mtu();
+      break;
+    case tcp::PmtuDiscovery::dont:
+    case tcp::PmtuDiscovery::interface:
+    case tcp::PmtuDiscovery::omit:
+      ip.dont_fragment = false;
+      break;
+  }
+  std::byte* header = frame->prepend(Protocol::kHeader);
+  store_be16(header, local_.port);
+  store_be16(header + 2, to.port);
+  store_be16(header + 4, static_cast<uint16_t>(length));
+  Checksum sum(pseudo_header_sum(route->local(), route->remote(), Protocol::kProtocolNumber, length));
+  store_be16(header + 6, sum.folded());
+  frame->offload.partial_checksum = true;
+  frame->offload.checksum_offset = 6;
+  Status s = route->send(frame, Protocol::kProtocolNumber, ip);
+  if (s.ok())
+    ++protocol_.counters().UdpOutDatagrams;
+  else if (s.code() == ENOBUFS)
+    ++protocol_.counters().UdpSndbufErrors;
+  else if (s.code() == EMSGSIZE && receive_errors_)
+    report_too_long(to, route->mtu());
+  return s;
+}
+
+// --- receiving ---
+
+void Endpoint::free(Datagram* datagram) { protocol_.datagrams().destroy(datagram); }
+
+void Endpoint::receive(const Datagram& what) {
+  Counters& counters = protocol_.counters();
+  const uint32_t cost = what.data.block->true_size();
+  // __udp_enqueue_schedule_skb: one more than fits is taken.
+  if (queue_bytes_ > receive_limit_) {
+    ++counters.UdpRcvbufErrors;
+    ++counters.UdpInErrors;
+    return;
+  }
+  if (what.ttl < plain_.min_ttl) return;
+  Datagram* datagram = protocol_.datagrams().create();
+  if (datagram == nullptr) {
+    ++counters.UstackRxNoMemory;
+    return;
+  }
+  datagram->data = what.data;
+  datagram->source = what.source;
+  datagram->destination = what.destination;
+  datagram->ttl = what.ttl;
+  datagram->tos = what.tos;
+  datagram->arrived = what.arrived;
+  queue_bytes_ += cost;
+  queue_.push_back(*datagram);
+  ++counters.UdpInDatagrams;
+  wake(ready::kIn | ready::kRdNorm);
+}
+
+Result<Datagram*> Endpoint::take(bool peek) {
+  if (int error = std::exchange(error_, 0)) return Error{error};
+  Datagram* datagram = queue_.front();
+  if (datagram == nullptr) return Error{EAGAIN};
+  ++datagram->readers;
+  if (peek) return datagram;
+  queue_bytes_ -= datagram->data.block->true_size();
+  datagram->queued = false;
+  queue_.remove(*datagram);
+  taken_.push_back(*datagram);
+  return datagram;
+}
+
+void Endpoint::done(Datagram* datagram) {
+  if (--datagram->readers == 0 && !datagram->queued) free(datagram);
+}
+
+DatagramWishes Endpoint::wishes() const {
+  return {.packet_info = plain_.is_on(tcp::PlainOptions::kPacketInfo),
+          .ttl = plain_.is_on(tcp::PlainOptions::kReceiveTtl),
+          .tos = plain_.is_on(tcp::PlainOptions::kReceiveTos),
+          .original_destination = plain_.is_on(tcp::PlainOptions::kOriginalDestination)};
+}
+
+// --- errors ---
+
+/// __udp4_lib_err.
+void Endpoint::on_error(int error, bool fatal, const IcmpError& icmp) {
+  if (receive_errors_)
+    report_icmp(error, icmp);
+  else if (!fatal || !connected())
+    return;
+  error_ = error;
+  wake(ready::kErr);
+}
+
+void Endpoint::push(Report&& report) {
+  if (reports_ == nullptr)
+    reports_ = protocol_.context().arena.create<tcp::Reports>(protocol_.context().arena);
+  if (reports_ == nullptr || reports_->true_size() + queue_bytes_ >= receive_limit_) return;
+  if (reports_->push(std::move(report))) wake(ready::kErr);
+}
+
+void Endpoint::report_icmp(int error, const IcmpError& icmp) {
+  Report told;
+  told.what = {.ee_errno = static_cast<uint32_t>(error),
+               .ee_origin = SO_EE_ORIGIN_ICMP,
+               .ee_type = icmp.type,
+               .ee_code = icmp.code,
+               .ee_pad = 0,
+               .ee_info = icmp.mtu,
+               .ee_data = 0};
+  told.offender = icmp.reporter;
+  told.about = {icmp.remote, load_be16(icmp.quoted.data() + 2)};
+  Bytes payload = icmp.quoted.subspan(Protocol::kHeader);
+  auto bytes = static_cast<uint32_t>(std::min<size_t>(payload.size(), BlockPool::kLargest));
+  told.payload = {protocol_.context().blocks.allocate(std::max(bytes, 1u)), 0, bytes};
+  if (!told.payload.block) return;
+  std::memcpy(told.payload.data(), payload.data(), bytes);
+  push(std::move(told));
+}
+
+/// ip_local_error.
+void Endpoint::report_too_long(const SocketAddress& to, uint32_t mtu) {
+  Report told;
+  told.what.ee_errno = EMSGSIZE;
+  told.what.ee_origin = SO_EE_ORIGIN_LOCAL;
+  told.what.ee_info = mtu;
+  told.about = to;
+  push(std::move(told));
+}
+
+std::optional<Report> Endpoint::take_report() {
+  if (reports_ == nullptr) return std::nullopt;
+  std::optional<Report> report = reports_->pop();
+  if (!report) return std::nullopt;
+  const Report* next = reports_->front();
+  const bool next_is_icmp = next != nullptr && next->is_icmp();
+  if (next_is_icmp) error_ = static_cast<int>(next->what.ee_errno);
+  if (report->is_icmp() && !next_is_icmp) error_ = 0;
+  if (next != nullptr) wake(ready::kErr);
+  return report;
+}
+
+}  // namespace ustack::udp

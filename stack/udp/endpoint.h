@@ -1,0 +1,101 @@
+// A UDP socket.
+#pragma once
+
+#include <cstdint>
+
+#include "stack/net/route.h"
+#include "stack/socket/datagram_socket.h"
+#include "stack/tcp/plain_options.h"
+#include "stack/tcp/reports.h"
+#include "stack/tcp/socket_options.h"
+#include "stack/udp/protocol.h"
+
+namespace ustack::udp {
+
+/// Lock: the host's. Behaves as udp(7) and Linux's net/ipv4/udp.c.
+class Endpoint final : public DatagramSocket, public ListHook<OfPort> {
+ public:
+  explicit Endpoint(Protocol& protocol);
+  ~Endpoint();
+  /// For its slab.
+  void retire();
+
+  int protocol() const override;
+  Status bind(const SocketAddress& local) override;
+  Status connect(const SocketAddress& remote) override;
+  Status shutdown(ShutdownHow how) override;
+  void release() override;
+  uint32_t readiness() const override;
+  Result<SocketAddress> local_address() const override { return local_; }
+  Result<SocketAddress> remote_address() const override;
+  Status set_option(int level, int name, Bytes value) override;
+  Result<size_t> get_option(int level, int name, MutableBytes out) override;
+  Result<int> ioctl_value(unsigned long request) override;
+  Duration receive_timeout() const override { return receive_timeout_; }
+  Duration send_timeout() const override { return send_timeout_; }
+  bool failed() const override { return error_ != 0; }
+  std::optional<Report> take_report() override;
+  TimeStamping time_stamping() const override { return times_; }
+
+  Result<TxFrame*> reserve(size_t bytes) override;
+  Status send(TxFrame* frame, const DatagramOut& how) override;
+  void abandon(TxFrame* frame) override;
+  Result<Datagram*> take(bool peek) override;
+  void done(Datagram* datagram) override;
+  DatagramWishes wishes() const override;
+
+ private:
+  friend class Protocol;
+
+  bool connected() const { return remote_.port != 0 || !remote_.address.is_unspecified(); }
+  void receive(const Datagram& what);
+  void on_error(int error, bool fatal, const IcmpError& icmp);
+  void report_icmp(int error, const IcmpError& icmp);
+  void report_too_long(const SocketAddress& to, uint32_t mtu);
+  void push(Report&& report);
+  void dissolve();
+  void wake(uint32_t events) { waiters.notify(events); }
+  void free(Datagram* datagram);
+  bool reaches(bool local) const {
+    return device_ == tcp::BoundDevice::any || (device_ == tcp::BoundDevice::loopback) == local;
+  }
+  Status set_number(int level, int name, int value, size_t bytes);
+  Result<int> number(int level, int name);
+  Status set_device(Bytes value);
+  Result<size_t> device_name(MutableBytes out) const;
+  Status set_time_stamping(uint32_t flags, bool new_format);
+
+  Protocol& protocol_;
+  SocketAddress local_{IpAddress::any(Family::ipv4), 0};
+  SocketAddress remote_{IpAddress::any(Family::ipv4), 0};
+  /// bind(2) has chosen them, and connect(2) doesn't change them.
+  bool address_bound_ = false, port_bound_ = false;
+  bool read_shut_ = false, write_shut_ = false;
+  bool reuse_address_ = false, reuse_port_ = false, broadcast_ = false, receive_errors_ = false;
+  bool keepalive_ = false, dont_route_ = false, out_of_band_inline_ = false;
+  bool receive_limit_locked_ = false, send_limit_locked_ = false;
+  tcp::BoundDevice device_ = tcp::BoundDevice::any;
+  tcp::PmtuDiscovery pmtu_discovery_ = tcp::PmtuDiscovery::want;
+  uint8_t tos_ = 0;
+  int16_t ttl_ = -1;
+  int error_ = 0;
+  uint32_t receive_limit_, send_limit_;
+  Duration receive_timeout_{}, send_timeout_{};
+  int linger_seconds_ = 0;
+  bool linger_ = false;
+  TimeStamping times_;
+  tcp::PlainOptions plain_;
+  uint64_t cookie_ = 0;
+
+  IntrusiveList<Datagram> queue_;
+  /// Being copied by somebody, and not in the queue any more. Those of a process that was killed meanwhile
+  /// stay until the socket is closed.
+  IntrusiveList<Datagram> taken_;
+  /// What waits in the queue, by true size in bytes.
+  uint32_t queue_bytes_ = 0;
+  /// Being filled by somebody; as above.
+  FrameQueue filling_;
+  tcp::Reports* reports_ = nullptr;
+};
+
+}  // namespace ustack::udp
