@@ -31,11 +31,11 @@ struct Datagram : ListHook<> {
 /// How one is to be sent.
 struct DatagramOut {
   /// Unspecified: to the peer that it is connected with.
-  SocketAddress to;
+  SocketAddress to{};
   /// IP_PKTINFO: from this address of the host's; unspecified: as bound.
-  IpAddress from;
+  IpAddress from{};
   /// IP_TTL and IP_TOS as ancillary data.
-  std::optional<uint8_t> ttl, tos;
+  std::optional<uint8_t> ttl{}, tos{};
 };
 
 /// What recvmsg(2) is to tell of each datagram (ip(7)).

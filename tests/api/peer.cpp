@@ -18,6 +18,12 @@
 //   call PORT    connects to the caller's PORT and goes on there; the first connection stays until the end
 //   dial N PORT  makes N connections to the caller's PORT and holds them until the end
 // At the end of the line all connections are closed.
+//
+// A datagram to the same port of UDP is a command too:
+//   echo ...     the datagram comes back
+//   size N       one of N bytes of the pattern
+//   many N M     N datagrams of M bytes
+//   to PORT WORD the word goes to that port of the sender's address
 #include <arpa/inet.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
@@ -150,6 +156,41 @@ class Session {
   bool follows_ = true;
 };
 
+void answer(int fd, const sockaddr_in& from, const std::string& datagram) {
+  sockaddr_in to = from;
+  auto say = [&](const std::string& bytes) {
+    sendto(fd, bytes.data(), bytes.size(), 0, reinterpret_cast<sockaddr*>(&to), sizeof to);
+  };
+  auto bytes_of_pattern = [](size_t count) {
+    std::string bytes(count, '\0');
+    for (size_t i = 0; i < count; ++i) bytes[i] = static_cast<char>(i % 251);
+    return bytes;
+  };
+  std::istringstream line(datagram);
+  std::string command, word;
+  size_t number = 0, size = 0;
+  line >> command;
+  if (command == "echo") say(datagram);
+  if (command == "size" && line >> number) say(bytes_of_pattern(number));
+  if (command == "many" && line >> number >> size)
+    for (size_t i = 0; i < number; ++i) say(bytes_of_pattern(size));
+  if (command == "to" && line >> number >> word) {
+    to.sin_port = htons(static_cast<uint16_t>(number));
+    say(word);
+  }
+}
+
+void serve_datagrams(int fd) {
+  std::string datagram(65536, '\0');
+  for (;;) {
+    sockaddr_in from{};
+    socklen_t length = sizeof from;
+    ssize_t n =
+        recvfrom(fd, datagram.data(), datagram.size(), 0, reinterpret_cast<sockaddr*>(&from), &length);
+    if (n >= 0) answer(fd, from, datagram.substr(0, static_cast<size_t>(n)));
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -166,6 +207,12 @@ int main(int argc, char** argv) {
     std::perror("api_peer");
     return 1;
   }
+  int datagrams = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (bind(datagrams, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
+    std::perror("api_peer");
+    return 1;
+  }
+  std::thread(serve_datagrams, datagrams).detach();
   std::puts("ready");
   std::fflush(stdout);
   for (;;) {

@@ -65,18 +65,20 @@ TEST(Config, WithoutVariablesEverythingHasItsDefault) {
   EXPECT_FALSE(config.check_pointers);
   EXPECT_FALSE(config.parts_by_credentials);
   EXPECT_EQ(config.syscalls, OwnSyscalls::automatic);
+  EXPECT_FALSE(config.udp_in_stack);
   EXPECT_EQ(config.log_level, LogLevel::off);
   EXPECT_EQ(config.settings.tcp_sack, 1);
 }
 
 TEST(Config, ReadsEveryVariable) {
-  Config config = parsed({"USTACK_LINK=tap:tap7", "USTACK_ADDR=192.0.2.2/24, 198.51.100.9/25",
-                          "USTACK_GATEWAY=192.0.2.1", "USTACK_MAC=02:aB:00:00:00:01", "USTACK_MTU=9000",
-                          "USTACK_LOOPBACK=stack", "USTACK_KERNEL=203.0.113.0/24",
-                          "USTACK_SYSCTL=net.ipv4.tcp_sack=0; net.ipv4.tcp_rmem = 4096 65536 131072;",
-                          "USTACK_IO=plain", "USTACK_SPIN=50", "USTACK_QUEUES=4", "USTACK_EFAULT=check",
-                          "USTACK_TRUST=credentials", "USTACK_SYSCALLS=catch", "USTACK_LOG=debug:/tmp/x:y",
-                          "USTACK_CAPTURE=/tmp/a.pcapng", "USTACK_COUNTERS=/tmp/c"});
+  Config config =
+      parsed({"USTACK_LINK=tap:tap7", "USTACK_ADDR=192.0.2.2/24, 198.51.100.9/25", "USTACK_GATEWAY=192.0.2.1",
+              "USTACK_MAC=02:aB:00:00:00:01", "USTACK_MTU=9000", "USTACK_LOOPBACK=stack",
+              "USTACK_KERNEL=203.0.113.0/24",
+              "USTACK_SYSCTL=net.ipv4.tcp_sack=0; net.ipv4.tcp_rmem = 4096 65536 131072;", "USTACK_IO=plain",
+              "USTACK_SPIN=50", "USTACK_QUEUES=4", "USTACK_EFAULT=check", "USTACK_TRUST=credentials",
+              "USTACK_SYSCALLS=catch", "USTACK_UDP=stack", "USTACK_LOG=debug:/tmp/x:y",
+              "USTACK_CAPTURE=/tmp/a.pcapng", "USTACK_COUNTERS=/tmp/c"});
   EXPECT_EQ(config.link.scheme, LinkSpec::Scheme::tap);
   EXPECT_EQ(config.link.name, "tap7");
   ASSERT_EQ(config.addresses.size(), 2u);
@@ -96,6 +98,7 @@ TEST(Config, ReadsEveryVariable) {
   EXPECT_TRUE(config.check_pointers);
   EXPECT_TRUE(config.parts_by_credentials);
   EXPECT_EQ(config.syscalls, OwnSyscalls::catch_them);
+  EXPECT_TRUE(config.udp_in_stack);
   EXPECT_EQ(config.log_level, LogLevel::debug);
   EXPECT_EQ(config.log_file, "/tmp/x:y");
   EXPECT_EQ(config.capture_file, "/tmp/a.pcapng");
@@ -185,7 +188,8 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{{"USTACK_LINK=fd:3,4", "USTACK_ADDR=192.0.2.2/24", "USTACK_QUEUES=4"}, {"as many queues"}},
         Bad{{"USTACK_EFAULT=1"}, {"check"}}, Bad{{"USTACK_TRUST=me"}, {"relatives", "credentials"}},
         Bad{{"USTACK_SYSCALLS=yes"}, {"auto", "catch", "leave"}},
-        Bad{{"USTACK_LOG=loud"}, {"\"loud\"", "trace"}}, Bad{{"USTACK_LOG=info:"}, {"file"}},
+        Bad{{"USTACK_UDP=yes"}, {"stack", "kernel"}}, Bad{{"USTACK_LOG=loud"}, {"\"loud\"", "trace"}},
+        Bad{{"USTACK_LOG=info:"}, {"file"}},
         Bad{{"USTACK_CONFIG=/nonexistent/ustack.conf"}, {"No such file"}}));
 
 TEST(Config, EveryMistakeIsToldAtOnce) {
@@ -278,7 +282,7 @@ TEST(Config, TheTableIsComplete) {
     EXPECT_FALSE(variable.help.empty()) << variable.name;
     EXPECT_TRUE(names.insert(variable.name).second) << variable.name;
   }
-  EXPECT_EQ(names.size(), 18u);
+  EXPECT_EQ(names.size(), 19u);
 }
 
 TEST(AddressText, RoundTrips) {

@@ -28,6 +28,7 @@ _MALFORMED = {
     "USTACK_EFAULT": ["yes"],
     "USTACK_TRUST": ["nobody"],
     "USTACK_SYSCALLS": ["all"],
+    "USTACK_UDP": ["yes"],
     "USTACK_LOG": ["loud", "debug:", "3"],
 }
 

@@ -1,0 +1,530 @@
+// Sockets of datagrams (udp(7)); under the library with USTACK_UDP=stack.
+#include <fcntl.h>
+#include <linux/errqueue.h>
+#include <linux/sockios.h>
+#include <netinet/udp.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/uio.h>
+
+#include <array>
+#include <thread>
+
+#include "tests/api/support.h"
+
+namespace api {
+
+namespace {
+
+Fd udp(int flags = 0) {
+  Fd fd(socket(AF_INET, SOCK_DGRAM | flags, 0));
+  EXPECT_GE(fd, 0) << strerror(errno);
+  return fd;
+}
+
+/// Bound to this side's address.
+Fd bound(int flags = 0) {
+  Fd fd = udp(flags);
+  Address address = local();
+  EXPECT_EQ(bind(fd, address.get(), Address::size), 0) << strerror(errno);
+  set_timeout(fd, SO_RCVTIMEO, milliseconds(3000));
+  return fd;
+}
+
+Fd connected_to_peer(int flags = 0) {
+  Fd fd = udp(flags);
+  EXPECT_EQ(connect(fd, peer().get(), Address::size), 0) << strerror(errno);
+  set_timeout(fd, SO_RCVTIMEO, milliseconds(3000));
+  return fd;
+}
+
+ssize_t send_to(int fd, std::string_view bytes, const Address& to, int flags = 0) {
+  return sendto(fd, bytes.data(), bytes.size(), flags, to.get(), Address::size);
+}
+
+struct Got {
+  ssize_t result = -1;
+  std::string bytes;
+  Address from;
+  int flags = 0;
+  std::array<std::byte, 512> control{};
+  size_t control_bytes = 0;
+
+  /// The ancillary data of that kind; empty: none.
+  std::string ancillary(int level, int type) {
+    msghdr header{};
+    header.msg_control = control.data();
+    header.msg_controllen = control_bytes;
+    for (cmsghdr* at = CMSG_FIRSTHDR(&header); at != nullptr; at = CMSG_NXTHDR(&header, at))
+      if (at->cmsg_level == level && at->cmsg_type == type)
+        return {reinterpret_cast<char*>(CMSG_DATA(at)), at->cmsg_len - CMSG_LEN(0)};
+    return {};
+  }
+};
+
+Got receive(int fd, size_t room = 65536, int flags = 0) {
+  Got got;
+  got.bytes.resize(room);
+  iovec part{got.bytes.data(), room};
+  msghdr message{};
+  message.msg_name = &got.from.in;
+  message.msg_namelen = Address::size;
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = got.control.data();
+  message.msg_controllen = got.control.size();
+  got.result = recvmsg(fd, &message, flags);
+  got.bytes.resize(got.result < 0 ? 0 : std::min(static_cast<size_t>(got.result), room));
+  got.flags = message.msg_flags;
+  got.control_bytes = message.msg_controllen;
+  return got;
+}
+
+template <typename T>
+T as(const std::string& bytes) {
+  T value{};
+  EXPECT_EQ(bytes.size(), sizeof value);
+  std::memcpy(&value, bytes.data(), std::min(bytes.size(), sizeof value));
+  return value;
+}
+
+}  // namespace
+
+TEST(Datagram, GoesAndComes) {
+  Fd fd = bound();
+  ASSERT_EQ(send_to(fd, "echo one", peer()), 8);
+  Got got = receive(fd);
+  EXPECT_EQ(got.bytes, "echo one");
+  EXPECT_EQ(got.from.ip(), peer().ip());
+  EXPECT_EQ(got.from.port(), peer().port());
+  EXPECT_EQ(got.flags, 0);
+  EXPECT_EQ(got.control_bytes, 0u);
+}
+
+TEST(Datagram, KindOfSocket) {
+  Fd fd = udp();
+  EXPECT_EQ(get_option(fd, SOL_SOCKET, SO_TYPE), SOCK_DGRAM);
+  EXPECT_EQ(get_option(fd, SOL_SOCKET, SO_PROTOCOL), IPPROTO_UDP);
+  EXPECT_EQ(get_option(fd, SOL_SOCKET, SO_DOMAIN), AF_INET);
+  EXPECT_EQ(get_option(fd, SOL_SOCKET, SO_ACCEPTCONN), 0);
+  EXPECT_FAILS(EPROTONOSUPPORT, socket(AF_INET, SOCK_DGRAM, IPPROTO_TCP));
+  EXPECT_FAILS(EOPNOTSUPP, listen(fd, 1));
+  EXPECT_FAILS(EOPNOTSUPP, accept(fd, nullptr, nullptr));
+}
+
+TEST(Datagram, BoundariesAreKept) {
+  Fd fd = connected_to_peer();
+  ASSERT_TRUE(send_all(fd, "many 5 100"));
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(receive(fd).bytes, pattern(100));
+}
+
+TEST(Datagram, WhatDoesNotFitIsCutOff) {
+  Fd fd = connected_to_peer();
+  ASSERT_TRUE(send_all(fd, "many 2 100"));
+  Got got = receive(fd, 30);
+  EXPECT_EQ(got.result, 30);
+  EXPECT_EQ(got.bytes, pattern(30));
+  EXPECT_EQ(got.flags, MSG_TRUNC);
+  got = receive(fd, 30, MSG_TRUNC);
+  EXPECT_EQ(got.result, 100);
+  EXPECT_EQ(got.flags, MSG_TRUNC);
+}
+
+TEST(Datagram, AnEmptyOneIsNoEnd) {
+  Fd fd = connected_to_peer();
+  ASSERT_TRUE(send_all(fd, "size 0"));
+  ASSERT_TRUE(send_all(fd, "echo more"));
+  EXPECT_EQ(poll_one(fd, POLLIN), POLLIN);
+  EXPECT_EQ(receive(fd).result, 0);
+  EXPECT_EQ(receive(fd).bytes, "echo more");
+  ASSERT_EQ(send(fd, "", 0, 0), 0);
+}
+
+TEST(Datagram, APeekLeavesIt) {
+  Fd fd = connected_to_peer();
+  ASSERT_TRUE(send_all(fd, "echo peek"));
+  EXPECT_EQ(receive(fd, 4, MSG_PEEK).bytes, "echo");
+  EXPECT_EQ(receive(fd, 100, MSG_PEEK).bytes, "echo peek");
+  EXPECT_EQ(receive(fd).bytes, "echo peek");
+  EXPECT_FAILS(EAGAIN, recv(fd, nullptr, 0, MSG_DONTWAIT | MSG_PEEK));
+}
+
+TEST(Datagram, LargerThanThePacketsOfTheLink) {
+  Fd fd = connected_to_peer();
+  for (size_t size : {1472u, 1473u, 9000u, 65507u}) {
+    ASSERT_TRUE(send_all(fd, "size " + std::to_string(size)));
+    EXPECT_EQ(receive(fd).bytes, pattern(size)) << size;
+    std::string back = "echo " + pattern(size - 5);
+    ASSERT_EQ(send(fd, back.data(), back.size(), 0), static_cast<ssize_t>(size)) << strerror(errno);
+    EXPECT_EQ(receive(fd).bytes, back) << size;
+  }
+  std::string too_large(65508, 'x');
+  EXPECT_FAILS(EMSGSIZE, send(fd, too_large.data(), too_large.size(), 0));
+  set_option(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO);
+  EXPECT_FAILS(EMSGSIZE, send(fd, too_large.data(), 1473, 0));
+  EXPECT_EQ(send(fd, too_large.data(), 1472, 0), 1472);
+  EXPECT_EQ(get_option(fd, IPPROTO_IP, IP_MTU), 1500);
+}
+
+TEST(Datagram, Names) {
+  Fd fd = udp();
+  EXPECT_EQ(name_of(fd).port(), 0);
+  EXPECT_EQ(name_of(fd).ip(), "0.0.0.0");
+  Address name;
+  socklen_t length = Address::size;
+  EXPECT_FAILS(ENOTCONN, getpeername(fd, name.get(), &length));
+  ASSERT_WORKS(connect(fd, peer().get(), Address::size));
+  EXPECT_EQ(name_of(fd).ip(), local().ip());
+  EXPECT_NE(name_of(fd).port(), 0);
+  EXPECT_EQ(peer_of(fd).port(), peer().port());
+  // Another peer, and none.
+  ASSERT_WORKS(connect(fd, nobody().get(), Address::size));
+  EXPECT_EQ(peer_of(fd).port(), nobody().port());
+  Address none;
+  none.in.sin_family = AF_UNSPEC;
+  ASSERT_WORKS(connect(fd, none.get(), Address::size));
+  length = Address::size;
+  EXPECT_FAILS(ENOTCONN, getpeername(fd, name.get(), &length));
+  EXPECT_EQ(name_of(fd).ip(), "0.0.0.0");
+}
+
+TEST(Datagram, SendingBindsIt) {
+  Fd fd = udp();
+  ASSERT_EQ(send_to(fd, "echo x", peer()), 6);
+  EXPECT_NE(name_of(fd).port(), 0);
+  EXPECT_EQ(name_of(fd).ip(), "0.0.0.0");
+  EXPECT_FAILS(EINVAL, bind(fd, local().get(), Address::size));
+  set_timeout(fd, SO_RCVTIMEO, milliseconds(3000));
+  EXPECT_EQ(receive(fd).bytes, "echo x");
+}
+
+TEST(Datagram, WithoutADestination) {
+  Fd fd = udp();
+  EXPECT_FAILS(EDESTADDRREQ, send(fd, "x", 1, 0));
+  EXPECT_FAILS(EINVAL, send_to(fd, "x", Address(peer().ip().c_str(), 0)));
+  EXPECT_FAILS(EINVAL, sendto(fd, "x", 1, 0, peer().get(), Address::size - 1));
+  Address strange = peer();
+  strange.in.sin_family = AF_UNIX;
+  EXPECT_FAILS(EAFNOSUPPORT, send_to(fd, "x", strange));
+  EXPECT_FAILS(EOPNOTSUPP, send_to(fd, "x", peer(), MSG_OOB));
+}
+
+TEST(Datagram, AConnectedOneHearsItsPeerOnly) {
+  Fd fd = bound();
+  ASSERT_WORKS(connect(fd, nobody().get(), Address::size));
+  Fd other = bound();
+  const std::string port = std::to_string(name_of(fd).port());
+  ASSERT_GT(send_to(other, "to " + port + " stranger", peer()), 0);
+  // It comes from the peer's command port, which is not whom it is connected with.
+  EXPECT_EQ(poll_one(fd, POLLIN, 200) & POLLIN, 0);
+  ASSERT_WORKS(connect(fd, peer().get(), Address::size));
+  ASSERT_GT(send_to(other, "to " + port + " friend", peer()), 0);
+  EXPECT_EQ(receive(fd).bytes, "friend");
+  // It may send to others all the same.
+  EXPECT_EQ(send_to(fd, "x", nobody()), 1);
+}
+
+// No more refusals in a row here than a host sends in a second (icmp_ratelimit).
+TEST(Datagram, ARefusalIsToldToTheConnected) {
+  Fd fd = udp();
+  ASSERT_WORKS(connect(fd, nobody().get(), Address::size));
+  ASSERT_EQ(send(fd, "x", 1, 0), 1);
+  EXPECT_EQ(poll_one(fd, POLLIN) & (POLLERR | POLLIN), POLLERR);
+  EXPECT_FAILS(ECONNREFUSED, recv(fd, nullptr, 0, MSG_DONTWAIT));
+  EXPECT_FAILS(EAGAIN, recv(fd, nullptr, 0, MSG_DONTWAIT));
+  ASSERT_EQ(send(fd, "x", 1, 0), 1);
+  EXPECT_EQ(poll_one(fd, POLLIN) & POLLERR, POLLERR);
+  EXPECT_EQ(pending_error(fd), ECONNREFUSED);
+  EXPECT_EQ(pending_error(fd), 0);
+}
+
+TEST(Datagram, ARefusalIsNotToldToOthers) {
+  Fd fd = bound();
+  ASSERT_EQ(send_to(fd, "x", nobody()), 1);
+  EXPECT_EQ(poll_one(fd, POLLIN, 200), 0);
+}
+
+TEST(Datagram, TheErrorQueue) {
+  Fd fd = bound();
+  ASSERT_WORKS(set_option(fd, IPPROTO_IP, IP_RECVERR, 1));
+  ASSERT_EQ(send_to(fd, "lost", nobody()), 4);
+  EXPECT_EQ(poll_one(fd, POLLIN) & (POLLERR | POLLIN), POLLERR);
+  EXPECT_FAILS(ECONNREFUSED, recv(fd, nullptr, 0, MSG_DONTWAIT));
+  Got got = receive(fd, 100, MSG_ERRQUEUE);
+  EXPECT_EQ(got.bytes, "lost");
+  EXPECT_EQ(got.flags, MSG_ERRQUEUE);
+  EXPECT_EQ(got.from.port(), nobody().port());
+  const std::string told = got.ancillary(IPPROTO_IP, IP_RECVERR);
+  ASSERT_GE(told.size(), sizeof(sock_extended_err));
+  auto error = as<sock_extended_err>(told.substr(0, sizeof(sock_extended_err)));
+  EXPECT_EQ(error.ee_errno, static_cast<uint32_t>(ECONNREFUSED));
+  EXPECT_EQ(error.ee_origin, SO_EE_ORIGIN_ICMP);
+  EXPECT_EQ(error.ee_type, 3);
+  EXPECT_EQ(error.ee_code, 3);
+  EXPECT_EQ(receive(fd, 100, MSG_ERRQUEUE | MSG_DONTWAIT).result, -1);
+  EXPECT_EQ(pending_error(fd), 0);
+}
+
+TEST(Datagram, AncillaryData) {
+  Fd fd = bound();
+  for (int option : {IP_PKTINFO, IP_RECVTTL, IP_RECVTOS, IP_RECVORIGDSTADDR})
+    ASSERT_WORKS(set_option(fd, IPPROTO_IP, option, 1));
+  ASSERT_WORKS(set_option(fd, SOL_SOCKET, SO_TIMESTAMPNS, 1));
+  ASSERT_GT(send_to(fd, "echo x", peer()), 0);
+  Got got = receive(fd);
+  EXPECT_EQ(got.bytes, "echo x");
+  auto info = as<in_pktinfo>(got.ancillary(IPPROTO_IP, IP_PKTINFO));
+  EXPECT_EQ(info.ipi_addr.s_addr, local().in.sin_addr.s_addr);
+  EXPECT_EQ(info.ipi_spec_dst.s_addr, local().in.sin_addr.s_addr);
+  EXPECT_EQ(as<int>(got.ancillary(IPPROTO_IP, IP_TTL)), 64);
+  EXPECT_EQ(got.ancillary(IPPROTO_IP, IP_TOS), std::string(1, '\0'));
+  auto destination = as<sockaddr_in>(got.ancillary(IPPROTO_IP, IP_ORIGDSTADDR));
+  EXPECT_EQ(ntohs(destination.sin_port), name_of(fd).port());
+  auto time = as<timespec>(got.ancillary(SOL_SOCKET, SO_TIMESTAMPNS));
+  EXPECT_LT(std::abs(::time(nullptr) - time.tv_sec), 5);
+}
+
+TEST(Datagram, AncillaryDataOfASend) {
+  Fd fd = udp();
+  set_timeout(fd, SO_RCVTIMEO, milliseconds(3000));
+  auto send_with = [&](int type, const void* data, size_t bytes) {
+    alignas(cmsghdr) char control[128]{};
+    iovec part{const_cast<char*>("echo x"), 6};
+    Address to = peer();
+    msghdr message{};
+    message.msg_name = to.get();
+    message.msg_namelen = Address::size;
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = CMSG_SPACE(bytes);
+    cmsghdr* head = CMSG_FIRSTHDR(&message);
+    head->cmsg_level = IPPROTO_IP;
+    head->cmsg_type = type;
+    head->cmsg_len = CMSG_LEN(bytes);
+    std::memcpy(CMSG_DATA(head), data, bytes);
+    return sendmsg(fd, &message, 0);
+  };
+  in_pktinfo info{};
+  info.ipi_spec_dst = local().in.sin_addr;
+  EXPECT_EQ(send_with(IP_PKTINFO, &info, sizeof info), 6);
+  EXPECT_EQ(receive(fd).bytes, "echo x");
+  EXPECT_FAILS(EINVAL, static_cast<int>(send_with(IP_PKTINFO, &info, 4)));
+  int ttl = 3;
+  EXPECT_EQ(send_with(IP_TTL, &ttl, sizeof ttl), 6);
+  EXPECT_EQ(receive(fd).bytes, "echo x");
+  ttl = 0;
+  EXPECT_FAILS(EINVAL, static_cast<int>(send_with(IP_TTL, &ttl, sizeof ttl)));
+  int tos = 8;
+  EXPECT_EQ(send_with(IP_TOS, &tos, sizeof tos), 6);
+  EXPECT_EQ(receive(fd).bytes, "echo x");
+  EXPECT_FAILS(EINVAL, static_cast<int>(send_with(99, &tos, sizeof tos)));
+}
+
+TEST(Datagram, SeveralByOneCall) {
+  Fd fd = connected_to_peer();
+  std::array<iovec, 3> parts;
+  std::array<mmsghdr, 3> messages{};
+  const char* texts[] = {"echo a", "echo bb", "echo ccc"};
+  for (size_t i = 0; i < 3; ++i) {
+    parts[i] = {const_cast<char*>(texts[i]), strlen(texts[i])};
+    messages[i].msg_hdr.msg_iov = &parts[i];
+    messages[i].msg_hdr.msg_iovlen = 1;
+  }
+  ASSERT_EQ(sendmmsg(fd, messages.data(), 3, 0), 3);
+  EXPECT_EQ(messages[2].msg_len, 8u);
+  char room[3][16];
+  for (size_t i = 0; i < 3; ++i) parts[i] = {room[i], sizeof room[i]};
+  int got = 0;
+  while (got < 3) {
+    int n = recvmmsg(fd, messages.data() + got, static_cast<unsigned>(3 - got), MSG_WAITFORONE, nullptr);
+    ASSERT_GT(n, 0) << strerror(errno);
+    got += n;
+  }
+  for (size_t i = 0; i < 3; ++i) EXPECT_EQ(std::string(room[i], messages[i].msg_len), texts[i]);
+}
+
+TEST(Datagram, ReadAndWrite) {
+  Fd fd = connected_to_peer();
+  iovec out[] = {{const_cast<char*>("ec"), 2}, {const_cast<char*>("ho !"), 4}};
+  ASSERT_EQ(writev(fd, out, 2), 6);
+  char a[3], b[10];
+  iovec in[] = {{a, sizeof a}, {b, sizeof b}};
+  ASSERT_EQ(readv(fd, in, 2), 6);
+  EXPECT_EQ(std::string(a, 3) + std::string(b, 3), "echo !");
+  ASSERT_EQ(write(fd, "echo 2", 6), 6);
+  EXPECT_EQ(poll_one(fd, POLLIN), POLLIN);
+  int waiting = 0;
+  ASSERT_WORKS(ioctl(fd, FIONREAD, &waiting));
+  EXPECT_EQ(waiting, 6);
+  ASSERT_EQ(read(fd, b, 4), 4);
+  EXPECT_EQ(std::string(b, 4), "echo");
+  ASSERT_WORKS(ioctl(fd, FIONREAD, &waiting));
+  EXPECT_EQ(waiting, 0);
+}
+
+TEST(Datagram, BindConflicts) {
+  Fd first = bound();
+  Address taken = name_of(first);
+  Fd second = udp();
+  EXPECT_FAILS(EADDRINUSE, bind(second, taken.get(), Address::size));
+  Address wild("0.0.0.0", taken.port());
+  EXPECT_FAILS(EADDRINUSE, bind(second, wild.get(), Address::size));
+  ASSERT_WORKS(set_option(second, SOL_SOCKET, SO_REUSEADDR, 1));
+  EXPECT_FAILS(EADDRINUSE, bind(second, taken.get(), Address::size));
+  ASSERT_WORKS(set_option(first, SOL_SOCKET, SO_REUSEADDR, 1));
+  EXPECT_WORKS(bind(second, taken.get(), Address::size));
+  Fd third = udp();
+  EXPECT_FAILS(EADDRNOTAVAIL, bind(third, Address("203.0.113.7", 0).get(), Address::size));
+  EXPECT_FAILS(EINVAL, bind(third, local().get(), 4));
+  first.reset();
+  second.reset();
+  EXPECT_WORKS(bind(third, taken.get(), Address::size));
+}
+
+TEST(Datagram, ReusedPortsShare) {
+  std::array<Fd, 4> fds;
+  Address address = local();
+  for (Fd& fd : fds) {
+    fd = udp(SOCK_NONBLOCK);
+    ASSERT_WORKS(set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1));
+    ASSERT_WORKS(bind(fd, address.get(), Address::size));
+    address = name_of(fd);
+  }
+  // All from one place go to one of them.
+  Fd sender = bound();
+  for (int i = 0; i < 8; ++i)
+    ASSERT_GT(send_to(sender, "to " + std::to_string(address.port()) + " x", peer()), 0);
+  std::this_thread::sleep_for(milliseconds(200));
+  int with = 0, datagrams = 0;
+  for (Fd& fd : fds) {
+    int before = datagrams;
+    while (receive(fd, 10).result == 1) ++datagrams;
+    with += datagrams > before;
+  }
+  EXPECT_EQ(datagrams, 8);
+  EXPECT_EQ(with, 1);
+}
+
+TEST(Datagram, WithinTheHost) {
+  Fd a = bound(), b = bound();
+  ASSERT_EQ(send_to(a, "hello", name_of(b)), 5);
+  Got got = receive(b);
+  EXPECT_EQ(got.bytes, "hello");
+  EXPECT_EQ(got.from.port(), name_of(a).port());
+  ASSERT_EQ(send_to(b, std::string(20000, 'y'), got.from), 20000);
+  EXPECT_EQ(receive(a).bytes, std::string(20000, 'y'));
+}
+
+TEST(Datagram, Shutdown) {
+  Fd fd = udp();
+  EXPECT_FAILS(ENOTCONN, shutdown(fd, SHUT_RD));
+  Fd other = connected_to_peer();
+  ASSERT_WORKS(shutdown(other, SHUT_WR));
+  EXPECT_FAILS(EPIPE, send(other, "x", 1, MSG_NOSIGNAL));
+  ASSERT_WORKS(shutdown(other, SHUT_RD));
+  EXPECT_EQ(recv(other, nullptr, 0, 0), 0);
+  EXPECT_EQ(poll_one(other, POLLIN | POLLOUT | POLLRDHUP, 0) & (POLLIN | POLLHUP | POLLRDHUP),
+            POLLIN | POLLHUP | POLLRDHUP);
+}
+
+TEST(Datagram, WaitsAndTimesOut) {
+  Fd fd = bound(SOCK_NONBLOCK);
+  char byte;
+  EXPECT_FAILS(EAGAIN, recv(fd, &byte, 1, 0));
+  EXPECT_EQ(poll_one(fd, POLLIN | POLLOUT, 0), POLLOUT);
+  set_nonblocking(fd, false);
+  EXPECT_FAILS(EAGAIN, recv(fd, &byte, 1, MSG_DONTWAIT));
+  set_timeout(fd, SO_RCVTIMEO, milliseconds(50));
+  EXPECT_FAILS(EAGAIN, recv(fd, &byte, 1, 0));
+  set_timeout(fd, SO_RCVTIMEO, milliseconds(0));
+  std::thread later([&] {
+    std::this_thread::sleep_for(milliseconds(50));
+    send_to(fd, "echo z", peer());
+  });
+  EXPECT_EQ(receive(fd).bytes, "echo z");
+  later.join();
+}
+
+TEST(Datagram, Epoll) {
+  Fd fd = bound();
+  Fd set(epoll_create1(0));
+  epoll_event event{EPOLLIN | EPOLLET, {.u32 = 7}};
+  ASSERT_WORKS(epoll_ctl(set, EPOLL_CTL_ADD, fd, &event));
+  EXPECT_EQ(epoll_wait(set, &event, 1, 0), 0);
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_GT(send_to(fd, "echo e", peer()), 0);
+    ASSERT_EQ(epoll_wait(set, &event, 1, 3000), 1);
+    EXPECT_EQ(event.data.u32, 7u);
+  }
+  EXPECT_EQ(epoll_wait(set, &event, 1, 50), 0);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(receive(fd).bytes, "echo e");
+}
+
+TEST(Datagram, TheReceiveBufferHasAnEnd) {
+  Fd fd = connected_to_peer();
+  ASSERT_WORKS(set_option(fd, SOL_SOCKET, SO_RCVBUF, 4096));
+  EXPECT_EQ(get_option(fd, SOL_SOCKET, SO_RCVBUF), 8192);
+  ASSERT_TRUE(send_all(fd, "many 100 1000"));
+  std::this_thread::sleep_for(milliseconds(200));
+  int got = 0;
+  while (receive(fd, 2000, MSG_DONTWAIT).result == 1000) ++got;
+  EXPECT_GE(got, 2);
+  EXPECT_LE(got, 12);
+}
+
+TEST(Datagram, Options) {
+  Fd fd = udp();
+  EXPECT_EQ(get_option(fd, SOL_SOCKET, SO_BROADCAST), 0);
+  EXPECT_EQ(get_option(fd, IPPROTO_IP, IP_TTL), 64);
+  EXPECT_EQ(get_option(fd, IPPROTO_IP, IP_TOS), 0);
+  EXPECT_EQ(get_option(fd, IPPROTO_IP, IP_MTU_DISCOVER), IP_PMTUDISC_WANT);
+  EXPECT_WORKS(set_option(fd, IPPROTO_IP, IP_TTL, 9));
+  EXPECT_EQ(get_option(fd, IPPROTO_IP, IP_TTL), 9);
+  EXPECT_FAILS(EINVAL, set_option(fd, IPPROTO_IP, IP_TTL, 256));
+  EXPECT_WORKS(set_option(fd, IPPROTO_IP, IP_TOS, 0x1b));
+  EXPECT_EQ(get_option(fd, IPPROTO_IP, IP_TOS), 0x1b);
+  EXPECT_FAILS(EINVAL, set_option(fd, IPPROTO_IP, IP_MTU_DISCOVER, 6));
+  int value = 0;
+  socklen_t length = sizeof value;
+  EXPECT_FAILS(ENOTCONN, getsockopt(fd, IPPROTO_IP, IP_MTU, &value, &length));
+  EXPECT_FAILS(EACCES, send_to(fd, "x", Address("192.0.2.255", 9)));
+  EXPECT_EQ(get_option(fd, SOL_SOCKET, SO_SNDLOWAT), 1);
+}
+
+TEST(Datagram, AChildHasItToo) {
+  Fd fd = bound();
+  pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) _exit(send_to(fd, "echo child", peer()) == 10 && receive(fd).bytes == "echo child" ? 0 : 1);
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  ASSERT_GT(send_to(fd, "echo parent", peer()), 0);
+  EXPECT_EQ(receive(fd).bytes, "echo parent");
+}
+
+TEST(Datagram, ManyThreads) {
+  Fd fd = bound();
+  constexpr int kThreads = 4, kEach = 200;
+  std::atomic<int> received{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t)
+    threads.emplace_back([&] {
+      for (int i = 0; i < kEach; ++i) {
+        if (send_to(fd, "echo t", peer()) != 6) return;
+        if (receive(fd).bytes == "echo t") ++received;
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(received, kThreads * kEach);
+}
+
+TEST(Datagram, BadPointers) {
+  Fd fd = connected_to_peer();
+  EXPECT_FAILS(EFAULT, send(fd, nullptr, 5, 0));
+  EXPECT_TRUE(send_all(fd, "echo ok"));
+  EXPECT_EQ(receive(fd).bytes, "echo ok");
+}
+
+}  // namespace api
