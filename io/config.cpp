@@ -153,6 +153,9 @@ void check_together(const Config& config, Complaints& complaints) {
       config.link.queues != 1 + config.link.more_fds.size())
     complaints.add("USTACK_QUEUES=" + std::to_string(config.link.queues) +
                    ": a link over sockets has as many queues as sockets are named");
+  if (config.udp_in_stack && config.parts_by_credentials)
+    complaints.add(
+        "USTACK_UDP=stack: doesn't go with USTACK_TRUST=credentials, as the keeper moves no datagrams");
   if (is_ip && config.mac)
     complaints.add("USTACK_MAC=" + to_string(*config.mac) + ": a link of bare IP has no MAC address");
   for (const IpAddress& gateway : config.gateways) {

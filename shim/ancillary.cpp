@@ -1,20 +1,42 @@
 #include "shim/ancillary.h"
 
 #include <linux/net_tstamp.h>
+#include <net/if.h>
 #include <netinet/in.h>
+#include <sys/ioctl.h>
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
+#include <string_view>
 
 #include "io/clock.h"
+#include "io/descriptor.h"
+#include "io/syscalls.h"
 #include "shim/address.h"
+#include "shim/process.h"
 #include "shim/socket_file.h"
 #include "shim/user_copy.h"
 
 namespace ustack::shim {
 
 namespace {
+
+/// The number of the device that the link is, which getifaddrs(3) names too; 0: it is none. Asked once.
+int link_index() {
+  static std::atomic<int> known{-1};
+  int index = known.load(std::memory_order_relaxed);
+  if (index >= 0) return index;
+  ifreq interface {};
+  const std::string_view name = Process::link().name();
+  std::memcpy(interface.ifr_name, name.data(), std::min<size_t>(name.size(), IFNAMSIZ - 1));
+  io::Descriptor any(static_cast<int>(io::sys::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)));
+  const bool found = any && !io::sys::failed(io::sys::ioctl(any.get(), SIOCGIFINDEX, &interface));
+  index = found ? interface.ifr_ifindex : 0;
+  known.store(index, std::memory_order_relaxed);
+  return index;
+}
 
 /// When that was by the machine's clock (CLOCK_REALTIME).
 timespec real_time(Instant at) {
@@ -94,8 +116,8 @@ void Ancillary::put_datagram(const DatagramArrival& datagram) {
   const socklen_t size = to_sockaddr(datagram.destination, &destination);
   const DatagramWishes& wishes = datagram.wishes;
   if (wishes.packet_info) {
-    // The host's interface is none of the machine's: it has no number there.
     in_pktinfo info{};
+    info.ipi_ifindex = link_index();
     info.ipi_addr = info.ipi_spec_dst = reinterpret_cast<sockaddr_in&>(destination).sin_addr;
     put(IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
   }

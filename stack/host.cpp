@@ -121,6 +121,8 @@ void Host::release_lost() {
   udp_->release_lost();
 }
 
-bool Host::drained() const { return tcp_->drained() && transmit_.empty(); }
+bool Host::drained() {
+  return tcp_->drained() && transmit_.empty() && !network_.neighbours().has_waiting();
+}
 
 }  // namespace ustack

@@ -88,8 +88,8 @@ class Host {
   /// Time of the last receive() or run().
   Instant now() const { return now_; }
   /// No connection is left that still has something to deliver or a FIN to exchange (TIME-WAIT and listeners
-  /// don't count): what an exiting program lingers for.
-  bool drained() const;
+  /// don't count), and no datagram whose next hop is being looked for: what an exiting program lingers for.
+  bool drained();
   /// A process was killed while it changed the host (its lists are whole again: ListJournal::finish). Counts
   /// and tables are rebuilt from the endpoints; one that was being changed is reset, all others go on. Memory
   /// that was on its way from one place to another is free; `outside` shows what is rightly elsewhere.

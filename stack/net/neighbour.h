@@ -127,6 +127,12 @@ class NeighbourCache {
   /// for an answer go on asking.
   void mend();
 
+  /// Some frame waits until its next hop has answered.
+  bool has_waiting() {
+    for (Neighbour* n = table_.oldest(); n != nullptr; n = table_.newer(*n))
+      if (!n->queue_.empty()) return true;
+    return false;
+  }
   /// What it has of the host's memory (stack/census.h).
   void show(Census& census) {
     for (Neighbour* n = table_.oldest(); n != nullptr; n = table_.newer(*n)) census.see(n->queue_);

@@ -163,7 +163,8 @@ Status Endpoint::send(TxFrame* frame, const DatagramOut& how) {
   if (from.is_unspecified()) from = IpAddress::any(Family::ipv4);
   Result<Route> route = protocol_.network().find_route(from, to.address);
   if (!route.ok()) return refuse(route.error().code);
-  if (!reaches(route->is_local())) return refuse(ENETUNREACH);
+  const bool by_gateway = !route->is_local() && !(route->next_hop() == route->remote());
+  if (!reaches(route->is_local()) || (dont_route_ && by_gateway)) return refuse(ENETUNREACH);
   if (local_.port == 0) {
     // inet_autobind.
     Status s = protocol_.bind_port(*this, {IpAddress::any(Family::ipv4), 0}, to, plain_.port_range);

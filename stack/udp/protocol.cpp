@@ -220,7 +220,9 @@ void Protocol::on_icmp_error(const IcmpError& error, Instant) {
 
 void Protocol::mend() {
   endpoints_.mend();
-  endpoints_.for_each([](Endpoint& endpoint) {
+  endpoints_.for_each([this](Endpoint& endpoint) {
+    if (endpoint.local_.port != 0 && !static_cast<ListHook<OfPort>&>(endpoint).linked())
+      chain(endpoint.local_.port).push_back(endpoint);
     endpoint.queue_bytes_ = 0;
     for (Datagram& each : endpoint.queue_) endpoint.queue_bytes_ += each.data.block->true_size();
   });

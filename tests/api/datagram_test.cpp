@@ -2,7 +2,7 @@
 #include <fcntl.h>
 #include <linux/errqueue.h>
 #include <linux/sockios.h>
-#include <netinet/udp.h>
+#include <net/if.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
@@ -276,6 +276,8 @@ TEST(Datagram, AncillaryData) {
   auto info = as<in_pktinfo>(got.ancillary(IPPROTO_IP, IP_PKTINFO));
   EXPECT_EQ(info.ipi_addr.s_addr, local().in.sin_addr.s_addr);
   EXPECT_EQ(info.ipi_spec_dst.s_addr, local().in.sin_addr.s_addr);
+  char device[IF_NAMESIZE];
+  EXPECT_NE(if_indextoname(static_cast<unsigned>(info.ipi_ifindex), device), nullptr);
   EXPECT_EQ(as<int>(got.ancillary(IPPROTO_IP, IP_TTL)), 64);
   EXPECT_EQ(got.ancillary(IPPROTO_IP, IP_TOS), std::string(1, '\0'));
   auto destination = as<sockaddr_in>(got.ancillary(IPPROTO_IP, IP_ORIGDSTADDR));

@@ -71,14 +71,13 @@ TEST(Config, WithoutVariablesEverythingHasItsDefault) {
 }
 
 TEST(Config, ReadsEveryVariable) {
-  Config config =
-      parsed({"USTACK_LINK=tap:tap7", "USTACK_ADDR=192.0.2.2/24, 198.51.100.9/25", "USTACK_GATEWAY=192.0.2.1",
-              "USTACK_MAC=02:aB:00:00:00:01", "USTACK_MTU=9000", "USTACK_LOOPBACK=stack",
-              "USTACK_KERNEL=203.0.113.0/24",
-              "USTACK_SYSCTL=net.ipv4.tcp_sack=0; net.ipv4.tcp_rmem = 4096 65536 131072;", "USTACK_IO=plain",
-              "USTACK_SPIN=50", "USTACK_QUEUES=4", "USTACK_EFAULT=check", "USTACK_TRUST=credentials",
-              "USTACK_SYSCALLS=catch", "USTACK_UDP=stack", "USTACK_LOG=debug:/tmp/x:y",
-              "USTACK_CAPTURE=/tmp/a.pcapng", "USTACK_COUNTERS=/tmp/c"});
+  Config config = parsed({"USTACK_LINK=tap:tap7", "USTACK_ADDR=192.0.2.2/24, 198.51.100.9/25",
+                          "USTACK_GATEWAY=192.0.2.1", "USTACK_MAC=02:aB:00:00:00:01", "USTACK_MTU=9000",
+                          "USTACK_LOOPBACK=stack", "USTACK_KERNEL=203.0.113.0/24",
+                          "USTACK_SYSCTL=net.ipv4.tcp_sack=0; net.ipv4.tcp_rmem = 4096 65536 131072;",
+                          "USTACK_IO=plain", "USTACK_SPIN=50", "USTACK_QUEUES=4", "USTACK_EFAULT=check",
+                          "USTACK_TRUST=credentials", "USTACK_SYSCALLS=catch", "USTACK_LOG=debug:/tmp/x:y",
+                          "USTACK_CAPTURE=/tmp/a.pcapng", "USTACK_COUNTERS=/tmp/c"});
   EXPECT_EQ(config.link.scheme, LinkSpec::Scheme::tap);
   EXPECT_EQ(config.link.name, "tap7");
   ASSERT_EQ(config.addresses.size(), 2u);
@@ -98,7 +97,6 @@ TEST(Config, ReadsEveryVariable) {
   EXPECT_TRUE(config.check_pointers);
   EXPECT_TRUE(config.parts_by_credentials);
   EXPECT_EQ(config.syscalls, OwnSyscalls::catch_them);
-  EXPECT_TRUE(config.udp_in_stack);
   EXPECT_EQ(config.log_level, LogLevel::debug);
   EXPECT_EQ(config.log_file, "/tmp/x:y");
   EXPECT_EQ(config.capture_file, "/tmp/a.pcapng");
@@ -272,6 +270,11 @@ TEST(Config, MistakesInAFileAreToldWithTheirLine) {
 
 TEST(Config, ADirectoryIsNoFile) {
   EXPECT_THAT(problem_of({"USTACK_CONFIG=/tmp"}), HasSubstr("Is a directory"));
+}
+
+TEST(Config, Udp) {
+  EXPECT_TRUE(parsed({"USTACK_LINK=tap:t0", "USTACK_UDP=stack"}).udp_in_stack);
+  EXPECT_FALSE(parsed({"USTACK_LINK=tap:t0", "USTACK_UDP=kernel"}).udp_in_stack);
 }
 
 TEST(Config, TheTableIsComplete) {

@@ -270,6 +270,34 @@ TEST_F(UdpTest, AnUnboundOneGetsAPortOfTheRange) {
   EXPECT_GE(*ports.begin(), 32768);
 }
 
+TEST_F(UdpTest, WhatDontRouteForbids) {
+  TcpPeer::Options options;
+  options.gateway = kPeer;
+  TcpPeer routed(options);
+  TestSocket holder(*routed.host().open_socket(AF_INET, SOCK_DGRAM, 0));
+  DatagramSocket& socket = *holder.get()->datagrams();
+  const DatagramOut far{.to = {IpAddress::v4(203, 0, 113, 1), 9}};
+  EXPECT_TRUE(send(socket, "x", far).ok());
+  set(socket, SOL_SOCKET, SO_DONTROUTE, 1);
+  EXPECT_EQ(send(socket, "x", far).code(), ENETUNREACH);
+  EXPECT_TRUE(send(socket, "x", {.to = {kPeer, 9}}).ok());
+  routed.run();
+}
+
+TEST_F(UdpTest, WhatWaitsForItsNextHopIsNotDrained) {
+  TcpPeer::Options options;
+  options.link = {.kind = LinkInfo::Kind::ethernet, .mtu = 1500};
+  TcpPeer ethernet(options);
+  TestSocket holder(*ethernet.host().open_socket(AF_INET, SOCK_DGRAM, 0));
+  ethernet.take();
+  EXPECT_TRUE(ethernet.host().drained());
+  EXPECT_TRUE(send(*holder.get()->datagrams(), "x", {.to = {kPeer, 9}}).ok());
+  ethernet.run();
+  EXPECT_FALSE(ethernet.host().drained());
+  ethernet.advance(10s);
+  EXPECT_TRUE(ethernet.host().drained()) << "nobody has answered";
+}
+
 // --- errors
 
 TEST_F(UdpTest, RefusalsAreToldToTheConnected) {
