@@ -17,6 +17,7 @@
 #include "stack/base/checksum.h"
 #include "stack/host.h"
 #include "stack/net/checksum.h"
+#include "stack/socket/datagram_socket.h"
 #include "stack/tcp/protocol.h"
 #include "tests/fuzz/input.h"
 #include "tests/support/heap_arena.h"
@@ -31,7 +32,7 @@ const IpAddress kHost = IpAddress::v4(192, 0, 2, 2), kPeer = IpAddress::v4(192, 
 constexpr MacAddress kHostMac{{std::byte{2}, {}, {}, {}, {}, std::byte{2}}};
 constexpr MacAddress kPeerMac{{std::byte{2}, {}, {}, {}, {}, std::byte{1}}};
 constexpr uint16_t kMtu = 1500;
-constexpr uint8_t kTcp = 6, kIcmp = 1;
+constexpr uint8_t kTcp = 6, kIcmp = 1, kUdp = 17;
 
 /// Operations and frames of one input that are played at most, so that none takes long.
 constexpr int kMostOperations = 300;
@@ -76,6 +77,7 @@ class Machine {
 
   ~Machine() {
     for (Socket* socket : sockets_) socket->release();
+    if (datagrams_ != nullptr) datagrams_->release();
     arena_.never_fail();
     settle();
     Host::destroy(host_);
@@ -91,7 +93,9 @@ class Machine {
   // --- what the fuzzer's operations are ---
 
   void step() {
-    switch (input_.u8() % 8) {
+    const uint8_t operation = input_.u8();
+    if (operation >= 240) return datagram(operation % 5);
+    switch (operation % 8) {
       case 0: {
         std::vector<std::byte> frame;
         input_.append(frame, input_.u16() % 2048);
@@ -150,6 +154,67 @@ class Machine {
     store_be16(&bytes[16], 0);
     store_be16(&bytes[16], checksum_finish(checksum_add(bytes, sum)));
     return bytes;
+  }
+
+  /// Of UDP: what comes, what comes back of what was sent, and what the program does.
+  void datagram(int what) {
+    switch (what) {
+      case 0: {
+        const uint8_t flags = input_.u8();
+        std::vector<std::byte> bytes(8);
+        store_be16(&bytes[0], static_cast<uint16_t>(53 + flags % 2));
+        store_be16(&bytes[2], static_cast<uint16_t>(5000 + flags / 2 % 2));
+        bytes.resize(8 + input_.u16() % 3000, std::byte{'u'});
+        store_be16(&bytes[4], static_cast<uint16_t>(bytes.size()));
+        mutate(bytes);
+        const IpAddress source = (flags & 0x80) != 0 ? kFar : kPeer;
+        const uint32_t sum = pseudo_header_sum(source, kHost, kUdp, static_cast<uint32_t>(bytes.size()));
+        store_be16(&bytes[6], 0);
+        if ((flags & 0x40) == 0) store_be16(&bytes[6], checksum_finish(checksum_add(bytes, sum)));
+        return deliver_packet(source, kUdp, bytes, flags, (flags & 0x20) != 0 ? input_.u16() : 0x4000);
+      }
+      case 1: {
+        std::vector<std::byte> message(8);
+        message[0] = std::byte{input_.u8()};
+        message[1] = std::byte{input_.u8()};
+        store_be16(&message[6], input_.u16());
+        std::vector<std::byte> quoted = ip_header(kHost, kPeer, kUdp, 8 + 100, 0, 0x4000);
+        quoted.resize(28 + input_.u8());
+        store_be16(&quoted[20], 5000);
+        store_be16(&quoted[22], 53);
+        mutate(quoted);
+        message.insert(message.end(), quoted.begin(), quoted.end());
+        store_be16(&message[2], checksum_of(message));
+        return deliver_packet(kPeer, kIcmp, message);
+      }
+      case 2: {
+        const uint8_t argument = input_.u8();
+        Result<TxFrame*> frame = datagrams_->reserve(size_t{argument} * argument);
+        if (!frame.ok()) break;
+        if (argument % 16 == 0)
+          datagrams_->abandon(*frame);
+        else
+          (void)datagrams_->send(*frame, {.to = {argument % 2 != 0 ? kPeer : kFar, argument}});
+        break;
+      }
+      case 3: {
+        const uint8_t argument = input_.u8();
+        Result<Datagram*> taken = datagrams_->take(argument % 2 != 0);
+        if (taken.ok()) datagrams_->done(*taken);
+        (void)datagrams_->take_report();
+        break;
+      }
+      case 4: {
+        const uint8_t argument = input_.u8();
+        const int on = argument % 2;
+        if (argument < 128)
+          (void)datagrams_->set_option(IPPROTO_IP, IP_RECVERR, std::as_bytes(std::span(&on, 1)));
+        else
+          (void)datagrams_->connect({on != 0 ? kPeer : IpAddress(), 53});
+        break;
+      }
+    }
+    settle();
   }
 
   void icmp() {
@@ -406,6 +471,8 @@ class Machine {
       append_address(frame, kHost);
       deliver(std::move(frame));
     }
+    datagrams_ = (*host_->open_socket(AF_INET, SOCK_DGRAM, 0))->datagrams();
+    if (!datagrams_->bind({kHost, 5000}).ok()) wrong("no socket of datagrams at the start");
     Socket* listener = *host_->open_socket(AF_INET, SOCK_STREAM, 0);
     sockets_.push_back(listener);
     if (!listener->bind({IpAddress::any(Family::ipv4), 80}).ok() || !listener->listen(4).ok())
@@ -446,6 +513,7 @@ class Machine {
   HeapArena arena_;
   SeededRandom random_{1};
   Host* host_ = nullptr;
+  DatagramSocket* datagrams_ = nullptr;
   std::vector<Socket*> sockets_;
   Conversation conversations_[3];
   std::vector<std::byte> handshake_options_;

@@ -1,0 +1,146 @@
+"""Name servers that answer over UDP by the stack, and dig that asks: run where they are installed, all by scripts/compat."""
+
+import functools
+import pathlib
+
+from cases.program_matrix import own_directory, program
+from cases.program_services import configuration
+from harness import Context, Lab, Skipped, equal, need_root, wait_until
+
+_PORT = 5353
+_STACK = {"USTACK_UDP": "stack"}
+_NAME, _ADDRESS = "host.test", "192.0.2.77"
+
+
+def by_udp(name: str, executable: str):
+    """Registers program.NAME, which a program that has joined another one's host doesn't take part in."""
+
+    def register(function):
+        @functools.wraps(function)
+        def run(context: Context, lab: Lab) -> None:
+            if context.joined:
+                raise Skipped("UDP is the kernel's in programs that have joined a host")
+            need_root()
+            context.open_to_all()
+            function(context, lab)
+
+        return program(name, executable, "dig")(run)
+
+    return register
+
+
+def zone_in(context: Context) -> pathlib.Path:
+    directory = own_directory(context, "zones")
+    directory.chmod(0o777)
+    (directory / "zone").write_text("$TTL 60\n@ SOA a. b. 1 1 1 1 1\n@ NS host.test.\nhost A 192.0.2.77\n")
+    return directory
+
+
+def dig(start, address: str, label: str, **more):
+    return start("dig", "+short", "+time=2", "+tries=3", "-p", _PORT, f"@{address}", _NAME, "A", label=label, **more)
+
+
+def answers(lab: Lab, *server, questions: int = 40) -> None:
+    """A server under the library is asked by the kernel's dig, some questions at a time."""
+    process = lab.host(*server, env=_STACK, label="server")
+    wait_until(lambda: dig(lab.peer, lab.host_address(), "first").ok(20).stdout.strip() == _ADDRESS, "the first answer", 20)
+    for _ in range(questions // 8):
+        for asked in [dig(lab.peer, lab.host_address(), f"dig{number}") for number in range(8)]:
+            equal(asked.ok(20).stdout.strip(), _ADDRESS, "the answer")
+    process.end()
+
+
+def unbound_at(context: Context, address: str) -> list:
+    return ["unbound", "-d", "-c", configuration(context, f"""
+server:
+  interface: {address}
+  port: {_PORT}
+  do-daemonize: no
+  access-control: 192.0.2.0/24 allow
+  chroot: ""
+  username: "nobody"
+  pidfile: ""
+  directory: "{context.directory}"
+  use-syslog: no
+  num-threads: 2
+  local-data: "{_NAME}. IN A {_ADDRESS}"
+remote-control:
+  control-enable: no
+""")]
+
+
+@by_udp("unbound_udp", "unbound")
+def unbound_udp(context: Context, lab: Lab):
+    """server: over UDP, two threads, bound to every address"""
+    answers(lab, *unbound_at(context, "0.0.0.0"))
+
+
+@by_udp("bind9_udp", "named")
+def bind9_udp(context: Context, lab: Lab):
+    """server: over UDP"""
+    zones = zone_in(context)
+    answers(lab, "named", "-g", "-u", "nobody", "-c", configuration(context, f"""
+options {{
+  directory "{zones}"; listen-on port {_PORT} {{ {lab.host_address()}; }}; listen-on-v6 {{ none; }}; recursion no;
+  pid-file none; session-keyfile none; dnssec-validation no;
+}};
+controls {{ }};
+zone "test" {{ type primary; file "{zones}/zone"; }};
+"""))
+
+
+@by_udp("dnsmasq", "dnsmasq")
+def dnsmasq(_context: Context, lab: Lab):
+    """server: over UDP, tells its interfaces apart by IP_PKTINFO"""
+    answers(lab, "dnsmasq", "-k", "-p", _PORT, "-R", "-h", "-u", "root", f"--address=/{_NAME}/{_ADDRESS}", "--conf-file=/dev/null",
+            "--pid-file=")
+
+
+@by_udp("nsd", "nsd")
+def nsd(context: Context, lab: Lab):
+    """server: over UDP, in processes of its own"""
+    zones = zone_in(context)
+    answers(lab, "nsd", "-d", "-c", configuration(context, f"""
+server:
+  ip-address: {lab.host_address()}
+  port: {_PORT}
+  username: nobody
+  server-count: 2
+  database: ""
+  zonesdir: "{zones}"
+  pidfile: ""
+  xfrdir: "{zones}"
+  xfrdfile: "{zones}/transfers"
+  zonelistfile: "{zones}/list"
+remote-control:
+  control-enable: no
+zone:
+  name: "test"
+  zonefile: "zone"
+"""))
+
+
+@by_udp("knot_udp", "knotd")
+def knot_udp(context: Context, lab: Lab):
+    """server: over UDP, receives several at a time"""
+    zones = zone_in(context)
+    answers(lab, "knotd", "-c", configuration(context, f"""
+server:
+  rundir: "{zones}"
+  listen: {lab.host_address()}@{_PORT}
+database:
+  storage: "{zones}"
+zone:
+  - domain: test
+    file: "{zones}/zone"
+"""))
+
+
+@by_udp("dig", "unbound")
+def dig_(context: Context, lab: Lab):
+    """client: asks a kernel's server over UDP"""
+    server = lab.peer(*unbound_at(context, lab.peer_address), label="server")
+    wait_until(lambda: dig(lab.peer, lab.peer_address, "first").ok(20).stdout.strip() == _ADDRESS, "the first answer", 20)
+    for number in range(5):
+        equal(dig(lab.host, lab.peer_address, f"dig{number}", env=_STACK).ok(20).stdout.strip(), _ADDRESS, "the answer")
+    server.end()
