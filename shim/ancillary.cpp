@@ -115,6 +115,12 @@ void Ancillary::put_datagram(const DatagramArrival& datagram) {
   sockaddr_storage destination;
   const socklen_t size = to_sockaddr(datagram.destination, &destination);
   const DatagramWishes& wishes = datagram.wishes;
+  if (datagram.packet_info6) {
+    in6_pktinfo info{};
+    std::memcpy(&info.ipi6_addr, mapped_address(datagram.destination.address).data(), sizeof info.ipi6_addr);
+    info.ipi6_ifindex = static_cast<unsigned>(link_index());
+    put(IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
+  }
   if (wishes.packet_info) {
     in_pktinfo info{};
     info.ipi_ifindex = link_index();

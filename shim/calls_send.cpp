@@ -35,13 +35,30 @@ struct SendControl {
   int datagram_error = 0;
 };
 
+/// A datagram's destination may be named as connect(2) doesn't take it: without a family (udp_sendmsg), or
+/// for a socket of AF_INET6 as an IPv4 address (udpv6_sendmsg). EINVAL.
+Result<RawAddress> as_destination(const SocketFile& file, const RawAddress& to) {
+  RawAddress address = to;
+  if (to.length < sizeof(sa_family_t)) return Error{EINVAL};
+  if (file.dual_stack() == nullptr) {
+    if (to.family() == AF_UNSPEC) address.bytes.ss_family = AF_INET;
+    return address;
+  }
+  if (to.family() != AF_INET) return to.family() == AF_INET6 ? address : Result<RawAddress>(Error{EINVAL});
+  const Result<SocketAddress> ipv4 = address_to_connect(to);
+  if (!ipv4.ok()) return ipv4.error();
+  address.length = to_sockaddr({mapped_address(ipv4->address), ipv4->port}, &address.bytes);
+  return address;
+}
+
 /// Goes to `to`, or to the peer that it is connected with (udp_sendmsg).
 Result<size_t> send_datagram(HostLock& lock, SocketFile& file, int fd, UserBytes& from, int flags,
                              const RawAddress& to, const SendControl& control) {
   DatagramOut how = control.datagram;
   if (to.length != 0) {
-    RawAddress address = to;
-    if (to.length >= sizeof(sa_family_t) && to.family() == AF_UNSPEC) address.bytes.ss_family = AF_INET;
+    const Result<RawAddress> named = as_destination(file, to);
+    if (!named.ok()) return named.error();
+    const RawAddress& address = *named;
     Result<SocketAddress> remote = choose_remote(file, fd, address);
     if (!remote.ok()) return remote.error();
     how.to = *remote;
@@ -137,6 +154,16 @@ Result<SendControl> read_control(const msghdr& header) {
       }
     } else if (control.cmsg_level == IPPROTO_IP) {
       if (Status s = read_ip_control(control, at, wanted); !s.ok()) wanted.datagram_error = s.code();
+    } else if (control.cmsg_level == IPPROTO_IPV6 && control.cmsg_type == IPV6_PKTINFO) {
+      in6_pktinfo info{};
+      if (control.cmsg_len >= CMSG_LEN(sizeof info))
+        if (Status s = copy_from_user(&info, at + CMSG_LEN(0), sizeof info); !s.ok()) return s.error();
+      const IpAddress from = unmapped_address(
+          IpAddress::from_bytes(Family::ipv6, reinterpret_cast<const std::byte*>(&info.ipi6_addr)));
+      if (from.is_v4())
+        wanted.datagram.from = from;
+      else
+        wanted.datagram_error = EINVAL;
     } else if (control.cmsg_level == IPPROTO_UDP) {
       wanted.datagram_error = EINVAL;  // UDP_SEGMENT
     }

@@ -17,8 +17,8 @@ namespace {
 
 /// USTACK_UDP=stack. In a program that has joined another one's host they are the kernel's.
 bool has_datagrams(int domain, int protocol) {
-  return domain == AF_INET && (protocol == 0 || protocol == IPPROTO_UDP) && Process::config().udp_in_stack &&
-         !opening::is_used();
+  return (protocol == 0 || protocol == IPPROTO_UDP) && Process::config().udp_in_stack &&
+         !opening::is_used() && (domain == AF_INET || (domain == AF_INET6 && DualStack::available()));
 }
 
 bool stack_has(int domain, int type, int protocol) {

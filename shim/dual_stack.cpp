@@ -116,6 +116,8 @@ DualStack DualStack::of_both() {
 
 bool DualStack::v6_only() const { return values_[*place_of(IPV6_V6ONLY)] != 0; }
 
+bool DualStack::tells_packet_info() const { return values_[*place_of(IPV6_RECVPKTINFO)] != 0; }
+
 Result<SocketAddress> DualStack::address_to_bind(const RawAddress& raw) const {
   Result<SocketAddress> local = from_sockaddr_in6(raw);
   if (!local.ok()) return local;

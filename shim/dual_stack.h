@@ -47,6 +47,9 @@ class DualStack {
   Status set_option(int name, Bytes value, bool bound);
   Result<size_t> get_option(int name, MutableBytes out) const;
 
+  /// IPV6_RECVPKTINFO, which tells of IPv4's datagrams too.
+  bool tells_packet_info() const;
+
   static constexpr size_t kOptions = 23;
 
  private:

@@ -27,9 +27,8 @@ int open_channels = 0;
 
 /// A file in the state that was asked for but for connecting; its reference is the caller's.
 Result<SocketFile*> open(HostLock& lock, const OpenRequest& request) {
-  Result<SocketFile*> opened =
-      SocketFile::open(lock.host(), request.domain == AF_INET6 ? AF_INET6 : AF_INET, SOCK_STREAM,
-                       IPPROTO_TCP);
+  Result<SocketFile*> opened = SocketFile::open(lock.host(), request.domain == AF_INET6 ? AF_INET6 : AF_INET,
+                                                SOCK_STREAM, IPPROTO_TCP);
   if (!opened.ok()) return opened;
   SocketFile* file = *opened;
   if (request.nonblocking != 0) file->status_flags = O_NONBLOCK;

@@ -54,11 +54,13 @@ Result<size_t> SocketFile::receive_datagram(HostLock& lock, UserBytes& to, int f
   const Bytes bytes = datagram.data.bytes();
   const size_t room = std::min<size_t>(to.left(), bytes.size());
   const size_t copied = unlocked(lock, [&] { return to.write(bytes.first(room)); });
-  received.datagram = DatagramArrival{.source = datagram.source,
-                                      .destination = datagram.destination,
-                                      .ttl = datagram.ttl,
-                                      .tos = datagram.tos,
-                                      .wishes = socket.wishes()};
+  received.datagram =
+      DatagramArrival{.source = shown(datagram.source),
+                      .destination = datagram.destination,
+                      .ttl = datagram.ttl,
+                      .tos = datagram.tos,
+                      .wishes = socket.wishes(),
+                      .packet_info6 = dual_stack_ != nullptr && dual_stack_->tells_packet_info()};
   if (socket.time_stamping().wants_arrivals()) received.arrived = datagram.arrived;
   if (bytes.size() > room) received.message_flags |= MSG_TRUNC;
   const size_t size = bytes.size();

@@ -37,6 +37,8 @@ struct DatagramArrival {
   SocketAddress source, destination;
   uint8_t ttl = 0, tos = 0;
   DatagramWishes wishes;
+  /// IPV6_RECVPKTINFO.
+  bool packet_info6 = false;
 };
 
 /// Lock: the host's is held by every caller, as `lock` where a call may wait or copy (it is dropped
@@ -48,7 +50,7 @@ class SocketFile final : public OpenFile {
   /// it is to have a copy of.
   static SocketFile* create(Socket& socket, const DualStack* dual_stack = nullptr);
   /// One for a new socket of the host's, with one reference. ENOBUFS, and what Host::open_socket() says.
-  /// `domain`: AF_INET, or AF_INET6 for a stream. `type`: without flags.
+  /// `domain`: AF_INET or AF_INET6. `type`: without flags.
   static Result<SocketFile*> open(Host& host, int domain, int type, int protocol);
 
   Socket& socket() { return *socket_; }
@@ -57,6 +59,7 @@ class SocketFile final : public OpenFile {
   bool nonblocking() const;
   /// What one of AF_INET6 has besides; nullptr: it is of AF_INET.
   DualStack* dual_stack() { return dual_stack_; }
+  const DualStack* dual_stack() const { return dual_stack_; }
   /// An address of its connection as its program sees it.
   SocketAddress shown(const SocketAddress& address) const;
   /// getsockname(2) and getpeername(2): of AF_INET6 where the socket is.

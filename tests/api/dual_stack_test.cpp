@@ -458,5 +458,110 @@ TEST(DualStack, MovesABulkBothWays) {
   sender.join();
 }
 
+// --- datagrams; under the library with USTACK_UDP=stack
+
+Fd udp6() {
+  Fd fd(socket(AF_INET6, SOCK_DGRAM, 0));
+  EXPECT_GE(fd, 0) << strerror(errno);
+  EXPECT_EQ(set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0), 0);
+  set_timeout(fd, SO_RCVTIMEO, milliseconds(3000));
+  return fd;
+}
+
+TEST(DualStackDatagram, AsksAndIsAnswered) {
+  Fd fd = udp6();
+  Address6 to(peer());
+  ASSERT_EQ(sendto(fd, "echo one", 8, 0, to.get(), Address6::size), 8) << strerror(errno);
+  char text[100];
+  Address6 from;
+  socklen_t length = Address6::size;
+  ASSERT_EQ(recvfrom(fd, text, sizeof text, 0, from.get(), &length), 8) << strerror(errno);
+  EXPECT_EQ(std::string(text, 8), "echo one");
+  EXPECT_EQ(length, Address6::size);
+  EXPECT_EQ(from.ip(), "::ffff:" + peer().ip());
+  EXPECT_EQ(from.port(), peer().port());
+  EXPECT_EQ(get_option(fd, SOL_SOCKET, SO_DOMAIN), AF_INET6);
+  EXPECT_EQ(get_option(fd, SOL_SOCKET, SO_TYPE), SOCK_DGRAM);
+}
+
+TEST(DualStackDatagram, BoundToAll) {
+  Fd fd = udp6();
+  Address6 any("::", 0);
+  ASSERT_WORKS(bind(fd, any.get(), Address6::size));
+  EXPECT_EQ(name6_of(fd).ip(), "::");
+  Fd other(socket(AF_INET, SOCK_DGRAM, 0));
+  const std::string command = "to " + std::to_string(name6_of(fd).port()) + " hello";
+  ASSERT_GT(sendto(other, command.data(), command.size(), 0, peer().get(), Address::size), 0);
+  ASSERT_WORKS(set_option(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1));
+  char text[100];
+  alignas(cmsghdr) char control[200];
+  iovec part{text, sizeof text};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  // The first may have come before it was asked for.
+  ASSERT_EQ(recvmsg(fd, &message, 0), 5) << strerror(errno);
+  ASSERT_GT(sendto(other, command.data(), command.size(), 0, peer().get(), Address::size), 0);
+  message.msg_controllen = sizeof control;
+  ASSERT_EQ(recvmsg(fd, &message, 0), 5) << strerror(errno);
+  cmsghdr* told = CMSG_FIRSTHDR(&message);
+  ASSERT_NE(told, nullptr);
+  EXPECT_EQ(told->cmsg_level, IPPROTO_IPV6);
+  EXPECT_EQ(told->cmsg_type, IPV6_PKTINFO);
+  in6_pktinfo info;
+  std::memcpy(&info, CMSG_DATA(told), sizeof info);
+  char ip[INET6_ADDRSTRLEN];
+  EXPECT_EQ(inet_ntop(AF_INET6, &info.ipi6_addr, ip, sizeof ip), "::ffff:" + local().ip());
+  // The answer goes from there.
+  Address6 to(peer());
+  message = {};
+  part = {const_cast<char*>("echo x"), 6};
+  message.msg_name = to.get();
+  message.msg_namelen = Address6::size;
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = CMSG_SPACE(sizeof info);
+  EXPECT_EQ(sendmsg(fd, &message, 0), 6) << strerror(errno);
+  EXPECT_EQ(recv(fd, text, sizeof text, 0), 6);
+}
+
+TEST(DualStackDatagram, Connected) {
+  Fd fd = udp6();
+  Address6 to(peer());
+  ASSERT_WORKS(connect(fd, to.get(), Address6::size));
+  EXPECT_EQ(peer6_of(fd).ip(), "::ffff:" + peer().ip());
+  EXPECT_EQ(name6_of(fd).ip(), "::ffff:" + local().ip());
+  EXPECT_TRUE(echoes(fd, "echo two"));
+}
+
+TEST(DualStackDatagram, DestinationsOfBothFamilies) {
+  Fd fd = udp6();
+  ASSERT_EQ(sendto(fd, "echo 4", 6, 0, peer().get(), Address::size), 6) << strerror(errno);
+  char text[10];
+  EXPECT_EQ(recv(fd, text, sizeof text, 0), 6);
+  Address strange = peer();
+  strange.in.sin_family = AF_UNIX;
+  EXPECT_FAILS(EINVAL, sendto(fd, "x", 1, 0, strange.get(), Address::size));
+}
+
+TEST(DualStackDatagram, OfIpv6Only) {
+  Fd fd = udp6();
+  ASSERT_WORKS(set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1));
+  Address6 mapped(peer());
+  EXPECT_FAILS(ENETUNREACH, sendto(fd, "x", 1, 0, mapped.get(), Address6::size));
+  fd = udp6();
+  ASSERT_WORKS(set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1));
+  Address6 loopback("::1", 0);
+  ASSERT_WORKS(bind(fd, loopback.get(), Address6::size));
+  Address6 self = name6_of(fd);
+  EXPECT_EQ(self.ip(), "::1");
+  ASSERT_EQ(sendto(fd, "self", 4, 0, self.get(), Address6::size), 4) << strerror(errno);
+  char text[10];
+  EXPECT_EQ(recv(fd, text, sizeof text, 0), 4);
+}
+
 }  // namespace
 }  // namespace api
