@@ -28,8 +28,6 @@ constexpr int kThinLinearTimeouts = 16, kBufferLock = 72, kIpProtocol = 52;
 // TCP_RTO_MAX_MS, TCP_RTO_MIN_US, TCP_DELACK_MAX_US.
 constexpr int kRtoMaxMs = 44, kRtoMinUs = 45, kAckDelayMaxUs = 46;
 constexpr Duration kLeastTimeout = 2ms;
-// Linux's SOCK_MIN_RCVBUF.
-constexpr int kLeastReceiveBuffer = 2304;
 
 /// TCP_DEFER_ACCEPT in seconds as SYN-ACK time-outs that start at 1 s and double, and back (secs_to_retrans).
 uint8_t seconds_to_timeouts(int seconds) {
@@ -49,25 +47,6 @@ int timeouts_to_seconds(uint8_t count) {
     period += timeout;
   }
   return period;
-}
-
-Result<Duration> read_timeout(Bytes value) {
-  timeval tv;
-  if (value.size() < sizeof tv) return Error{EINVAL};
-  std::memcpy(&tv, value.data(), sizeof tv);
-  if (tv.tv_usec < 0 || tv.tv_usec >= 1000000) return Error{EDOM};
-  // sock_set_timeout: a negative time has passed already; zero means for ever.
-  if (tv.tv_sec < 0) return Duration(1);
-  constexpr int64_t kLongest = 100 * 365 * 86400LL;
-  return Duration(std::chrono::seconds(std::min<int64_t>(tv.tv_sec, kLongest))) +
-         std::chrono::microseconds(tv.tv_usec);
-}
-
-Result<size_t> write_timeout(Duration timeout, MutableBytes out) {
-  timeval tv{};
-  tv.tv_sec = timeout / 1s;
-  tv.tv_usec = (timeout % 1s) / 1us;
-  return copy_out(&tv, sizeof tv, out);
 }
 
 int seconds(Duration d) { return static_cast<int>(d / 1s); }
@@ -101,19 +80,13 @@ struct OptionTable {
   }
 
   static Status set_send_buffer(Endpoint& ep, int value, int most) {
-    // Doubled, since the accounting is by true size (socket(7)).
-    // A negative one counts as huge (sock_setsockopt: min_t(u32, ...)).
-    if (value < 0) value = INT_MAX;
-    int limit = std::max(std::min(value, std::min(most, INT_MAX / 2)) * 2, int{kLeastSendBuffer});
-    ep.awake_->options.send_limit = static_cast<uint32_t>(limit);
+    ep.awake_->options.send_limit = buffer_limit(value, most, kLeastSendBuffer);
     ep.awake_->options.send_limit_locked = true;
     if (may_send(ep.awake_->tcb.state) && ep.can_write()) ep.wake(ready::kOut | ready::kWrNorm);
     return {};
   }
   static Status set_receive_buffer(Endpoint& ep, int value, int most) {
-    if (value < 0) value = INT_MAX;
-    int limit = std::max(std::min(value, std::min(most, INT_MAX / 2)) * 2, kLeastReceiveBuffer);
-    ep.awake_->tcb.rcv.limit = static_cast<uint32_t>(limit);
+    ep.awake_->tcb.rcv.limit = buffer_limit(value, most, kLeastReceiveBuffer);
     ep.awake_->tcb.rcv.limit_locked = true;
     return {};
   }
@@ -415,41 +388,13 @@ struct OptionTable {
   static Status refuse_structure(Endpoint&, ustack::Bytes value) {
     return Error{value.size() < Bytes ? EINVAL : Code};
   }
-  static std::string_view name_of_device(Endpoint& ep) {
-    switch (ep.awake_->options.device) {
-      case BoundDevice::any:
-        return {};
-      case BoundDevice::link:
-        return ep.protocol_.network().device();
-      case BoundDevice::loopback:
-        return "lo";
-    }
-    return {};
-  }
-  /// SO_BINDTODEVICE (sock_setbindtodevice). ENODEV: the host has no such device.
   static Status set_device(Endpoint& ep, Bytes value) {
-    constexpr size_t kLongest = 15;  // IFNAMSIZ without the zero
-    auto* text = reinterpret_cast<const char*>(value.data());
-    std::string_view name(text, value.empty() ? 0 : strnlen(text, std::min(value.size(), kLongest)));
-    Network& network = ep.protocol_.network();
-    if (name.empty())
-      ep.awake_->options.device = BoundDevice::any;
-    else if (name == network.device())
-      ep.awake_->options.device = BoundDevice::link;
-    else if (name == "lo" && network.has_loopback())
-      ep.awake_->options.device = BoundDevice::loopback;
-    else
-      return Error{ENODEV};
-    return {};
+    Result<BoundDevice> device = read_device(ep.protocol_.network(), value);
+    if (device.ok()) ep.awake_->options.device = *device;
+    return device.status();
   }
   static Result<size_t> get_device(Endpoint& ep, MutableBytes out) {
-    std::array<char, 16> name{};
-    std::string_view text = name_of_device(ep);
-    if (text.empty()) return size_t{0};
-    if (out.size() < name.size()) return Error{EINVAL};
-    // Not string_view::copy, which may throw.
-    std::memcpy(name.data(), text.data(), std::min(text.size(), name.size() - 1));
-    return copy_out(name.data(), text.size() + 1, out);
+    return write_device(ep.protocol_.network(), ep.awake_->options.device, out);
   }
   static Status set_ip_options(Endpoint&, Bytes value) {
     // None is ever sent.
@@ -843,25 +788,9 @@ struct OptionRows : OptionTable {
   };
 };
 
-namespace {
-
-/// What an option's value is as a number. EINVAL.
-Result<int> number_in(int level, Bytes value) {
-  int number = 0;
-  if (value.size() >= sizeof number)
-    std::memcpy(&number, value.data(), sizeof number);
-  else if (level == SOL_SOCKET || level == IPPROTO_TCP)
-    return Error{EINVAL};
-  else if (!value.empty())
-    number = std::to_integer<int>(value[0]);  // ip(7) options may be a byte, or nothing for 0
-  return number;
-}
-
-}  // namespace
-
 Status Endpoint::set_option(int level, int name, Bytes value) {
   if (!ensure_awake()) return Error{ENOBUFS};
-  const Result<int> number = number_in(level, value);
+  const Result<int> number = read_number(level, value);
   Status result = number.status();
   const bool found = OptionRows::with(level, name, [&](auto constant) {
     constexpr OptionTable::Row row = constant.value;
@@ -893,11 +822,7 @@ Result<size_t> Endpoint::get_option(int level, int name, MutableBytes out) {
   if (is_structure) return structure;
   if (!found) number = awake_->options.plain.get(level, name);
   if (!number.ok()) return number.error();
-  if (level == IPPROTO_IP && !out.empty() && out.size() < sizeof(int) && *number >= 0 && *number <= 255) {
-    out[0] = static_cast<std::byte>(*number);
-    return size_t{1};
-  }
-  return copy_out(&*number, sizeof(int), out);
+  return write_number(level, *number, out);
 }
 
 }  // namespace ustack::tcp

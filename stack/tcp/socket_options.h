@@ -7,19 +7,11 @@
 #include "stack/base/time.h"
 #include "stack/settings.h"
 #include "stack/socket/report.h"
+#include "stack/socket/option_values.h"
 #include "stack/tcp/fast_open.h"
 #include "stack/tcp/plain_options.h"
 
 namespace ustack::tcp {
-
-/// No send buffer is smaller (Linux's SOCK_MIN_SNDBUF).
-inline constexpr uint16_t kLeastSendBuffer = 4608;
-
-/// IP_MTU_DISCOVER's values (ip(7)).
-enum class PmtuDiscovery : uint8_t { dont = 0, want = 1, always = 2, probe = 3, interface = 4, omit = 5 };
-
-/// SO_BINDTODEVICE: segments come and go this way only.
-enum class BoundDevice : uint8_t { any, link, loopback };
 
 /// Inherited by accepted connections. Defaults as a fresh socket of Linux has them. Copied as a whole.
 struct SocketOptions {

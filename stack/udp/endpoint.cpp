@@ -18,6 +18,8 @@ namespace {
 
 /// net.core.rmem_default and wmem_default of Linux.
 constexpr uint32_t kDefaultBuffer = 212992;
+/// Frames of the whole host beyond which it takes no more datagrams: the link doesn't take them.
+constexpr uint64_t kMostFrames = 4096;
 constexpr size_t kLargestPayload = 65535 - 20 - Protocol::kHeader;
 
 }  // namespace
@@ -129,8 +131,11 @@ Result<TxFrame*> Endpoint::reserve(size_t bytes) {
   if (int error = std::exchange(error_, 0)) return Error{error};
   if (write_shut_) return Error{EPIPE};
   const HostContext& context = protocol_.context();
-  TxFrame* frame = context.frames.allocate();
-  if (frame == nullptr) return Error{ENOBUFS};
+  TxFrame* frame = context.frames.live() < kMostFrames ? context.frames.allocate() : nullptr;
+  if (frame == nullptr) {
+    ++protocol_.counters().UdpSndbufErrors;
+    return Error{ENOBUFS};
+  }
   if (bytes > 0) {
     const auto length = static_cast<uint32_t>(bytes);
     Slice room{context.blocks.allocate(length), 0, length};
@@ -177,17 +182,17 @@ Status Endpoint::send(TxFrame* frame, const DatagramOut& how) {
   ip.tos = how.tos.value_or(tos_);
   const uint32_t total = 20 + length;
   switch (pmtu_discovery_) {
-    case tcp::PmtuDiscovery::always:
-    case tcp::PmtuDiscovery::probe:
+    case PmtuDiscovery::always:
+    case PmtuDiscovery::probe:
       ip.dont_fragment = true;
       break;
-    case tcp::PmtuDiscovery::want:
+    case PmtuDiscovery::want:
       // What doesn't fit is cut here, and further on if need be (ip_setup_cork, __ip_make_skb).
       ip.dont_fragment = total <= route->mtu();
       break;
-    case tcp::PmtuDiscovery::dont:
-    case tcp::PmtuDiscovery::interface:
-    case tcp::PmtuDiscovery::omit:
+    case PmtuDiscovery::dont:
+    case PmtuDiscovery::interface:
+    case PmtuDiscovery::omit:
       ip.dont_fragment = false;
       break;
   }

@@ -5,9 +5,9 @@
 
 #include "stack/net/route.h"
 #include "stack/socket/datagram_socket.h"
+#include "stack/socket/option_values.h"
 #include "stack/tcp/plain_options.h"
 #include "stack/tcp/reports.h"
-#include "stack/tcp/socket_options.h"
 #include "stack/udp/protocol.h"
 
 namespace ustack::udp {
@@ -57,12 +57,10 @@ class Endpoint final : public DatagramSocket, public ListHook<OfPort> {
   void wake(uint32_t events) { waiters.notify(events); }
   void free(Datagram* datagram);
   bool reaches(bool local) const {
-    return device_ == tcp::BoundDevice::any || (device_ == tcp::BoundDevice::loopback) == local;
+    return device_ == BoundDevice::any || (device_ == BoundDevice::loopback) == local;
   }
   Status set_number(int level, int name, int value, size_t bytes);
   Result<int> number(int level, int name);
-  Status set_device(Bytes value);
-  Result<size_t> device_name(MutableBytes out) const;
   Status set_time_stamping(uint32_t flags, bool new_format);
 
   Protocol& protocol_;
@@ -74,8 +72,8 @@ class Endpoint final : public DatagramSocket, public ListHook<OfPort> {
   bool reuse_address_ = false, reuse_port_ = false, broadcast_ = false, receive_errors_ = false;
   bool keepalive_ = false, dont_route_ = false, out_of_band_inline_ = false;
   bool receive_limit_locked_ = false, send_limit_locked_ = false;
-  tcp::BoundDevice device_ = tcp::BoundDevice::any;
-  tcp::PmtuDiscovery pmtu_discovery_ = tcp::PmtuDiscovery::want;
+  BoundDevice device_ = BoundDevice::any;
+  PmtuDiscovery pmtu_discovery_ = PmtuDiscovery::want;
   uint8_t tos_ = 0;
   int16_t ttl_ = -1;
   int error_ = 0;

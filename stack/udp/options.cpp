@@ -17,63 +17,15 @@ namespace ustack::udp {
 
 namespace {
 
-// Linux's SOCK_MIN_RCVBUF and SOCK_MIN_SNDBUF.
-constexpr int kLeastReceiveBuffer = 2304, kLeastSendBuffer = 4608;
 constexpr int kBufferLock = 72, kIpProtocol = 52;
 
-Status read_timeout(Bytes value, Duration& timeout) {
-  timeval tv;
-  if (value.size() < sizeof tv) return Error{EINVAL};
-  std::memcpy(&tv, value.data(), sizeof tv);
-  if (tv.tv_usec < 0 || tv.tv_usec >= 1000000) return Error{EDOM};
-  // sock_set_timeout: a negative time has passed already; zero means for ever.
-  constexpr int64_t kLongest = 100 * 365 * 86400LL;
-  timeout = tv.tv_sec < 0 ? Duration(1)
-                          : Duration(std::chrono::seconds(std::min<int64_t>(tv.tv_sec, kLongest))) +
-                                std::chrono::microseconds(tv.tv_usec);
-  return {};
-}
-
-Result<size_t> write_timeout(Duration timeout, MutableBytes out) {
-  timeval tv{};
-  tv.tv_sec = timeout / 1s;
-  tv.tv_usec = (timeout % 1s) / 1us;
-  return copy_out(&tv, sizeof tv, out);
-}
-
-/// Doubled, since the accounting is by true size (socket(7)).
-uint32_t buffer_limit(int value, int most, int least) {
-  if (value < 0) value = INT_MAX;
-  return static_cast<uint32_t>(std::max(std::min(value, std::min(most, INT_MAX / 2)) * 2, least));
+template <typename T>
+Status assign(T& field, const Result<T>& value) {
+  if (value.ok()) field = *value;
+  return value.status();
 }
 
 }  // namespace
-
-Status Endpoint::set_device(Bytes value) {
-  constexpr size_t kLongest = 15;  // IFNAMSIZ without the zero
-  auto* text = reinterpret_cast<const char*>(value.data());
-  std::string_view name(text, value.empty() ? 0 : strnlen(text, std::min(value.size(), kLongest)));
-  if (name.empty())
-    device_ = tcp::BoundDevice::any;
-  else if (name == protocol_.network().device())
-    device_ = tcp::BoundDevice::link;
-  else if (name == "lo" && protocol_.network().has_loopback())
-    device_ = tcp::BoundDevice::loopback;
-  else
-    return Error{ENODEV};
-  return {};
-}
-
-Result<size_t> Endpoint::device_name(MutableBytes out) const {
-  std::array<char, 16> name{};
-  std::string_view text = device_ == tcp::BoundDevice::any    ? std::string_view()
-                          : device_ == tcp::BoundDevice::link ? protocol_.network().device()
-                                                              : std::string_view("lo");
-  if (text.empty()) return size_t{0};
-  if (out.size() < name.size()) return Error{EINVAL};
-  std::memcpy(name.data(), text.data(), std::min(text.size(), name.size() - 1));
-  return copy_out(name.data(), text.size() + 1, out);
-}
 
 Status Endpoint::set_time_stamping(uint32_t flags, bool new_format) {
   // Only arrivals are told.
@@ -91,11 +43,11 @@ Status Endpoint::set_option(int level, int name, Bytes value) {
   if (level == SOL_SOCKET) {
     switch (name) {
       case SO_RCVTIMEO:
-        return read_timeout(value, receive_timeout_);
+        return assign(receive_timeout_, read_timeout(value));
       case SO_SNDTIMEO:
-        return read_timeout(value, send_timeout_);
+        return assign(send_timeout_, read_timeout(value));
       case SO_BINDTODEVICE:
-        return set_device(value);
+        return assign(device_, read_device(protocol_.network(), value));
       case SO_LINGER: {
         linger l;
         if (value.size() < sizeof l) return Error{EINVAL};
@@ -109,14 +61,8 @@ Status Endpoint::set_option(int level, int name, Bytes value) {
     }
   }
   if (level == IPPROTO_IP && name == IP_OPTIONS) return value.empty() ? Status() : Status(Error{EINVAL});
-  int number = 0;
-  if (value.size() >= sizeof number)
-    std::memcpy(&number, value.data(), sizeof number);
-  else if (level != IPPROTO_IP)
-    return Error{EINVAL};
-  else if (!value.empty())
-    number = std::to_integer<int>(value[0]);
-  return set_number(level, name, number, value.size());
+  const Result<int> number = read_number(level, value);
+  return number.ok() ? set_number(level, name, *number, value.size()) : number.status();
 }
 
 Status Endpoint::set_number(int level, int name, int value, size_t bytes) {
@@ -194,7 +140,7 @@ Status Endpoint::set_number(int level, int name, int value, size_t bytes) {
         return {};
       case IP_MTU_DISCOVER:
         if (value < 0 || value > 5) return Error{EINVAL};
-        pmtu_discovery_ = static_cast<tcp::PmtuDiscovery>(value);
+        pmtu_discovery_ = static_cast<PmtuDiscovery>(value);
         return {};
       case IP_RECVERR:
         receive_errors_ = value != 0;
@@ -298,7 +244,7 @@ Result<size_t> Endpoint::get_option(int level, int name, MutableBytes out) {
       case SO_SNDTIMEO:
         return write_timeout(send_timeout_, out);
       case SO_BINDTODEVICE:
-        return device_name(out);
+        return write_device(protocol_.network(), device_, out);
       case SO_LINGER: {
         linger l{linger_ ? 1 : 0, linger_seconds_};
         return copy_out(&l, sizeof l, out);
@@ -334,11 +280,7 @@ Result<size_t> Endpoint::get_option(int level, int name, MutableBytes out) {
   if (level == IPPROTO_IP && (name == IP_OPTIONS || name == IP_PKTOPTIONS)) return size_t{0};
   Result<int> told = number(level, name);
   if (!told.ok()) return told.error();
-  if (level == IPPROTO_IP && !out.empty() && out.size() < sizeof(int) && *told >= 0 && *told <= 255) {
-    out[0] = static_cast<std::byte>(*told);
-    return size_t{1};
-  }
-  return copy_out(&*told, sizeof(int), out);
+  return write_number(level, *told, out);
 }
 
 }  // namespace ustack::udp

@@ -69,8 +69,8 @@ bool Protocol::conflicts(const Endpoint& endpoint, const SocketAddress& local) {
   for (Endpoint& other : chain(local.port)) {
     if (&other == &endpoint || other.local_.port != local.port) continue;
     if (!overlap(other.local_.address, local.address)) continue;
-    if (other.device_ != endpoint.device_ && other.device_ != tcp::BoundDevice::any &&
-        endpoint.device_ != tcp::BoundDevice::any)
+    if (other.device_ != endpoint.device_ && other.device_ != BoundDevice::any &&
+        endpoint.device_ != BoundDevice::any)
       continue;
     if (endpoint.reuse_address_ && other.reuse_address_) continue;
     if (endpoint.reuse_port_ && other.reuse_port_) continue;
@@ -120,7 +120,7 @@ Endpoint* Protocol::find(const SocketAddress& local, const SocketAddress& remote
       if (candidate.remote_.port != remote.port) continue;
       score += 4;
     }
-    if (candidate.device_ != tcp::BoundDevice::any) {
+    if (candidate.device_ != BoundDevice::any) {
       if (!candidate.reaches(network_.is_own_address(remote.address))) continue;
       score += 4;
     }
@@ -210,7 +210,7 @@ void Protocol::on_icmp_error(const IcmpError& error, Instant) {
   if (meaning.error == 0) return;
   if (error.type == icmp::kUnreachable && error.code == icmp::kFragmentationNeeded) {
     network_.update_path_mtu(error.remote, error.mtu);
-    if (owner->pmtu_discovery_ == tcp::PmtuDiscovery::dont) return;
+    if (owner->pmtu_discovery_ == PmtuDiscovery::dont) return;
     meaning.fatal = true;
   }
   owner->on_error(meaning.error, meaning.fatal, error);

@@ -259,6 +259,19 @@ TEST_F(UdpTest, WhereItCannotGo) {
   socket.abandon(*frame);
 }
 
+TEST_F(UdpTest, ALinkThatTakesNothingHasAnEnd) {
+  DatagramSocket& socket = open();
+  Status s;
+  int sent = 0;
+  for (; s.ok() && sent < 10000; ++sent) s = send(socket, "x", {.to = {kPeer, 53}});
+  EXPECT_EQ(s.code(), ENOBUFS);
+  EXPECT_GT(sent, 1000);
+  EXPECT_LT(sent, 10000);
+  peer.run();
+  peer.take();
+  EXPECT_TRUE(send(socket, "x", {.to = {kPeer, 53}}).ok());
+}
+
 TEST_F(UdpTest, AnUnboundOneGetsAPortOfTheRange) {
   std::set<uint16_t> ports;
   for (int i = 0; i < 50; ++i) {
