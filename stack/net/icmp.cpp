@@ -2,11 +2,44 @@
 #include "stack/net/icmp.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <iterator>
 
 #include "stack/base/checksum.h"
 #include "stack/net/network.h"
 
 namespace ustack {
+
+icmp::Meaning icmp::meaning_of(uint8_t type, uint8_t code) {
+  static constexpr Meaning kMeanings[] = {
+      {ENETUNREACH, false},   // network
+      {EHOSTUNREACH, false},  // host
+      {ENOPROTOOPT, true},    // protocol
+      {ECONNREFUSED, true},   // port
+      {EMSGSIZE, false},      // fragmentation needed
+      {EOPNOTSUPP, false},    // source route failed
+      {ENETUNREACH, true},    // network unknown
+      {EHOSTDOWN, true},      // host unknown
+      {ENONET, true},         // source host isolated
+      {ENETUNREACH, true},    // network administratively prohibited
+      {EHOSTUNREACH, true},   // host administratively prohibited
+      {ENETUNREACH, false},   // network unreachable for this TOS
+      {EHOSTUNREACH, false},  // host unreachable for this TOS
+      {EHOSTUNREACH, true},   // communication administratively prohibited
+      {EHOSTUNREACH, true},   // precedence violation
+      {EHOSTUNREACH, true},   // precedence cutoff
+  };
+  switch (type) {
+    case kUnreachable:
+      return code < std::size(kMeanings) ? kMeanings[code] : Meaning();
+    case kTimeExceeded:
+      return {EHOSTUNREACH, false};
+    case kParameterProblem:
+      return {EPROTO, true};
+    default:
+      return {};
+  }
+}
 
 namespace {
 

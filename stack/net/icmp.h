@@ -25,6 +25,13 @@ constexpr bool is_error(uint8_t type) {
   return type == kUnreachable || type == kSourceQuench || type == kRedirect || type == kTimeExceeded ||
          type == kParameterProblem;
 }
+/// What an error means to a transport: an errno, 0 if nothing; and whether it is the end of what it is about,
+/// or may pass (Linux's icmp_err_convert).
+struct Meaning {
+  int error = 0;
+  bool fatal = false;
+};
+Meaning meaning_of(uint8_t type, uint8_t code);
 }  // namespace icmp
 
 /// The fields of an ICMP header where they lie. Unchecked: the bytes must hold kHeaderLength.

@@ -53,4 +53,10 @@ struct Report {
   bool is_icmp() const { return what.ee_origin == SO_EE_ORIGIN_ICMP; }
 };
 
+struct IcmpError;
+
+/// What the queue tells of an ICMP error (ip_icmp_error) about a packet that went to `port`, of which
+/// `payload` is quoted. Without memory it has no payload, not even an empty one.
+Report icmp_report(BlockPool& blocks, int error, const IcmpError& icmp, uint16_t port, Bytes payload);
+
 }  // namespace ustack

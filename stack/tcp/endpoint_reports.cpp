@@ -25,21 +25,8 @@ void Endpoint::report(Report&& report) {
 }
 
 void Endpoint::report_icmp(int error, const IcmpError& icmp) {
-  Report told;
-  told.what = {.ee_errno = static_cast<uint32_t>(error),
-               .ee_origin = SO_EE_ORIGIN_ICMP,
-               .ee_type = icmp.type,
-               .ee_code = icmp.code,
-               .ee_pad = 0,
-               .ee_info = 0,
-               .ee_data = 0};
-  told.offender = icmp.reporter;
-  told.about = {icmp.remote, id_.remote.port};
-  auto bytes = static_cast<uint32_t>(std::min<size_t>(icmp.quoted.size(), BlockPool::kLargest));
-  told.payload = {protocol_.context().blocks.allocate(bytes), 0, bytes};
-  if (!told.payload.block) return;
-  std::memcpy(told.payload.data(), icmp.quoted.data(), bytes);
-  report(std::move(told));
+  Report told = icmp_report(protocol_.context().blocks, error, icmp, id_.remote.port, icmp.quoted);
+  if (told.payload.block) report(std::move(told));
 }
 
 /// Before the segment is judged: its text may then be somewhere else.

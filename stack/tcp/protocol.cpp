@@ -276,42 +276,6 @@ bool Protocol::allow_challenge_ack() {
 
 // --- ICMP errors ---
 
-namespace {
-
-/// Linux's icmp_err_convert; 0: nothing that TCP has to know.
-int error_of(uint8_t type, uint8_t code) {
-  static constexpr int kUnreachable[] = {
-      ENETUNREACH,   // network
-      EHOSTUNREACH,  // host
-      ENOPROTOOPT,   // protocol
-      ECONNREFUSED,  // port
-      EMSGSIZE,      // fragmentation needed
-      EOPNOTSUPP,    // source route failed
-      ENETUNREACH,   // network unknown
-      EHOSTDOWN,     // host unknown
-      ENONET,        // source host isolated
-      ENETUNREACH,   // network administratively prohibited
-      EHOSTUNREACH,  // host administratively prohibited
-      ENETUNREACH,   // network unreachable for this TOS
-      EHOSTUNREACH,  // host unreachable for this TOS
-      EHOSTUNREACH,  // communication administratively prohibited
-      EHOSTUNREACH,  // precedence violation
-      EHOSTUNREACH,  // precedence cutoff
-  };
-  switch (type) {
-    case icmp::kUnreachable:
-      return code < std::size(kUnreachable) ? kUnreachable[code] : 0;
-    case icmp::kTimeExceeded:
-      return EHOSTUNREACH;
-    case icmp::kParameterProblem:
-      return EPROTO;
-    default:
-      return 0;
-  }
-}
-
-}  // namespace
-
 void Protocol::on_icmp_error(const IcmpError& error, Instant) {
   if (error.quoted.size() < 8) return;
   ConnectionId id{{error.local, load_be16(error.quoted.data())},
@@ -334,7 +298,7 @@ void Protocol::on_icmp_error(const IcmpError& error, Instant) {
     endpoint.on_path_mtu(network_.update_path_mtu(error.remote, error.mtu));
     return;
   }
-  if (int code = error_of(error.type, error.code)) endpoint.on_icmp_error(code, seq, error);
+  if (int code = icmp::meaning_of(error.type, error.code).error) endpoint.on_icmp_error(code, seq, error);
 }
 
 /// Linux's tcp_v4_err: an attempt ends with it, a connection only remembers it, for when it gives up - unless

@@ -289,22 +289,9 @@ void Endpoint::push(Report&& report) {
 }
 
 void Endpoint::report_icmp(int error, const IcmpError& icmp) {
-  Report told;
-  told.what = {.ee_errno = static_cast<uint32_t>(error),
-               .ee_origin = SO_EE_ORIGIN_ICMP,
-               .ee_type = icmp.type,
-               .ee_code = icmp.code,
-               .ee_pad = 0,
-               .ee_info = icmp.mtu,
-               .ee_data = 0};
-  told.offender = icmp.reporter;
-  told.about = {icmp.remote, load_be16(icmp.quoted.data() + 2)};
-  Bytes payload = icmp.quoted.subspan(Protocol::kHeader);
-  auto bytes = static_cast<uint32_t>(std::min<size_t>(payload.size(), BlockPool::kLargest));
-  told.payload = {protocol_.context().blocks.allocate(std::max(bytes, 1u)), 0, bytes};
-  if (!told.payload.block) return;
-  std::memcpy(told.payload.data(), payload.data(), bytes);
-  push(std::move(told));
+  Report told = icmp_report(protocol_.context().blocks, error, icmp, load_be16(icmp.quoted.data() + 2),
+                            icmp.quoted.subspan(Protocol::kHeader));
+  if (told.payload.block) push(std::move(told));
 }
 
 /// ip_local_error.

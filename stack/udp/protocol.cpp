@@ -12,31 +12,6 @@ namespace ustack::udp {
 
 namespace {
 
-/// Linux's icmp_err_convert: what an error means, and whether an unconnected socket's fate depends on it.
-struct Meaning {
-  int error = 0;
-  bool fatal = false;
-};
-
-Meaning meaning_of(uint8_t type, uint8_t code) {
-  static constexpr Meaning kUnreachable[] = {
-      {ENETUNREACH, false},  {EHOSTUNREACH, false}, {ENOPROTOOPT, true},  {ECONNREFUSED, true},
-      {EMSGSIZE, false},     {EOPNOTSUPP, false},   {ENETUNREACH, true},  {EHOSTDOWN, true},
-      {ENONET, true},        {ENETUNREACH, true},   {EHOSTUNREACH, true}, {ENETUNREACH, false},
-      {EHOSTUNREACH, false}, {EHOSTUNREACH, true},  {EHOSTUNREACH, true}, {EHOSTUNREACH, true},
-  };
-  switch (type) {
-    case icmp::kUnreachable:
-      return code < std::size(kUnreachable) ? kUnreachable[code] : Meaning{EHOSTUNREACH, false};
-    case icmp::kTimeExceeded:
-      return {EHOSTUNREACH, false};
-    case icmp::kParameterProblem:
-      return {EPROTO, true};
-    default:
-      return {};
-  }
-}
-
 bool overlap(const IpAddress& a, const IpAddress& b) {
   return a.is_unspecified() || b.is_unspecified() || a == b;
 }
@@ -206,7 +181,7 @@ void Protocol::on_icmp_error(const IcmpError& error, Instant) {
     ++counters().IcmpInErrors;
     return;
   }
-  Meaning meaning = meaning_of(error.type, error.code);
+  icmp::Meaning meaning = icmp::meaning_of(error.type, error.code);
   if (meaning.error == 0) return;
   if (error.type == icmp::kUnreachable && error.code == icmp::kFragmentationNeeded) {
     network_.update_path_mtu(error.remote, error.mtu);
