@@ -121,8 +121,6 @@ void Host::release_lost() {
   udp_->release_lost();
 }
 
-bool Host::drained() {
-  return tcp_->drained() && transmit_.empty() && !network_.neighbours().has_waiting();
-}
+bool Host::drained() { return tcp_->drained() && transmit_.empty() && !network_.neighbours().has_waiting(); }
 
 }  // namespace ustack

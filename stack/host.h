@@ -70,8 +70,8 @@ class Host {
   /// Frames to be handed to the link, in order; the caller takes them out and gives each back to frames().
   FrameQueue& transmit_queue() { return transmit_; }
 
-  /// socket(2): AF_INET, SOCK_STREAM or SOCK_DGRAM. EAFNOSUPPORT, ESOCKTNOSUPPORT (another type), EPROTONOSUPPORT, ENOBUFS.
-  /// Type without SOCK_NONBLOCK and SOCK_CLOEXEC, which are the descriptor's.
+  /// socket(2): AF_INET, SOCK_STREAM or SOCK_DGRAM. EAFNOSUPPORT, ESOCKTNOSUPPORT (another type),
+  /// EPROTONOSUPPORT, ENOBUFS. Type without SOCK_NONBLOCK and SOCK_CLOEXEC, which are the descriptor's.
   Result<Socket*> open_socket(int domain, int type, int protocol);
 
   Arena& arena() { return arena_; }

@@ -116,7 +116,7 @@ struct IcmpError {
   uint16_t mtu = 0;
 };
 
-/// What IP delivers to: TCP, later UDP. One per protocol number.
+/// What IP delivers to: TCP and UDP. One per protocol number.
 class TransportProtocol {
  public:
   virtual void on_packet(Packet&& packet, Instant now) = 0;

@@ -6,8 +6,8 @@
 
 #include "stack/base/time.h"
 #include "stack/settings.h"
-#include "stack/socket/report.h"
 #include "stack/socket/option_values.h"
+#include "stack/socket/report.h"
 #include "stack/tcp/fast_open.h"
 #include "stack/tcp/plain_options.h"
 

@@ -20,7 +20,7 @@ namespace {
 constexpr uint32_t kDefaultBuffer = 212992;
 /// Frames of the whole host beyond which it takes no more datagrams: the link doesn't take them.
 constexpr uint64_t kMostFrames = 4096;
-constexpr size_t kLargestPayload = 65535 - 20 - Protocol::kHeader;
+constexpr size_t kLargestPayload = Ipv4Header::kLargestPacket - Ipv4Header::kLength - Protocol::kHeader;
 
 }  // namespace
 
@@ -127,7 +127,7 @@ Result<int> Endpoint::ioctl_value(unsigned long request) {
 // --- sending ---
 
 Result<TxFrame*> Endpoint::reserve(size_t bytes) {
-  if (bytes > 0xffff || bytes > kLargestPayload) return Error{EMSGSIZE};
+  if (bytes > kLargestPayload) return Error{EMSGSIZE};
   if (int error = std::exchange(error_, 0)) return Error{error};
   if (write_shut_) return Error{EPIPE};
   const HostContext& context = protocol_.context();
@@ -176,35 +176,8 @@ Status Endpoint::send(TxFrame* frame, const DatagramOut& how) {
     if (!s.ok()) return refuse(EAGAIN);
   }
 
-  const uint32_t length = Protocol::kHeader + frame->payload_bytes();
-  IpOptionsOut ip;
-  ip.ttl = how.ttl ? *how.ttl : static_cast<uint8_t>(ttl_ > 0 ? ttl_ : protocol_.settings().ip_default_ttl);
-  ip.tos = how.tos.value_or(tos_);
-  const uint32_t total = 20 + length;
-  switch (pmtu_discovery_) {
-    case PmtuDiscovery::always:
-    case PmtuDiscovery::probe:
-      ip.dont_fragment = true;
-      break;
-    case PmtuDiscovery::want:
-      // What doesn't fit is cut here, and further on if need be (ip_setup_cork, __ip_make_skb).
-      ip.dont_fragment = total <= route->mtu();
-      break;
-    case PmtuDiscovery::dont:
-    case PmtuDiscovery::interface:
-    case PmtuDiscovery::omit:
-      ip.dont_fragment = false;
-      break;
-  }
-  std::byte* header = frame->prepend(Protocol::kHeader);
-  store_be16(header, local_.port);
-  store_be16(header + 2, to.port);
-  store_be16(header + 4, static_cast<uint16_t>(length));
-  Checksum sum(pseudo_header_sum(route->local(), route->remote(), Protocol::kProtocolNumber, length));
-  store_be16(header + 6, sum.folded());
-  frame->offload.partial_checksum = true;
-  frame->offload.checksum_offset = 6;
-  Status s = route->send(frame, Protocol::kProtocolNumber, ip);
+  write_header(*frame, *route, to.port);
+  Status s = route->send(frame, Protocol::kProtocolNumber, ip_options(how, frame->size(), *route));
   if (s.ok())
     ++protocol_.counters().UdpOutDatagrams;
   else if (s.code() == ENOBUFS)
@@ -212,6 +185,44 @@ Status Endpoint::send(TxFrame* frame, const DatagramOut& how) {
   else if (s.code() == EMSGSIZE && receive_errors_)
     report_too_long(to, route->mtu());
   return s;
+}
+
+/// The checksum's field holds the pseudo-header's sum; whoever can do it best adds the rest.
+void Endpoint::write_header(TxFrame& frame, const Route& route, uint16_t to) {
+  std::byte* header = frame.prepend(Protocol::kHeader);
+  const uint32_t length = frame.size();
+  store_be16(header, local_.port);
+  store_be16(header + 2, to);
+  store_be16(header + 4, static_cast<uint16_t>(length));
+  store_be16(header + 6, 0);
+  if (no_checksum_) return;
+  Checksum sum(pseudo_header_sum(route.local(), route.remote(), Protocol::kProtocolNumber, length));
+  store_be16(header + 6, sum.folded());
+  frame.offload.partial_checksum = true;
+  frame.offload.checksum_offset = 6;
+}
+
+IpOptionsOut Endpoint::ip_options(const DatagramOut& how, uint32_t bytes, const Route& route) const {
+  const int ttl = ttl_ > 0 ? int{ttl_} : protocol_.settings().ip_default_ttl;
+  IpOptionsOut ip;
+  ip.ttl = how.ttl.value_or(static_cast<uint8_t>(ttl));
+  ip.tos = how.tos.value_or(tos_);
+  switch (pmtu_discovery_) {
+    case PmtuDiscovery::always:
+    case PmtuDiscovery::probe:
+      ip.dont_fragment = true;
+      break;
+    case PmtuDiscovery::want:
+      // What doesn't fit is cut here, and further on if need be (__ip_make_skb).
+      ip.dont_fragment = Ipv4Header::kLength + bytes <= route.mtu();
+      break;
+    case PmtuDiscovery::dont:
+    case PmtuDiscovery::interface:
+    case PmtuDiscovery::omit:
+      ip.dont_fragment = false;
+      break;
+  }
+  return ip;
 }
 
 // --- receiving ---

@@ -48,6 +48,9 @@ class Endpoint final : public DatagramSocket, public ListHook<OfPort> {
   friend class Protocol;
 
   bool connected() const { return remote_.port != 0 || !remote_.address.is_unspecified(); }
+  void write_header(TxFrame& frame, const Route& route, uint16_t to);
+  /// `bytes`: of the datagram with its header.
+  IpOptionsOut ip_options(const DatagramOut& how, uint32_t bytes, const Route& route) const;
   void receive(const Datagram& what);
   void on_error(int error, bool fatal, const IcmpError& icmp);
   void report_icmp(int error, const IcmpError& icmp);
@@ -70,7 +73,7 @@ class Endpoint final : public DatagramSocket, public ListHook<OfPort> {
   bool address_bound_ = false, port_bound_ = false;
   bool read_shut_ = false, write_shut_ = false;
   bool reuse_address_ = false, reuse_port_ = false, broadcast_ = false, receive_errors_ = false;
-  bool keepalive_ = false, dont_route_ = false, out_of_band_inline_ = false;
+  bool no_checksum_ = false, keepalive_ = false, dont_route_ = false, out_of_band_inline_ = false;
   bool receive_limit_locked_ = false, send_limit_locked_ = false;
   BoundDevice device_ = BoundDevice::any;
   PmtuDiscovery pmtu_discovery_ = PmtuDiscovery::want;

@@ -17,7 +17,7 @@ namespace ustack::udp {
 
 namespace {
 
-constexpr int kBufferLock = 72, kIpProtocol = 52;
+constexpr int kBufferLock = 72, kIpProtocol = 52, kReceiveMark = 75, kReceivePriority = 82;
 
 template <typename T>
 Status assign(T& field, const Result<T>& value) {
@@ -123,8 +123,17 @@ Status Endpoint::set_number(int level, int name, int value, size_t bytes) {
       case SO_TIMESTAMPING_OLD:
       case SO_TIMESTAMPING_NEW:
         return set_time_stamping(static_cast<uint32_t>(value), name == SO_TIMESTAMPING_NEW);
+      case SO_NO_CHECK:
+        no_checksum_ = value != 0;
+        return {};
       case SO_PEEK_OFF:
         return Error{EOPNOTSUPP};
+      case SO_RXQ_OVFL:
+      case SO_WIFI_STATUS:
+      case kReceiveMark:
+      case kReceivePriority:
+        // Ancillary data that is never made.
+        return value == 0 ? Status() : Error{EOPNOTSUPP};
       default:
         return plain_.set(level, name, value, bytes);
     }
@@ -204,6 +213,8 @@ Result<int> Endpoint::number(int level, int name) {
         return stamp(false, true);
       case SO_TIMESTAMPNS_NEW:
         return stamp(true, true);
+      case SO_NO_CHECK:
+        return no_checksum_ ? 1 : 0;
       case SO_PEEK_OFF:
         return -1;
       default:

@@ -220,6 +220,16 @@ TEST_F(UdpTest, ItsChecksumIsRight) {
   EXPECT_EQ(counters().UdpOutDatagrams, 3u);
 }
 
+TEST_F(UdpTest, WithoutAChecksum) {
+  DatagramSocket& socket = open();
+  set(socket, SOL_SOCKET, SO_NO_CHECK, 1);
+  ASSERT_TRUE(send(socket, "text", {.to = {kPeer, 53}}).ok());
+  auto sent = peer.take();
+  ASSERT_THAT(sent, SizeIs(1));
+  EXPECT_EQ(load_be16(sent[0].bytes.data() + 26), 0);
+  EXPECT_EQ(number(socket, SOL_SOCKET, SO_NO_CHECK), 1);
+}
+
 TEST_F(UdpTest, IsCutWhereItDoesNotFitAndThatIsAllowed) {
   DatagramSocket& socket = open();
   const DatagramOut to{.to = {kPeer, 53}};
