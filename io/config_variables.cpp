@@ -345,7 +345,7 @@ constexpr std::array kVariables{
         "given up root, the others go through the keeper",
         parse_trust},
     ConfigVariable{"USTACK_UDP", "kernel | stack",
-                   "whose UDP sockets of AF_INET are: the kernel's (default), or the host's own", parse_udp},
+                   "whose UDP sockets are: the kernel's (default), or the host's own", parse_udp},
     ConfigVariable{
         "USTACK_SYSCALLS", "auto | catch | leave",
         "system calls that a program makes without libc: auto (default): caught in programs that Go has "

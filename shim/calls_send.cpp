@@ -58,8 +58,7 @@ Result<size_t> send_datagram(HostLock& lock, SocketFile& file, int fd, UserBytes
   if (to.length != 0) {
     const Result<RawAddress> named = as_destination(file, to);
     if (!named.ok()) return named.error();
-    const RawAddress& address = *named;
-    Result<SocketAddress> remote = choose_remote(file, fd, address);
+    Result<SocketAddress> remote = choose_remote(file, fd, *named);
     if (!remote.ok()) return remote.error();
     how.to = *remote;
   }

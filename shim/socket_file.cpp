@@ -73,7 +73,7 @@ void SocketFile::decide() {
 
 void SocketFile::mark_replaced() {
   replaced_ = true;
-  socket_->waiters.notify(~uint32_t{0});
+  socket_->waiters.notify_all(~uint32_t{0});
 }
 
 uint32_t SocketFile::readiness() {

@@ -54,6 +54,14 @@ class WaitQueue {
       if (entry->notify_(*entry, events) && exclusive) return;
     }
   }
+  /// Tells all who are interested, exclusive ones too: it is over for all of them.
+  void notify_all(uint32_t events) {
+    WaitEntry* next;
+    for (WaitEntry* entry = entries_.front(); entry != nullptr; entry = next) {
+      next = entries_.next(*entry);
+      if (((entry->interest | ready::kErr | ready::kHup) & events) != 0) entry->notify_(*entry, events);
+    }
+  }
   /// The entry that was made with this function and context; nullptr: none. Looks at all entries.
   WaitEntry* find(WaitEntry::Notify function, const void* context) {
     for (WaitEntry& entry : entries_)

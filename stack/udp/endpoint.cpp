@@ -75,13 +75,18 @@ void Endpoint::dissolve() {
   }
 }
 
+IpAddress Endpoint::source() const {
+  const bool usable = address_bound_ || connected();
+  return usable && !protocol_.network().is_broadcast(local_.address) ? local_.address
+                                                                     : IpAddress::any(Family::ipv4);
+}
+
 Status Endpoint::connect(const SocketAddress& remote) {
   if (remote.address.family() == Family::unspecified) {
     dissolve();
     return {};
   }
-  Result<Route> route = protocol_.network().find_route(
-      address_bound_ ? local_.address : IpAddress::any(Family::ipv4), remote.address);
+  Result<Route> route = protocol_.network().find_route(source(), remote.address);
   if (!route.ok()) return route.error();
   if (local_.port == 0) {
     Status s = protocol_.bind_port(*this, {route->local(), 0}, remote, plain_.port_range);
@@ -96,9 +101,7 @@ Status Endpoint::shutdown(ShutdownHow how) {
   // inet_shutdown: what isn't connected is told so, and is shut down all the same.
   if (how != ShutdownHow::write) read_shut_ = true;
   if (how != ShutdownHow::read) write_shut_ = true;
-  wake(read_shut_ && write_shut_ ? ready::kIn | ready::kRdNorm | ready::kRdHup | ready::kHup | ready::kOut
-       : read_shut_              ? ready::kIn | ready::kRdNorm | ready::kRdHup
-                                 : ready::kOut);
+  waiters.notify_all(readiness());
   return connected() ? Status() : Error{ENOTCONN};
 }
 
@@ -164,9 +167,8 @@ Status Endpoint::send(TxFrame* frame, const DatagramOut& how) {
   if (!given && !connected()) return refuse(EDESTADDRREQ);
   const SocketAddress to = given ? how.to : remote_;
   if (to.port == 0) return refuse(EINVAL);
-  IpAddress from = !how.from.is_unspecified() ? how.from : local_.address;
-  if (from.is_unspecified()) from = IpAddress::any(Family::ipv4);
-  Result<Route> route = protocol_.network().find_route(from, to.address);
+  Result<Route> route =
+      protocol_.network().find_route(how.from.is_unspecified() ? source() : how.from, to.address);
   if (!route.ok()) return refuse(route.error().code);
   const bool by_gateway = !route->is_local() && !(route->next_hop() == route->remote());
   if (!reaches(route->is_local()) || (dont_route_ && by_gateway)) return refuse(ENETUNREACH);

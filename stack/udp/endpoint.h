@@ -48,6 +48,9 @@ class Endpoint final : public DatagramSocket, public ListHook<OfPort> {
   friend class Protocol;
 
   bool connected() const { return remote_.port != 0 || !remote_.address.is_unspecified(); }
+  /// The address that it sends from; unspecified: the route's. One that is bound to a broadcast address only
+  /// receives by that (inet_bind).
+  IpAddress source() const;
   void write_header(TxFrame& frame, const Route& route, uint16_t to);
   /// `bytes`: of the datagram with its header.
   IpOptionsOut ip_options(const DatagramOut& how, uint32_t bytes, const Route& route) const;
@@ -81,6 +84,8 @@ class Endpoint final : public DatagramSocket, public ListHook<OfPort> {
   int16_t ttl_ = -1;
   int error_ = 0;
   uint32_t receive_limit_, send_limit_;
+  /// SO_RCVLOWAT, which means nothing to datagrams.
+  int low_water_ = 1;
   Duration receive_timeout_{}, send_timeout_{};
   int linger_seconds_ = 0;
   bool linger_ = false;

@@ -126,6 +126,9 @@ Status Endpoint::set_number(int level, int name, int value, size_t bytes) {
       case SO_NO_CHECK:
         no_checksum_ = value != 0;
         return {};
+      case SO_RCVLOWAT:
+        low_water_ = value < 0 ? INT_MAX : std::max(value, 1);
+        return {};
       case SO_PEEK_OFF:
         return Error{EOPNOTSUPP};
       case SO_RXQ_OVFL:
@@ -203,6 +206,7 @@ Result<int> Endpoint::number(int level, int name) {
       case kBufferLock:
         return (send_limit_locked_ ? 1 : 0) | (receive_limit_locked_ ? 2 : 0);
       case SO_RCVLOWAT:
+        return low_water_;
       case SO_SNDLOWAT:
         return 1;
       case SO_TIMESTAMP_OLD:

@@ -8,6 +8,7 @@
 #include <sys/uio.h>
 
 #include <array>
+#include <atomic>
 #include <thread>
 
 #include "tests/api/support.h"
@@ -428,6 +429,23 @@ TEST(Datagram, Shutdown) {
   EXPECT_EQ(recv(other, nullptr, 0, 0), 0);
   EXPECT_EQ(poll_one(other, POLLIN | POLLOUT | POLLRDHUP, 0) & (POLLIN | POLLHUP | POLLRDHUP),
             POLLIN | POLLHUP | POLLRDHUP);
+}
+
+TEST(Datagram, ShutdownEndsAllWaits) {
+  Fd fd = connected_to_peer();
+  set_timeout(fd, SO_RCVTIMEO, milliseconds(0));
+  std::atomic<int> ended{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 3; ++i)
+    threads.emplace_back([&] {
+      char byte;
+      if (recv(fd, &byte, 1, 0) == 0) ++ended;
+    });
+  std::this_thread::sleep_for(milliseconds(100));
+  EXPECT_EQ(ended, 0);
+  ASSERT_WORKS(shutdown(fd, SHUT_RDWR));
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(ended, 3);
 }
 
 TEST(Datagram, WaitsAndTimesOut) {

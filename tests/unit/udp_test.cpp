@@ -282,6 +282,14 @@ TEST_F(UdpTest, ALinkThatTakesNothingHasAnEnd) {
   EXPECT_TRUE(send(socket, "x", {.to = {kPeer, 53}}).ok());
 }
 
+TEST_F(UdpTest, BoundToABroadcastItSendsFromItsOwnAddress) {
+  DatagramSocket& socket = open({kAll, 5000});
+  receive({.destination = kAll});
+  EXPECT_EQ(take(socket), "text");
+  ASSERT_TRUE(send(socket, "x", {.to = {kPeer, 53}}).ok());
+  EXPECT_THAT(peer.take(), ElementsAre(Ipv4(SrcIs(kHost), DstIs(kPeer))));
+}
+
 TEST_F(UdpTest, AnUnboundOneGetsAPortOfTheRange) {
   std::set<uint16_t> ports;
   for (int i = 0; i < 50; ++i) {
