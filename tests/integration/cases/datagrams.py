@@ -106,6 +106,7 @@ def one_shot(context: Context) -> None:
     """socat sends one line and ends, before it is known where the peer is: it arrives."""
     lab = context.lab()
     server = lab.peer("socat", "-u", f"UDP-RECV:{PORT},bind={lab.peer_address}", "STDOUT", label="server")
+    wait_until(lambda: lab.peer("ss", "-Hlun", f"sport = :{PORT}", label="ss").ok().stdout.strip(), "the server")
     for number in range(3):
         text = context.directory / f"line{number}"
         text.write_text(f"line {number}\n")
