@@ -4,6 +4,7 @@
 
 #include "stack/host.h"
 #include "stack/net/icmp.h"
+#include "stack/socket/reuse_port.h"
 #include "stack/tcp/endpoint.h"
 #include "stack/tcp/flight.h"
 #include "stack/tcp/listener.h"
@@ -161,8 +162,8 @@ void Protocol::remove_listener(Endpoint& endpoint) { static_cast<ListHook<Listen
 /// one by the four-tuple's hash, as Linux (inet_lookup_listener).
 Endpoint* Protocol::find_listener(const ConnectionId& id) const {
   Endpoint* best = nullptr;
-  uint32_t best_score = 0, equals = 0;
-  uint32_t hash = 0;
+  uint32_t best_score = 0;
+  ReusePortChoice choice;
   for (Endpoint& candidate : listeners_[id.local.port % kListenerChains]) {
     if (candidate.awake_->local.port != id.local.port) continue;
     const IpAddress& address = candidate.awake_->local.address;
@@ -175,13 +176,10 @@ Endpoint* Protocol::find_listener(const ConnectionId& id) const {
     if (score > best_score) {
       best = &candidate;
       best_score = score;
-      equals = 1;
-    } else if (score == best_score && candidate.port_.reuse_port) {
-      if (equals == 1) hash = connections_.hash(id);
-      ++equals;
-      // One of n, each with the same probability, decided by the hash alone.
-      if (hash % equals == 0) best = &candidate;
-      hash = hash / equals * 2654435761u;
+      choice = {};
+    } else if (score == best_score && candidate.port_.reuse_port &&
+               choice.takes_next([&] { return connections_.hash(id); })) {
+      best = &candidate;
     }
   }
   return best;

@@ -254,14 +254,11 @@ def ask_for_names(context: Context, lab: Lab, *server) -> None:
     process.end()
 
 
-@program("unbound", "unbound")
-def unbound(context: Context, lab: Lab):
-    """server: two threads, gives up root; 1600 questions over TCP on 80 connections"""
-    need_root()
-    context.open_to_all()
-    ask_for_names(context, lab, "unbound", "-d", "-c", configuration(context, f"""
+def unbound_at(context: Context, address: str) -> list:
+    """The command of an unbound that knows host.test."""
+    return ["unbound", "-d", "-c", configuration(context, f"""
 server:
-  interface: 0.0.0.0
+  interface: {address}
   port: {_PORT}
   do-daemonize: no
   access-control: 192.0.2.0/24 allow
@@ -274,7 +271,23 @@ server:
   local-data: "host.test. IN A 192.0.2.77"
 remote-control:
   control-enable: no
-"""))
+""")]
+
+
+def zone_in(context: Context, name: str = "zones") -> pathlib.Path:
+    """A directory with the same in a zone file."""
+    directory = own_directory(context, name)
+    directory.chmod(0o777)
+    (directory / "zone").write_text("$TTL 60\n@ SOA a. b. 1 1 1 1 1\n@ NS host.test.\nhost A 192.0.2.77\n")
+    return directory
+
+
+@program("unbound", "unbound")
+def unbound(context: Context, lab: Lab):
+    """server: two threads, gives up root; 1600 questions over TCP on 80 connections"""
+    need_root()
+    context.open_to_all()
+    ask_for_names(context, lab, *unbound_at(context, "0.0.0.0"))
 
 
 @program("bind9", "named")
@@ -282,9 +295,7 @@ def bind9(context: Context, lab: Lab):
     """server: gives up root before it listens; the same"""
     need_root()
     context.open_to_all()
-    directory = own_directory(context, "bind9")
-    directory.chmod(0o777)
-    (directory / "zone").write_text("$TTL 60\n@ SOA a. b. 1 1 1 1 1\n@ NS host.test.\nhost A 192.0.2.77\n")
+    directory = zone_in(context, "bind9")
     ask_for_names(context, lab, "named", "-g", "-u", "bind", "-c", configuration(context, f"""
 options {{
   directory "{directory}"; listen-on port {_PORT} {{ any; }}; listen-on-v6 {{ none; }}; recursion no; pid-file none;

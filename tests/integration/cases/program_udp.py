@@ -1,13 +1,11 @@
 """Name servers that answer over UDP by the stack, and dig that asks: run where they are installed, all by scripts/compat."""
 
 import functools
-import pathlib
 
-from cases.program_matrix import own_directory, program
-from cases.program_services import configuration
+from cases.program_matrix import program
+from cases.program_services import _PORT, configuration, unbound_at, zone_in
 from harness import Context, Lab, Skipped, equal, need_root, wait_until
 
-_PORT = 5353
 _STACK = {"USTACK_UDP": "stack"}
 _NAME, _ADDRESS = "host.test", "192.0.2.77"
 
@@ -29,13 +27,6 @@ def by_udp(name: str, executable: str):
     return register
 
 
-def zone_in(context: Context) -> pathlib.Path:
-    directory = own_directory(context, "zones")
-    directory.chmod(0o777)
-    (directory / "zone").write_text("$TTL 60\n@ SOA a. b. 1 1 1 1 1\n@ NS host.test.\nhost A 192.0.2.77\n")
-    return directory
-
-
 def dig(start, address: str, label: str, **more):
     return start("dig", "+short", "+time=2", "+tries=3", "-p", _PORT, f"@{address}", _NAME, "A", label=label, **more)
 
@@ -48,25 +39,6 @@ def answers(lab: Lab, *server, questions: int = 40) -> None:
         for asked in [dig(lab.peer, lab.host_address(), f"dig{number}") for number in range(8)]:
             equal(asked.ok(20).stdout.strip(), _ADDRESS, "the answer")
     process.end()
-
-
-def unbound_at(context: Context, address: str) -> list:
-    return ["unbound", "-d", "-c", configuration(context, f"""
-server:
-  interface: {address}
-  port: {_PORT}
-  do-daemonize: no
-  access-control: 192.0.2.0/24 allow
-  chroot: ""
-  username: "nobody"
-  pidfile: ""
-  directory: "{context.directory}"
-  use-syslog: no
-  num-threads: 2
-  local-data: "{_NAME}. IN A {_ADDRESS}"
-remote-control:
-  control-enable: no
-""")]
 
 
 @by_udp("unbound_udp", "unbound")
