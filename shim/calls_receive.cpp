@@ -51,7 +51,8 @@ ssize_t receive(int fd, Result<UserBytes> to, int flags, Real&& go_real,
       fd,
       [&](HostLock& lock, SocketFile& file) {
         SocketFile::Received received;
-        Result<size_t> n = file.receive(lock, *to, flags, received);
+        if (!file.has_datagrams()) return file.receive(lock, *to, flags, received);
+        Result<size_t> n = file.receive_datagram(lock, *to, flags, received);
         if (source != nullptr && received.datagram) *source = received.datagram->source;
         return n;
       },
@@ -107,7 +108,8 @@ ssize_t receive_message(int fd, msghdr* message, int flags) {
       fd,
       [&](HostLock& lock, SocketFile& file) -> Result<size_t> {
         SocketFile::Received received;
-        Result<size_t> n = file.receive(lock, *to, flags, received);
+        Result<size_t> n = file.has_datagrams() ? file.receive_datagram(lock, *to, flags, received)
+                                                : file.receive(lock, *to, flags, received);
         if (!n.ok()) return n;
         const TimeStamping times = file.socket().time_stamping();
         const bool ipv6 = file.dual_stack() != nullptr;

@@ -15,9 +15,6 @@ namespace ustack::shim {
 
 namespace {
 
-/// SOCK_STREAM, SOCK_DGRAM, ... without SOCK_NONBLOCK and SOCK_CLOEXEC.
-int kind_of(int type) { return type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC); }
-
 /// USTACK_UDP=stack. In a program that has joined another one's host they are the kernel's.
 bool has_datagrams(int domain, int protocol) {
   return (protocol == 0 || protocol == IPPROTO_UDP) && Process::config().udp_in_stack &&
@@ -25,13 +22,15 @@ bool has_datagrams(int domain, int protocol) {
 }
 
 bool stack_has(int domain, int type, int protocol) {
-  if (kind_of(type) == SOCK_DGRAM) return has_datagrams(domain, protocol);
-  return kind_of(type) == SOCK_STREAM && (protocol == 0 || protocol == IPPROTO_TCP) &&
+  if ((type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_DGRAM) return has_datagrams(domain, protocol);
+  return (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_STREAM &&
+         (protocol == 0 || protocol == IPPROTO_TCP) &&
          (domain == AF_INET || (domain == AF_INET6 && DualStack::available()));
 }
 
 Result<int> open_socket(HostLock& lock, int domain, int type, int protocol) {
-  Result<SocketFile*> opened = SocketFile::open(lock.host(), domain, kind_of(type), protocol);
+  Result<SocketFile*> opened =
+      SocketFile::open(lock.host(), domain, type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC), protocol);
   if (!opened.ok()) return opened.error();
   SocketFile* file = *opened;
   file->status_flags = type & SOCK_NONBLOCK;
@@ -147,7 +146,7 @@ int socket(int domain, int type, int protocol) {
   Scope scope;
   if (Status s = Process::ensure_host(); !s.ok()) return scope.fail(s.code());
   if (opening::is_used()) {
-    if (kind_of(type) == SOCK_DGRAM) return real::socket(domain, type, protocol);
+    if ((type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_DGRAM) return real::socket(domain, type, protocol);
     return opening::socket(domain, type, protocol);
   }
   HostLock lock;

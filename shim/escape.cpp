@@ -79,8 +79,14 @@ Result<io::Descriptor> ask(HostLock& lock, OpenFile& file, const Request& reques
 
 }  // namespace
 
+static bool is_bound_datagram_socket(SocketFile& file) {
+  if (!file.has_datagrams()) return false;
+  const Result<SocketAddress> local = file.local_name();
+  return local.ok() && local->port != 0;
+}
+
 Result<io::Descriptor> end_of(HostLock& lock, SocketFile& file) {
-  if (file.unused()) return open_kernel_socket(file);
+  if (file.unused() && !is_bound_datagram_socket(file)) return open_kernel_socket(file);
   if (file.has_datagrams()) {
     shared_host->host->log()(LogLevel::warning, [](LogLine& line) {
       line << "a UDP socket is of no use to programs outside of the library that are given it";
@@ -99,7 +105,7 @@ void in_place(int fd) {
   if (file == nullptr || file->kind() != OpenFile::Kind::socket) return;
   Held held(*file);
   auto& socket = static_cast<SocketFile&>(*file);
-  if (socket.unused()) {
+  if (socket.unused() && !is_bound_datagram_socket(socket)) {
     (void)become_kernel_socket(socket, fd);
     return;
   }

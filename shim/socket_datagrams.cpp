@@ -39,6 +39,7 @@ Result<size_t> SocketFile::send_datagram(HostLock& lock, UserBytes& from, int fl
 
 Result<size_t> SocketFile::receive_datagram(HostLock& lock, UserBytes& to, int flags, Received& received) {
   DatagramSocket& socket = *socket_->datagrams();
+  if ((flags & MSG_ERRQUEUE) != 0) return receive_report(lock, to, received);
   const bool waits = !nonblocking() && (flags & MSG_DONTWAIT) == 0;
   Blocker blocker(lock, !waits, socket.receive_timeout());
   Result<Datagram*> taken = Error{EAGAIN};

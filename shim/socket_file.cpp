@@ -71,13 +71,6 @@ void SocketFile::decide() {
   while (SetOption* option = options_.pop_front()) arena().destroy(option);
 }
 
-bool SocketFile::unused() const {
-  if (!undecided_ || connected_before_) return false;
-  if (!has_datagrams()) return true;
-  const Result<SocketAddress> local = socket_->local_address();
-  return !local.ok() || local->port == 0;
-}
-
 void SocketFile::mark_replaced() {
   replaced_ = true;
   socket_->waiters.notify_all(~uint32_t{0});

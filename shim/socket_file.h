@@ -112,12 +112,13 @@ class SocketFile final : public OpenFile {
     /// Under the lock.
     ~Received();
   };
-  /// Fills `to`; the number of bytes, 0 at the stream's end. kGoReal: it has become the kernel's meanwhile.
+  /// Fills `to`; the number of bytes, 0 at the stream's end.
   Result<size_t> receive(HostLock& lock, UserBytes& to, int flags, Received& received);
-  /// Sends one datagram.
+
+  /// The same of a socket of datagrams, each whole. kGoReal: it has become the kernel's meanwhile.
   Result<size_t> send_datagram(HostLock& lock, UserBytes& from, int flags, const DatagramOut& how);
-  /// Its bytes go by datagrams, each received as a whole.
-  bool has_datagrams() const { return socket_->datagrams() != nullptr; }
+  Result<size_t> receive_datagram(HostLock& lock, UserBytes& to, int flags, Received& received);
+  bool has_datagrams() { return socket_->datagrams() != nullptr; }
 
   void linger(HostLock& lock) override;
   void end_turns(const Claims& dead) override;
@@ -133,9 +134,8 @@ class SocketFile final : public OpenFile {
   /// Nothing has been done that makes it ours for good: it may still become a kernel socket
   /// (kernel_socket.h).
   bool undecided() const { return undecided_; }
-  /// Undecided, and not connected, connecting or broken either: there is nothing to it but its options, and
-  /// the name of one that has still to listen.
-  bool unused() const;
+  /// Undecided, and not connected, connecting or broken either: there is nothing to it but its options.
+  bool unused() const { return undecided_ && !connected_before_; }
   /// The options set while undecided, in order.
   IntrusiveList<SetOption>& options() { return options_; }
   /// A connect that was started here has not been answered yet, or was not asked about.
@@ -198,7 +198,6 @@ class SocketFile final : public OpenFile {
   explicit SocketFile(Socket& socket);
   Status wait_for_connection(HostLock& lock, int when_not_yet);
   Result<size_t> receive_urgent(HostLock& lock, UserBytes& to, int flags, int* message_flags);
-  Result<size_t> receive_datagram(HostLock& lock, UserBytes& to, int flags, Received& received);
   Result<size_t> receive_report(HostLock& lock, UserBytes& to, Received& received);
   Result<Accepted> accept_from_stack(int flags);
   Result<Accepted> accept_from_kernel(int flags);

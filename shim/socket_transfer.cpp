@@ -306,7 +306,6 @@ Result<size_t> SocketFile::receive_report(HostLock& lock, UserBytes& to, Receive
 
 Result<size_t> SocketFile::receive(HostLock& lock, UserBytes& to, int flags, Received& received) {
   if ((flags & MSG_ERRQUEUE) != 0) return receive_report(lock, to, received);
-  if (has_datagrams()) return receive_datagram(lock, to, flags, received);
   if ((flags & MSG_OOB) != 0) return receive_urgent(lock, to, flags, &received.message_flags);
   const bool peek = (flags & MSG_PEEK) != 0;
   const bool wants_arrivals = socket_->time_stamping().wants_arrivals();

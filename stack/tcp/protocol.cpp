@@ -4,7 +4,6 @@
 
 #include "stack/host.h"
 #include "stack/net/icmp.h"
-#include "stack/socket/reuse_port.h"
 #include "stack/tcp/endpoint.h"
 #include "stack/tcp/flight.h"
 #include "stack/tcp/listener.h"
@@ -162,8 +161,8 @@ void Protocol::remove_listener(Endpoint& endpoint) { static_cast<ListHook<Listen
 /// one by the four-tuple's hash, as Linux (inet_lookup_listener).
 Endpoint* Protocol::find_listener(const ConnectionId& id) const {
   Endpoint* best = nullptr;
-  uint32_t best_score = 0;
-  ReusePortChoice choice;
+  uint32_t best_score = 0, equals = 0;
+  uint32_t hash = 0;
   for (Endpoint& candidate : listeners_[id.local.port % kListenerChains]) {
     if (candidate.awake_->local.port != id.local.port) continue;
     const IpAddress& address = candidate.awake_->local.address;
@@ -176,10 +175,13 @@ Endpoint* Protocol::find_listener(const ConnectionId& id) const {
     if (score > best_score) {
       best = &candidate;
       best_score = score;
-      choice = {};
-    } else if (score == best_score && candidate.port_.reuse_port &&
-               choice.takes_next([&] { return connections_.hash(id); })) {
-      best = &candidate;
+      equals = 1;
+    } else if (score == best_score && candidate.port_.reuse_port) {
+      if (equals == 1) hash = connections_.hash(id);
+      ++equals;
+      // One of n, each with the same probability, decided by the hash alone.
+      if (hash % equals == 0) best = &candidate;
+      hash = hash / equals * 2654435761u;
     }
   }
   return best;

@@ -6,7 +6,6 @@
 #include "stack/host.h"
 #include "stack/net/checksum.h"
 #include "stack/net/icmp.h"
-#include "stack/socket/reuse_port.h"
 #include "stack/udp/endpoint.h"
 
 namespace ustack::udp {
@@ -79,14 +78,8 @@ Status Protocol::bind_port(Endpoint& endpoint, const SocketAddress& local, const
 
 Endpoint* Protocol::find(const SocketAddress& local, const SocketAddress& remote) {
   Endpoint* best = nullptr;
-  uint32_t best_score = 0;
-  ReusePortChoice choice;
-  auto hash_of_sender = [&] {
-    std::byte peer[6];
-    store_be32(peer, remote.address.v4_host_order());
-    store_be16(peer + 4, remote.port);
-    return static_cast<uint32_t>(siphash(key_, peer));
-  };
+  uint32_t best_score = 0, equals = 0;
+  uint32_t hash = 0;
   for (Endpoint& candidate : chain(local.port)) {
     if (candidate.local_.port != local.port) continue;
     uint32_t score = 1;
@@ -109,10 +102,18 @@ Endpoint* Protocol::find(const SocketAddress& local, const SocketAddress& remote
     if (score > best_score) {
       best = &candidate;
       best_score = score;
-      choice = {};
-    } else if (score == best_score && candidate.reuse_port_ && best->reuse_port_ && !candidate.connected() &&
-               choice.takes_next(hash_of_sender)) {
-      best = &candidate;
+      equals = 1;
+    } else if (score == best_score && candidate.reuse_port_ && best->reuse_port_ && !candidate.connected()) {
+      if (equals == 1) {
+        std::byte peer[6];
+        store_be32(peer, remote.address.v4_host_order());
+        store_be16(peer + 4, remote.port);
+        hash = static_cast<uint32_t>(siphash(key_, peer));
+      }
+      ++equals;
+      // One of n, each with the same probability, decided by the hash alone.
+      if (hash % equals == 0) best = &candidate;
+      hash = hash / equals * 2654435761u;
     }
   }
   return best;
