@@ -17,11 +17,23 @@ namespace ustack {
   X(Ip, InDelivers) X(Ip, OutRequests) X(Ip, OutDiscards) X(Ip, OutNoRoutes) X(Ip, ReasmTimeout) \
   X(Ip, ReasmReqds) X(Ip, ReasmOKs) X(Ip, ReasmFails) X(Ip, FragOKs) X(Ip, FragFails) \
   X(Ip, FragCreates) \
+  X(Ip6, InReceives) X(Ip6, InHdrErrors) X(Ip6, InAddrErrors) X(Ip6, InUnknownProtos) \
+  X(Ip6, InTruncatedPkts) X(Ip6, InDiscards) X(Ip6, InDelivers) X(Ip6, OutRequests) \
+  X(Ip6, OutDiscards) X(Ip6, OutNoRoutes) X(Ip6, ReasmTimeout) X(Ip6, ReasmReqds) X(Ip6, ReasmOKs) \
+  X(Ip6, ReasmFails) X(Ip6, FragOKs) X(Ip6, FragFails) X(Ip6, FragCreates) X(Ip6, InMcastPkts) \
+  X(Ip6, InOctets) X(Ip6, OutOctets) X(Ip6, InNoECTPkts) X(Ip6, InECT1Pkts) X(Ip6, InECT0Pkts) \
+  X(Ip6, InCEPkts) \
   X(Icmp, InMsgs) X(Icmp, InErrors) X(Icmp, InCsumErrors) X(Icmp, InDestUnreachs) X(Icmp, InTimeExcds) \
   X(Icmp, InParmProbs) X(Icmp, InSrcQuenchs) X(Icmp, InRedirects) X(Icmp, InEchos) X(Icmp, InEchoReps) \
   X(Icmp, InTimestamps) X(Icmp, OutMsgs) X(Icmp, OutErrors) X(Icmp, OutRateLimitGlobal) \
   X(Icmp, OutRateLimitHost) X(Icmp, OutDestUnreachs) X(Icmp, OutTimeExcds) X(Icmp, OutParmProbs) \
   X(Icmp, OutEchoReps) \
+  X(Icmp6, InMsgs) X(Icmp6, InErrors) X(Icmp6, InCsumErrors) X(Icmp6, OutMsgs) X(Icmp6, OutErrors) \
+  X(Icmp6, InDestUnreachs) X(Icmp6, InPktTooBigs) X(Icmp6, InTimeExcds) X(Icmp6, InParmProblems) \
+  X(Icmp6, InEchos) X(Icmp6, InEchoReplies) X(Icmp6, InGroupMembQueries) X(Icmp6, InRouterAdvertisements) \
+  X(Icmp6, InNeighborSolicits) X(Icmp6, InNeighborAdvertisements) X(Icmp6, InRedirects) \
+  X(Icmp6, OutDestUnreachs) X(Icmp6, OutTimeExcds) X(Icmp6, OutParmProblems) X(Icmp6, OutEchoReplies) \
+  X(Icmp6, OutNeighborSolicits) X(Icmp6, OutNeighborAdvertisements) X(Icmp6, OutMLDv2Reports) \
   X(Tcp, ActiveOpens) X(Tcp, PassiveOpens) X(Tcp, AttemptFails) X(Tcp, EstabResets) X(Tcp, CurrEstab) \
   X(Tcp, InSegs) X(Tcp, OutSegs) X(Tcp, RetransSegs) X(Tcp, InErrs) X(Tcp, OutRsts) \
   X(Tcp, InCsumErrors) \

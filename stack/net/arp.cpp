@@ -39,11 +39,7 @@ void Network::receive_arp(Bytes bytes) {
     return;
   }
   if (is_own_address(sender)) {
-    ++counters.UstackArpConflicts;
-    context_.log(LogLevel::warning, [&](LogLine& line) {
-      line << "address " << sender << " is also used by " << packet->sender_mac;
-    });
-    defend(sender);
+    conflict(sender, packet->sender_mac);
     return;
   }
 
@@ -59,14 +55,24 @@ void Network::receive_arp(Bytes bytes) {
   if (request && for_us) reply();
 }
 
+void Network::conflict(const IpAddress& own, const MacAddress& other) {
+  ++context_.counters.UstackArpConflicts;
+  context_.log(LogLevel::warning,
+               [&](LogLine& line) { line << "address " << own << " is also used by " << other; });
+  defend(own);
+}
+
 /// RFC 5227, 2.4(c): the address is kept, and defended by one announcement in each interval at most, so that
-/// two hosts that both insist don't flood the link.
+/// two hosts that both insist don't flood the link. IPv6's too, which RFC 4862 would have us give up.
 void Network::defend(const IpAddress& address) {
   for (size_t i = 0; i < config_.address_count; ++i) {
     if (config_.addresses[i].address != address) continue;
     if (context_.now < next_defence_[i]) return;
     next_defence_[i] = context_.now + kDefendInterval;
-    announce(address);
+    if (address.is_v6())
+      advertise(address);
+    else
+      announce(address);
   }
 }
 
@@ -77,7 +83,15 @@ void Network::announce(const IpAddress& address) {
 }
 
 void Network::solicit(const IpAddress& target, const MacAddress* known) {
-  ArpPacket packet{ArpPacket::Operation::request, link().mac, choose_source(target), MacAddress{}, target};
+  if (target.is_v6())
+    solicit_by_discovery(target, known);
+  else
+    solicit_by_arp(target, known);
+}
+
+void Network::solicit_by_arp(const IpAddress& target, const MacAddress* known) {
+  ArpPacket packet{ArpPacket::Operation::request, link().mac, choose_source(target, target), MacAddress{},
+                   target};
   if (send_arp(packet, known != nullptr ? *known : MacAddress::broadcast()))
     ++context_.counters.UstackArpRequestsSent;
 }

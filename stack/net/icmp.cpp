@@ -41,6 +41,22 @@ icmp::Meaning icmp::meaning_of(uint8_t type, uint8_t code) {
   }
 }
 
+icmp::Meaning icmp::meaning_of(const IcmpError& error) {
+  return error.local.is_v6() ? icmpv6::meaning_of(error.type, error.code)
+                             : meaning_of(error.type, error.code);
+}
+
+bool icmp::is_too_big(const IcmpError& error) {
+  return error.local.is_v6() ? error.type == icmpv6::kPacketTooBig
+                             : error.type == kUnreachable && error.code == kFragmentationNeeded;
+}
+
+bool icmp::is_way_lost(const IcmpError& error) {
+  if (!error.local.is_v6()) return error.type == kUnreachable && error.code <= kHostUnreachable;
+  return error.type == icmpv6::kUnreachable &&
+         (error.code == icmpv6::kNoRoute || error.code == icmpv6::kAddressUnreachable);
+}
+
 namespace {
 
 /// RFC 1812, 4.3.2.3: an error quotes as much as fits in a packet of this size.

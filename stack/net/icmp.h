@@ -9,6 +9,8 @@
 
 namespace ustack {
 
+struct IcmpError;
+
 /// Types and codes (IANA, "ICMP Parameters").
 namespace icmp {
 inline constexpr uint8_t kEchoReply = 0, kUnreachable = 3, kSourceQuench = 4, kRedirect = 5, kEchoRequest = 8,
@@ -32,6 +34,13 @@ struct Meaning {
   bool fatal = false;
 };
 Meaning meaning_of(uint8_t type, uint8_t code);
+
+// Of errors of either family.
+Meaning meaning_of(const IcmpError& error);
+/// The packet was larger than the path takes: "fragmentation needed", "packet too big".
+bool is_too_big(const IcmpError& error);
+/// There is no way to the destination just now (RFC 6069, section 3).
+bool is_way_lost(const IcmpError& error);
 }  // namespace icmp
 
 /// The fields of an ICMP header where they lie. Unchecked: the bytes must hold kHeaderLength.

@@ -10,7 +10,7 @@ namespace ustack {
 
 /// Protocol numbers (IANA).
 namespace ip_protocol {
-inline constexpr uint8_t kIcmp = 1, kTcp = 6, kUdp = 17;
+inline constexpr uint8_t kIcmp = 1, kTcp = 6, kUdp = 17, kIcmpV6 = 58;
 }  // namespace ip_protocol
 
 /// The ECN field of TOS (RFC 3168, section 5).

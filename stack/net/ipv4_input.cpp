@@ -102,8 +102,7 @@ Packet Network::make_packet(const Received& received) {
   packet.protocol = header.protocol;
   packet.ttl = header.ttl;
   packet.tos = header.tos;
-  packet.checksum_trusted =
-      received.from_self || received.offload.partial_checksum || received.offload.checksum_valid;
+  packet.checksum_trusted = received.trusted();
   if (received.offload.segmentation != Offload::Segmentation::none)
     packet.segment_size = received.offload.segment_size;
   packet.arrived = received.arrived;
@@ -136,7 +135,16 @@ void Network::deliver(Received&& received) {
 
 void Network::on_reassembly_expired(void* network, const Slice& first_fragment) {
   auto& self = *static_cast<Network*>(network);
-  Received received{.packet = first_fragment, .header = {}, .offload = {}};
+  if (Ipv4View(first_fragment.data()).version() == 6) {
+    ReceivedV6 received;
+    received.packet = first_fragment;
+    if (Ipv6Header::parse(first_fragment.bytes(), received.header) != Ipv6Error::none) return;
+    received.chain = Ipv6Chain::walk(first_fragment.bytes(), false);
+    self.send_icmpv6_error(make_packet(received), icmpv6::kTimeExceeded, icmpv6::kReassemblyExceeded, 0);
+    return;
+  }
+  Received received;
+  received.packet = first_fragment;
   if (Ipv4Header::parse(first_fragment.bytes(), received.header) != Ipv4Error::none) return;
   self.send_icmp_error(make_packet(received), icmp::kTimeExceeded, icmp::kReassemblyExceeded, 0);
 }

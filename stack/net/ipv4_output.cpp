@@ -1,4 +1,5 @@
-// IPv4 packets on their way out: header, checksum offload or its software twin, fragmentation, Ethernet.
+// IPv4 packets on their way out: header, checksum offload or its software twin, fragmentation, Ethernet; and
+// what IPv6 (ipv6_output.cpp) has in common with it.
 #include <algorithm>
 
 #include "stack/base/checksum.h"
@@ -12,6 +13,10 @@ namespace {
 constexpr uint32_t kMaxLocal = 1000;
 
 constexpr uint32_t kLeastTcpHeader = 20;
+
+constexpr uint32_t ip_header_length(Family family) {
+  return family == Family::ipv6 ? Ipv6Header::kLength : Ipv4Header::kLength;
+}
 
 /// The TCP header's length by its data offset, 0 if the frame doesn't hold that much of a header.
 uint32_t tcp_header_length(Bytes header) {
@@ -36,10 +41,30 @@ void complete_checksum(TxFrame& frame, uint8_t protocol) {
 
 }  // namespace
 
-Status Network::refuse(TxFrame* frame, Error error) {
-  ++(error.code == EMSGSIZE ? context_.counters.IpFragFails : context_.counters.IpOutDiscards);
+Status Network::refuse(const Route& route, TxFrame* frame, Error error) {
+  Counters& counters = context_.counters;
+  const bool v6 = route.remote_.is_v6();
+  if (error.code == EMSGSIZE)
+    ++(v6 ? counters.Ip6FragFails : counters.IpFragFails);
+  else
+    ++(v6 ? counters.Ip6OutDiscards : counters.IpOutDiscards);
   context_.frames.release(frame);
   return error;
+}
+
+/// Completes the checksum, or leaves it to the link: the frame starts with the transport header.
+Status Network::prepare_checksum(const Route& route, TxFrame& frame, uint8_t protocol, bool fragments) {
+  Offload& offload = frame.offload;
+  if (!offload.partial_checksum) return {};
+  if (offload.checksum_offset + 2u > frame.header().size()) return Error{EINVAL};
+  if (fragments || !route.link().checksum_offload) {
+    if (!frame.settle()) return Error{EFAULT};
+    complete_checksum(frame, protocol);
+    return {};
+  }
+  const uint32_t link_header = route.is_local() ? 0 : link_header_length();
+  offload.checksum_start = static_cast<uint16_t>(link_header + ip_header_length(route.local_.family()));
+  return {};
 }
 
 /// Checks a superframe and fills in what the link needs to cut it; a superframe of one segment becomes an
@@ -48,7 +73,9 @@ Status Network::prepare_segmentation(const Route& route, TxFrame& frame, uint8_t
                                      uint32_t& segments) {
   Offload& offload = frame.offload;
   uint32_t header_length = tcp_header_length(frame.header());
-  if (protocol != ip_protocol::kTcp || offload.segmentation != Offload::Segmentation::tcp_v4 ||
+  const bool v6 = route.local_.is_v6();
+  if (protocol != ip_protocol::kTcp ||
+      offload.segmentation != (v6 ? Offload::Segmentation::tcp_v6 : Offload::Segmentation::tcp_v4) ||
       offload.segment_size == 0 || !offload.partial_checksum || header_length == 0)
     return Error{EINVAL};
   uint32_t payload = frame.size() - header_length;
@@ -58,12 +85,14 @@ Status Network::prepare_segmentation(const Route& route, TxFrame& frame, uint8_t
     return {};
   }
   const LinkInfo& link = route.link();
-  uint32_t total = Ipv4Header::kLength + frame.size();
-  if (!link.tcp_segmentation_v4 || !link.checksum_offload) return Error{EINVAL};
-  if (total > link.max_superframe || Ipv4Header::kLength + header_length + offload.segment_size > route.mtu())
+  const uint32_t ip_header = ip_header_length(route.local_.family());
+  if (!(v6 ? link.tcp_segmentation_v6 : link.tcp_segmentation_v4) || !link.checksum_offload)
+    return Error{EINVAL};
+  if (ip_header + frame.size() > link.max_superframe ||
+      ip_header + header_length + offload.segment_size > route.mtu())
     return Error{EMSGSIZE};
   uint32_t link_header = route.is_local() ? 0 : link_header_length();
-  offload.header_length = static_cast<uint16_t>(link_header + Ipv4Header::kLength + header_length);
+  offload.header_length = static_cast<uint16_t>(link_header + ip_header + header_length);
   segments = (payload + offload.segment_size - 1) / offload.segment_size;
   return {};
 }
@@ -71,27 +100,18 @@ Status Network::prepare_segmentation(const Route& route, TxFrame& frame, uint8_t
 Status Network::send_ipv4(Route& route, TxFrame* frame, uint8_t protocol, const IpOptionsOut& options) {
   Counters& counters = context_.counters;
   ++counters.IpOutRequests;
-  Offload& offload = frame->offload;
   uint32_t total = Ipv4Header::kLength + frame->size();
-  if (total > Ipv4Header::kLargestPacket) return refuse(frame, Error{EMSGSIZE});
+  if (total > Ipv4Header::kLargestPacket) return refuse(route, frame, Error{EMSGSIZE});
 
   uint32_t segments = 1;
-  if (offload.segmentation != Offload::Segmentation::none) {
+  if (frame->offload.segmentation != Offload::Segmentation::none) {
     Status status = prepare_segmentation(route, *frame, protocol, segments);
-    if (!status.ok()) return refuse(frame, status.error());
+    if (!status.ok()) return refuse(route, frame, status.error());
   }
   bool fragments = segments == 1 && total > route.mtu();
-  if (fragments && options.dont_fragment) return refuse(frame, Error{EMSGSIZE});
-  if (offload.partial_checksum) {
-    if (offload.checksum_offset + 2u > frame->header().size()) return refuse(frame, Error{EINVAL});
-    if (fragments || !route.link().checksum_offload) {
-      if (!frame->settle()) return refuse(frame, Error{EFAULT});
-      complete_checksum(*frame, protocol);
-    } else {
-      uint32_t link_header = route.is_local() ? 0 : link_header_length();
-      offload.checksum_start = static_cast<uint16_t>(link_header + Ipv4Header::kLength);
-    }
-  }
+  if (fragments && options.dont_fragment) return refuse(route, frame, Error{EMSGSIZE});
+  if (Status status = prepare_checksum(route, *frame, protocol, fragments); !status.ok())
+    return refuse(route, frame, status.error());
 
   counters.IpExtOutOctets += total;
   avoid_dead_gateway(route);
@@ -109,10 +129,14 @@ Status Network::send_ipv4(Route& route, TxFrame* frame, uint8_t protocol, const 
 
 Status Network::send_packet(Route& route, TxFrame* frame, const Ipv4Header& header) {
   header.emit(frame->prepend(Ipv4Header::kLength));
+  return send_to_next_hop(route, frame);
+}
+
+Status Network::send_to_next_hop(Route& route, TxFrame* frame) {
   if (route.local_delivery_) {
     if (local_count_ >= kMaxLocal) {
       ++context_.counters.UstackTxQueueDrops;
-      return refuse(frame, Error{ENOBUFS});
+      return refuse(route, frame, Error{ENOBUFS});
     }
     ++local_count_;
     local_.push_back(*frame);
@@ -127,15 +151,9 @@ Status Network::send_packet(Route& route, TxFrame* frame, const Ipv4Header& head
 Status Network::send_fragments(Route& route, TxFrame* frame, const Ipv4Header& header) {
   uint32_t most = (route.mtu() - Ipv4Header::kLength) & ~7u;
   FrameQueue parts;
-  for (uint32_t from = 0; from < frame->size(); from += most) {
-    TxFrame* part = copy_part(*frame, from, std::min(most, frame->size() - from));
-    if (part == nullptr) {
-      while (TxFrame* made = parts.pop_front()) context_.frames.release(made);
-      ++context_.counters.IpFragFails;
-      ++context_.counters.UstackTxNoMemory;
-      return refuse(frame, Error{ENOBUFS});
-    }
-    parts.push_back(*part);
+  if (!cut(*frame, most, parts)) {
+    ++context_.counters.IpFragFails;
+    return refuse(route, frame, Error{ENOBUFS});
   }
   uint32_t size = frame->size(), at = 0;
   context_.frames.release(frame);
@@ -153,6 +171,20 @@ Status Network::send_fragments(Route& route, TxFrame* frame, const Ipv4Header& h
     if (result.ok()) result = status;
   }
   return result;
+}
+
+/// Frames with `most` bytes each of what `frame` has. False, and none: no memory.
+bool Network::cut(TxFrame& frame, uint32_t most, FrameQueue& parts) {
+  for (uint32_t from = 0; from < frame.size(); from += most) {
+    TxFrame* part = copy_part(frame, from, std::min(most, frame.size() - from));
+    if (part == nullptr) {
+      while (TxFrame* made = parts.pop_front()) context_.frames.release(made);
+      ++context_.counters.UstackTxNoMemory;
+      return false;
+    }
+    parts.push_back(*part);
+  }
+  return true;
 }
 
 /// A frame with bytes [from, from + count) of `frame`: headers are copied, payload is shared.
@@ -205,9 +237,8 @@ bool Network::deliver_local() {
       context_.frames.release(frame);
       continue;
     }
-    Received received;
-    received.packet = Slice{std::move(block), 0, frame->size()};
-    std::byte* out = received.packet.data();
+    Arrival arrival{Slice{std::move(block), 0, frame->size()}, frame->offload, context_.now, true, false};
+    std::byte* out = arrival.packet.data();
     Bytes header = frame->header();
     std::memcpy(out, header.data(), header.size());
     out += header.size();
@@ -215,11 +246,11 @@ bool Network::deliver_local() {
       std::memcpy(out, slice.data(), slice.length);
       out += slice.length;
     }
-    received.offload = frame->offload;
-    received.arrived = context_.now;
-    received.from_self = true;
     context_.frames.release(frame);
-    receive_ipv4(std::move(received));
+    if (Ipv4View(arrival.packet.data()).version() == 6)
+      receive_ipv6({std::move(arrival), {}, {}});
+    else
+      receive_ipv4({std::move(arrival), {}});
   }
   return true;
 }

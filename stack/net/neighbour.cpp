@@ -128,7 +128,7 @@ Status NeighbourCache::send(const IpAddress& next_hop, NeighbourHint& hint, TxFr
   Neighbour* neighbour = look_up_or_create(next_hop, hint);
   if (neighbour == nullptr) {
     context_.frames.release(frame);
-    ++context_.counters.IpOutDiscards;
+    ++(next_hop.is_v6() ? context_.counters.Ip6OutDiscards : context_.counters.IpOutDiscards);
     return Error{ENOBUFS};
   }
   switch (refresh(*neighbour)) {

@@ -1,5 +1,7 @@
 #include "stack/net/network.h"
 
+#include <algorithm>
+
 namespace ustack {
 
 Network::Network(const HostContext& context, const NetworkConfig& config, FrameQueue& transmit)
@@ -40,9 +42,20 @@ bool Network::is_broadcast(const IpAddress& address) const {
   return false;
 }
 
+bool Network::has_ipv6() const {
+  return std::ranges::any_of(addresses(), [](const Prefix& own) { return own.address.is_v6(); });
+}
+
 void Network::start() {
-  for (const Prefix& own : addresses())
-    if (own.address.is_v4() && !own.address.is_loopback()) announce(own.address);
+  // Before the rest, so that bridges that watch over groups let through what is asked for by them.
+  if (has_ipv6()) send_group_report(true);
+  for (const Prefix& own : addresses()) {
+    if (own.address.is_loopback()) continue;
+    if (own.address.is_v4())
+      announce(own.address);
+    else
+      advertise(own.address);
+  }
 }
 
 void Network::set_transport(uint8_t protocol, TransportProtocol* handler) { transports_[protocol] = handler; }
@@ -59,9 +72,9 @@ void Network::receive(RxFrame&& frame) {
     if (bytes.empty()) {
       ++counters.UstackRxMalformed;
     } else if ((bytes[0] >> 4) == std::byte{6}) {
-      ++counters.UstackRxNotForUs;
+      receive_ipv6({{std::move(frame.data), frame.offload, frame.arrived}, {}, {}});
     } else {
-      receive_ipv4(Received{std::move(frame.data), {}, frame.offload, frame.arrived});
+      receive_ipv4({{std::move(frame.data), frame.offload, frame.arrived}, {}});
     }
     return;
   }
@@ -72,14 +85,21 @@ void Network::receive(RxFrame&& frame) {
     return;
   }
   bool broadcast = header->destination == MacAddress::broadcast();
-  if (!broadcast && header->destination != link().mac) {
+  // RFC 2464, section 7.
+  bool group = header->type == ethertype::kIpv6 && header->destination.bytes[0] == std::byte{0x33} &&
+               header->destination.bytes[1] == std::byte{0x33};
+  if (!broadcast && !group && header->destination != link().mac) {
     ++counters.UstackRxNotForUs;
     return;
   }
   frame.data.trim_front(EthernetHeader::kLength);
   switch (header->type) {
     case ethertype::kIpv4:
-      receive_ipv4(Received{std::move(frame.data), {}, frame.offload, frame.arrived, false, broadcast});
+      receive_ipv4({{std::move(frame.data), frame.offload, frame.arrived, false, broadcast}, {}});
+      return;
+    case ethertype::kIpv6:
+      receive_ipv6(
+          {{std::move(frame.data), frame.offload, frame.arrived, false, broadcast || group}, {}, {}});
       return;
     case ethertype::kArp:
       receive_arp(frame.data.bytes());

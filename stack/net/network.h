@@ -1,4 +1,5 @@
-// The host below the transports: one interface, its addresses and routes, ARP, IPv4, ICMP.
+// The host below the transports: one interface, its addresses and routes, ARP, IPv4, ICMP, and the same of
+// IPv6: neighbour discovery and ICMPv6.
 #pragma once
 
 #include <array>
@@ -13,9 +14,12 @@
 #include "stack/net/frame.h"
 #include "stack/net/icmp.h"
 #include "stack/net/icmp_limit.h"
+#include "stack/net/icmpv6.h"
 #include "stack/net/ip_id.h"
 #include "stack/net/ipv4.h"
+#include "stack/net/ipv6.h"
 #include "stack/net/neighbour.h"
+#include "stack/net/neighbour_discovery.h"
 #include "stack/net/path_mtu.h"
 #include "stack/net/reassembly.h"
 #include "stack/net/route.h"
@@ -24,8 +28,8 @@ namespace ustack {
 
 /// Where the interface is and how it reaches the rest.
 struct NetworkConfig {
-  /// One more than a user may choose: the loopback's.
-  static constexpr size_t kMaxAddresses = 17, kMaxGateways = 4;
+  /// What a user may choose; besides there are the loopbacks' and IPv6's link-local one.
+  static constexpr size_t kMaxChosen = 16, kMaxAddresses = kMaxChosen + 3, kMaxGateways = 4;
   LinkInfo link;
   /// What SO_BINDTODEVICE knows the link by (IFNAMSIZ with the zero); empty: nothing.
   std::array<char, 16> device{};
@@ -38,11 +42,12 @@ struct NetworkConfig {
 /// The host's side of one link. What comes in goes
 ///
 ///     receive -> Ethernet -> ARP -> NeighbourCache
-///                        \-> IPv4 -> Reassembler -> ICMP -> TransportProtocol::on_icmp_error
-///                                               \-> TransportProtocol::on_packet
+///                        \-> IPv4, IPv6 -> Reassembler -> ICMP, ICMPv6 -> TransportProtocol::on_icmp_error
+///                                                     |              \-> NeighbourCache
+///                                                     \-> TransportProtocol::on_packet
 ///
-/// and what goes out Route::send -> IPv4 -> NeighbourCache -> Ethernet -> the transmit queue.
-/// IPv6 has its place in all types, and its packets are counted RxNotForUs for now. Lock: the host's.
+/// and what goes out Route::send -> IPv4, IPv6 -> NeighbourCache -> Ethernet -> the transmit queue.
+/// A host without an address of IPv6 takes no notice of it. Lock: the host's.
 class Network final : private NeighbourPort {
  public:
   /// `transmit` is where frames for the link are put, in order. Needs no memory of the arena yet.
@@ -56,14 +61,18 @@ class Network final : private NeighbourPort {
   const NetworkConfig& config() const { return config_; }
   std::string_view device() const { return config_.device.data(); }
   /// 127.0.0.0/8 is inside the host (USTACK_LOOPBACK=stack).
-  bool has_loopback() const { return loopback() != nullptr; }
+  bool has_loopback() const { return loopback(Family::ipv4) != nullptr; }
+  /// It has an address of IPv6.
+  bool has_ipv6() const;
   std::span<const Prefix> addresses() const { return {config_.addresses.data(), config_.address_count}; }
   /// One of addresses(), or in the same 127.0.0.0/8 as one of them (but for its broadcast address).
   bool is_own_address(const IpAddress& address) const;
   /// The limited broadcast address or one of our prefixes'.
   bool is_broadcast(const IpAddress& address) const;
 
-  /// Announces our addresses (gratuitous ARP, RFC 5227 section 3; once, as Linux's arp_notify).
+  /// Announces our addresses (gratuitous ARP, RFC 5227 section 3; unsolicited advertisements, RFC 4861
+  /// section 7.2.6; once, as Linux's arp_notify and ndisc_notify), and for IPv6 the groups that they are
+  /// asked for by.
   void start();
   /// The link's largest IP packet is another one from now on, 68 to 65535 bytes.
   void set_link_mtu(uint16_t mtu) { config_.link.mtu = mtu; }
@@ -82,9 +91,11 @@ class Network final : private NeighbourPort {
   /// Sends an ICMP error about a received packet (RFC 1122, 3.2.2: never about errors, broadcasts, fragments
   /// other than the first), rate limited as Linux does. `info` is bytes 4 to 7 of the message.
   void send_icmp_error(const Packet& about, uint8_t type, uint8_t code, uint32_t info);
-  /// A "fragmentation needed" with this next-hop MTU (0: not said) came for a packet to `remote`, and the
-  /// transport has found the quoted packet to be one of its own (RFC 1191; RFC 5927, section 7.2). Returns
-  /// the path MTU from now on, which Route::mtu() of all routes there tells, too.
+  /// The same of an IPv6 packet (RFC 4443, 2.4).
+  void send_icmpv6_error(const Packet& about, uint8_t type, uint8_t code, uint32_t info);
+  /// A "fragmentation needed" (IPv6: "packet too big") with this next-hop MTU (0: not said) came for a packet
+  /// to `remote`, and the transport has found the quoted packet to be one of its own (RFC 1191; RFC 5927,
+  /// section 7.2). Returns the path MTU from now on, which Route::mtu() of all routes there tells, too.
   uint32_t update_path_mtu(const IpAddress& remote, uint32_t mtu);
   /// Receives the frames that turned round inside the host (is_local routes) since the last call. True if
   /// there were any. They are queued and not received by their senders, so that nothing recurses.
@@ -106,21 +117,31 @@ class Network final : private NeighbourPort {
  private:
   friend class Route;
   /// A packet on its way up.
-  struct Received {
+  struct Arrival {
     Slice packet;  // from its IP header, without padding
-    Ipv4Header header;
     Offload offload;
     Instant arrived{};
     bool from_self = false;  // it never left the host
     bool link_broadcast = false;
+
+    bool trusted() const { return from_self || offload.partial_checksum || offload.checksum_valid; }
+  };
+  struct Received : Arrival {
+    Ipv4Header header;
+  };
+  struct ReceivedV6 : Arrival {
+    Ipv6Header header;
+    Ipv6Chain chain;
   };
   enum class Destination : uint8_t { foreign, own, broadcast };
 
   // arp.cpp
   void receive_arp(Bytes packet);
+  void conflict(const IpAddress& own, const MacAddress& other);
   void defend(const IpAddress& address);
   bool send_arp(const ArpPacket& packet, const MacAddress& destination);
   void announce(const IpAddress& address);
+  void solicit_by_arp(const IpAddress& target, const MacAddress* known);
   void solicit(const IpAddress& target, const MacAddress* known) override;
 
   // ipv4_input.cpp
@@ -131,14 +152,43 @@ class Network final : private NeighbourPort {
   static Packet make_packet(const Received& received);
   static void on_reassembly_expired(void* network, const Slice& first_fragment);
 
+  // ipv6_input.cpp
+  void receive_ipv6(ReceivedV6&& received);
+  bool is_own_group(const IpAddress& group) const;
+  void deliver(ReceivedV6&& received);
+  static Packet make_packet(const ReceivedV6& received);
+  void send_problem(const ReceivedV6& received);
+
+  // ipv6_output.cpp
+  Status send_ipv6(Route& route, TxFrame* frame, uint8_t protocol, const IpOptionsOut& options);
+  Status send_fragments(Route& route, TxFrame* frame, const Ipv6Header& header);
+
+  // icmpv6.cpp
+  void receive_icmpv6(const ReceivedV6& received);
+  void receive_icmpv6_error(const ReceivedV6& received, Bytes message);
+  void send_icmpv6(Route& route, const IcmpHeader& header, Slice payload, uint8_t traffic_class);
+
+  // neighbour_discovery.cpp
+  void receive_solicitation(const ReceivedV6& received, const NeighbourMessage& message);
+  void receive_advertisement(const NeighbourMessage& message);
+  void advertise(const IpAddress& address);
+  void solicit_by_discovery(const IpAddress& target, const MacAddress* known);
+  bool send_neighbour_message(const NeighbourMessage& message, const IpAddress& source,
+                              const IpAddress& destination, const MacAddress& mac);
+  void send_group_report(bool joins);
+  void send_on_link(TxFrame* frame, const Ipv6Header& header, const MacAddress& mac);
+
   // ipv4_output.cpp
   void transmit_to(TxFrame* frame, const MacAddress& mac, Family family) override;
   Status send_ipv4(Route& route, TxFrame* frame, uint8_t protocol, const IpOptionsOut& options);
   Status send_fragments(Route& route, TxFrame* frame, const Ipv4Header& header);
   Status send_packet(Route& route, TxFrame* frame, const Ipv4Header& header);
+  Status send_to_next_hop(Route& route, TxFrame* frame);
+  bool cut(TxFrame& frame, uint32_t most, FrameQueue& parts);
   TxFrame* copy_part(TxFrame& frame, uint32_t from, uint32_t count);
   Status prepare_segmentation(const Route& route, TxFrame& frame, uint8_t protocol, uint32_t& segments);
-  Status refuse(TxFrame* frame, Error error);
+  Status prepare_checksum(const Route& route, TxFrame& frame, uint8_t protocol, bool fragments);
+  Status refuse(const Route& route, TxFrame* frame, Error error);
   void transmit(TxFrame* frame);
 
   // icmp.cpp
@@ -150,10 +200,11 @@ class Network final : private NeighbourPort {
   // routing.cpp
   void report_unreachable(TxFrame* frame) override;
   const Prefix* prefix_of(const IpAddress& neighbour) const;
-  const Prefix* loopback() const;
+  const Prefix* loopback(Family family) const;
   IpAddress source_to_self(const IpAddress& own) const;
   IpAddress choose_gateway(Family family);
-  IpAddress choose_source(const IpAddress& next_hop) const;
+  IpAddress choose_source(const IpAddress& remote, const IpAddress& next_hop) const;
+  IpAddress choose_ipv6_source(const IpAddress& remote) const;
   void avoid_dead_gateway(Route& route);
 
   uint32_t link_header_length() const {

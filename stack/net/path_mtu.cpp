@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "stack/net/ipv6.h"
+
 namespace ustack {
 
 namespace {
@@ -22,7 +24,9 @@ uint32_t PathMtuCache::update(const IpAddress& remote, uint32_t reported, uint32
   uint32_t current = find(remote, link_mtu);
   if (reported == 0) reported = plateau_below(current);
   // A forged report may make us send small packets, but not absurdly small ones.
-  uint32_t lowest = std::min(static_cast<uint32_t>(context_.settings.route_min_pmtu), link_mtu);
+  const uint32_t least =
+      remote.is_v6() ? Ipv6Header::kLeastMtu : static_cast<uint32_t>(context_.settings.route_min_pmtu);
+  uint32_t lowest = std::min(least, link_mtu);
   uint32_t mtu = std::max(reported, lowest);
   if (mtu >= current) return current;
 

@@ -1,4 +1,4 @@
-// What path MTU discovery has learned (RFC 1191).
+// What path MTU discovery has learned (RFC 1191, 8201).
 #pragma once
 
 #include <cstdint>
@@ -28,8 +28,8 @@ class PathMtuCache {
   }
   /// A router on the way to `remote` could not forward a packet since its next hop takes at most `reported`
   /// bytes (0: it didn't say; the next lower plateau is taken then, RFC 1191, section 7). Lowers the path
-  /// MTU, never below net.ipv4.route.min_pmtu or the link's MTU, whichever is less; never raises it. Returns
-  /// the path MTU from now on.
+  /// MTU, never below net.ipv4.route.min_pmtu (IPv6: 1280 bytes, RFC 8201) or the link's MTU, whichever is
+  /// less; never raises it. Returns the path MTU from now on.
   uint32_t update(const IpAddress& remote, uint32_t reported, uint32_t link_mtu);
 
   uint32_t size() const { return table_.size(); }

@@ -99,24 +99,48 @@ Reassembler::Coverage Reassembler::cover(Datagram& datagram, uint32_t first_unit
 
 Slice Reassembler::add(const Ipv4Header& header, Slice packet) {
   ++context_.counters.IpReasmReqds;
-  uint32_t offset = header.fragment_offset, length = header.payload_length(), end = offset + length;
-  // RFC 791: all but the last carry whole units. Nothing may reach past what a total length can say ("ping of
-  // death"), and an empty fragment has no place.
-  if (length == 0 || (header.more_fragments && length % 8 != 0) ||
-      end + header.header_length > Ipv4Header::kLargestPacket) {
-    ++context_.counters.IpReasmFails;
+  const Key key{header.source, header.destination, header.id, header.protocol};
+  return add(key,
+             {.headers = header.header_length,
+              .offset = header.fragment_offset,
+              .more = header.more_fragments,
+              .ecn = static_cast<uint8_t>(header.tos & ecn::kMask)},
+             std::move(packet));
+}
+
+Slice Reassembler::add(const Ipv6Header& header, const Ipv6Fragment& part, Slice packet) {
+  ++context_.counters.Ip6ReasmReqds;
+  // RFC 8200, 4.5: the protocol doesn't tell datagrams apart.
+  const Key key{header.source, header.destination, part.id, 0};
+  return add(key,
+             {.headers = part.at + Ipv6Fragment::kLength,
+              .offset = part.offset,
+              .more = part.more,
+              .ecn = static_cast<uint8_t>(header.traffic_class & ecn::kMask)},
+             std::move(packet));
+}
+
+Slice Reassembler::add(const Key& key, const Place& place, Slice packet) {
+  const bool v6 = key.source.is_v6();
+  uint64_t& fails = v6 ? context_.counters.Ip6ReasmFails : context_.counters.IpReasmFails;
+  const uint32_t offset = place.offset, length = packet.length - place.headers, end = offset + length;
+  // What a packet's length field counts beside the fragments' payload.
+  const uint32_t counted = v6 ? place.headers - Ipv6Header::kLength - Ipv6Fragment::kLength : place.headers;
+  // All but the last carry whole units. Nothing may reach past what a length field can say ("ping of death"),
+  // and an empty fragment has no place.
+  if (length == 0 || (place.more && length % 8 != 0) || end + counted > Ipv4Header::kLargestPacket) {
+    ++fails;
     return {};
   }
 
-  Key key{header.source, header.destination, header.id, header.protocol};
   Datagram* datagram = find_or_create(key);
   if (datagram == nullptr) {
-    ++context_.counters.IpReasmFails;
+    ++fails;
     return {};
   }
 
   // The end must be beyond all that came, and nothing may come beyond it.
-  bool last = !header.more_fragments;
+  bool last = !place.more;
   if (datagram->end_known ? (end > datagram->end || (last && end != datagram->end))
                           : (last && end < datagram->end)) {
     fail(*datagram);
@@ -140,13 +164,13 @@ Slice Reassembler::add(const Ipv4Header& header, Slice packet) {
   }
   uint64_t charge = sizeof(Fragment) + packet.block->true_size();
   fragment->offset = offset;
-  fragment->payload = packet.sub(header.header_length, length);
+  fragment->payload = packet.sub(place.headers, length);
   datagram->fragments.push_back(*fragment);
   datagram->memory += charge;
   memory_ += charge;
   datagram->end = std::max(datagram->end, end);
   datagram->end_known |= last;
-  datagram->ecn_seen = static_cast<uint8_t>(datagram->ecn_seen | (1u << (header.tos & ecn::kMask)));
+  datagram->ecn_seen = static_cast<uint8_t>(datagram->ecn_seen | (1u << place.ecn));
   if (offset == 0) datagram->first = std::move(packet);
 
   if (datagram->end_known && datagram->units_seen == (datagram->end + 7) / 8) return assemble(*datagram);
@@ -156,7 +180,10 @@ Slice Reassembler::add(const Ipv4Header& header, Slice packet) {
 }
 
 Slice Reassembler::assemble(Datagram& datagram) {
-  uint32_t header_length = Ipv4View(datagram.first.data()).header_length();
+  const bool v6 = datagram.key.source.is_v6();
+  Bytes first = datagram.first.bytes();
+  const Ipv6Fragment part = v6 ? Ipv6Chain::walk(first, false).part : Ipv6Fragment();
+  const uint32_t header_length = v6 ? part.at : Ipv4View(first.data()).header_length();
   uint32_t total = header_length + datagram.end;
   // RFC 3168, 5.3: congestion that any fragment met is the packet's; fragments that disagree on being
   // ECN-capable make no packet (Linux's ip_frag_ecn_table).
@@ -169,22 +196,30 @@ Slice Reassembler::assemble(Datagram& datagram) {
   }
   Slice whole{std::move(block), 0, total};
   std::byte* out = whole.data();
-  std::memcpy(out, datagram.first.data(), header_length);
+  std::memcpy(out, first.data(), header_length);
   for (Fragment& fragment : datagram.fragments)
     std::memcpy(out + header_length + fragment.offset, fragment.payload.data(), fragment.payload.length);
 
-  store_be16(out + 2, static_cast<uint16_t>(total));
-  store_be16(out + 6, 0);
-  if ((datagram.ecn_seen & (1u << ecn::kCe)) != 0) out[1] |= std::byte{ecn::kCe};
-  store_be16(out + 10, 0);
-  store_be16(out + 10, checksum_of(Bytes(out, header_length)));
-  ++context_.counters.IpReasmOKs;
+  const bool congested = (datagram.ecn_seen & (1u << ecn::kCe)) != 0;
+  if (v6) {
+    store_be16(out + Ipv6Header::kPayloadLengthAt, static_cast<uint16_t>(total - Ipv6Header::kLength));
+    out[part.named_at] = std::byte{part.next_header};
+    // The traffic class lies across two bytes.
+    if (congested) out[1] |= std::byte{ecn::kCe << 4};
+  } else {
+    store_be16(out + 2, static_cast<uint16_t>(total));
+    store_be16(out + 6, 0);
+    if (congested) out[1] |= std::byte{ecn::kCe};
+    store_be16(out + 10, 0);
+    store_be16(out + 10, checksum_of(Bytes(out, header_length)));
+  }
+  ++count(datagram, &Counters::IpReasmOKs, &Counters::Ip6ReasmOKs);
   erase(datagram);
   return whole;
 }
 
 void Reassembler::fail(Datagram& datagram) {
-  ++context_.counters.IpReasmFails;
+  ++count(datagram, &Counters::IpReasmFails, &Counters::Ip6ReasmFails);
   erase(datagram);
 }
 
@@ -196,7 +231,7 @@ void Reassembler::erase(Datagram& datagram) {
 }
 
 void Reassembler::expire(Datagram& datagram) {
-  ++context_.counters.IpReasmTimeout;
+  ++count(datagram, &Counters::IpReasmTimeout, &Counters::Ip6ReasmTimeout);
   Slice first = std::move(datagram.first);
   fail(datagram);
   if (first.block) expired_(expired_context_, first);

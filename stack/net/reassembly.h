@@ -1,4 +1,4 @@
-// Fragments back into packets (RFC 791, section 3.2; RFC 815), within limits.
+// Fragments back into packets (RFC 791, section 3.2; RFC 815; RFC 8200, section 4.5), within limits.
 //
 // A datagram in the making is a list of the fragments that came, in any order, and a bitmap of the 8-byte
 // units that they cover. So each fragment costs the same however many came before, overlaps show at once, and
@@ -13,6 +13,7 @@
 #include "stack/census.h"
 #include "stack/net/context.h"
 #include "stack/net/ipv4.h"
+#include "stack/net/ipv6.h"
 #include "stack/time/timer.h"
 
 namespace ustack {
@@ -37,6 +38,8 @@ class Reassembler {
   /// (overlap, other end) takes them with it, as RFC 5722 demands for IPv6 and Linux does for both; one that
   /// repeats what is there is ignored. Memory beyond net.ipv4.ipfrag_high_thresh costs the oldest datagrams.
   Slice add(const Ipv4Header& header, Slice packet);
+  /// The same of IPv6, by the fragment header that `packet` has; the whole packet has none.
+  Slice add(const Ipv6Header& header, const Ipv6Fragment& part, Slice packet);
 
   /// Datagrams in the making, and what they are charged for, in bytes.
   uint32_t size() const { return size_; }
@@ -82,11 +85,22 @@ class Reassembler {
   enum class Coverage : uint8_t { none, some, all };
   static constexpr uint32_t kBuckets = 64;
 
+  /// What a fragment says of itself.
+  struct Place {
+    uint32_t headers;  // bytes of the packet before the payload
+    uint32_t offset;
+    bool more;
+    uint8_t ecn;
+  };
+  Slice add(const Key& key, const Place& place, Slice packet);
+  Slice assemble(Datagram& datagram);
+  uint64_t& count(const Datagram& datagram, uint64_t Counters::*v4, uint64_t Counters::*v6) {
+    return context_.counters.*(datagram.key.source.is_v6() ? v6 : v4);
+  }
   IntrusiveList<Datagram>& bucket(const Key& key);
   Datagram* find_or_create(const Key& key);
   bool make_room(uint64_t bytes);
   static Coverage cover(Datagram& datagram, uint32_t first_unit, uint32_t end_unit);
-  Slice assemble(Datagram& datagram);
   void fail(Datagram& datagram);
   void erase(Datagram& datagram);
   void expire(Datagram& datagram);

@@ -15,10 +15,13 @@ class Network;
 
 /// Header fields of an IP packet that its sender chooses.
 struct IpOptionsOut {
+  /// IPv6: the hop limit, the traffic class.
   uint8_t ttl = 64;
   uint8_t tos = 0;
   /// Don't fragment (RFC 1191); TCP always sets it unless IP_PMTUDISC_DONT was asked for.
   bool dont_fragment = true;
+  /// Of IPv6 (RFC 6437), 20 bits.
+  uint32_t flow_label = 0;
 };
 
 /// A destination with the way there. Cheap to copy; holds a reference to nothing: the neighbour is looked up
@@ -104,7 +107,8 @@ struct Packet {
 
 /// An ICMP error about a packet that this host has sent (RFC 1122, 4.2.3.9).
 struct IcmpError {
-  /// ICMP type and code as on the wire (of IPv4; IPv6's are mapped to the same meaning).
+  /// ICMP's or, between addresses of IPv6, ICMPv6's type and code as on the wire (icmp.h says what they
+  /// mean).
   uint8_t type = 0, code = 0;
   /// Who sent the ICMP message.
   IpAddress reporter;
@@ -112,8 +116,8 @@ struct IcmpError {
   IpAddress local, remote;
   uint8_t protocol = 0;
   Bytes quoted;
-  /// Fragmentation needed: the next hop's MTU (RFC 1191), 0 if the router didn't say.
-  uint16_t mtu = 0;
+  /// icmp::is_too_big(): the next hop's MTU, 0 if the router didn't say.
+  uint32_t mtu = 0;
 };
 
 /// What IP delivers to: TCP and UDP. One per protocol number.

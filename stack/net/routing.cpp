@@ -26,22 +26,56 @@ const Prefix* Network::prefix_of(const IpAddress& neighbour) const {
   return best;
 }
 
-/// 127.0.0.1/8, if the loopback is this host's; else nullptr.
-const Prefix* Network::loopback() const {
+/// 127.0.0.1/8 or ::1, if the loopback is this host's; else nullptr.
+const Prefix* Network::loopback(Family family) const {
   for (const Prefix& own : addresses())
-    if (own.address.is_loopback()) return &own;
+    if (own.address.is_loopback() && own.address.family() == family) return &own;
   return nullptr;
 }
 
 /// Where packets to one of our addresses come from: that address itself, but 127.0.0.1 for all of 127.0.0.0/8
 /// (the preferred sources of Linux's local table).
 IpAddress Network::source_to_self(const IpAddress& own) const {
-  const Prefix* prefix = own.is_loopback() ? loopback() : nullptr;
+  const Prefix* prefix = own.is_loopback() ? loopback(own.family()) : nullptr;
   return prefix != nullptr ? prefix->address : own;
 }
 
+namespace {
+
+/// RFC 4291, 2.5.6; of unicast addresses those on the link reach least far.
+bool is_link_local(const IpAddress& address) {
+  return address.is_v6() && (load_be16(address.data()) & 0xffc0) == 0xfe80;
+}
+
+uint32_t common_prefix(const IpAddress& a, const IpAddress& b) {
+  for (uint32_t i = 0; i < a.size(); ++i)
+    if (const auto differs = std::to_integer<unsigned>(a.data()[i] ^ b.data()[i]); differs != 0)
+      return 8 * i + static_cast<uint32_t>(__builtin_clz(differs)) - 24;
+  return 8u * a.size();
+}
+
+}  // namespace
+
+/// RFC 6724, section 5, as far as addresses of ours differ: one that reaches as far as `remote`, then the one
+/// that has most in common with it. "No address" if there is none.
+IpAddress Network::choose_ipv6_source(const IpAddress& remote) const {
+  const bool near = is_link_local(remote) || remote.is_multicast();
+  IpAddress best;
+  uint32_t best_score = 0;
+  for (const Prefix& own : addresses()) {
+    if (!own.address.is_v6() || own.address.is_loopback()) continue;
+    const uint32_t score =
+        1 + (is_link_local(own.address) == near ? 1000 : 0) + common_prefix(own.address, remote);
+    if (score <= best_score) continue;
+    best = own.address;
+    best_score = score;
+  }
+  return best;
+}
+
 /// The address in the next hop's prefix, else our first of its family; "no address" if there is none.
-IpAddress Network::choose_source(const IpAddress& next_hop) const {
+IpAddress Network::choose_source(const IpAddress& remote, const IpAddress& next_hop) const {
+  if (remote.is_v6()) return choose_ipv6_source(remote);
   if (const Prefix* prefix = prefix_of(next_hop)) return prefix->address;
   for (const Prefix& own : addresses())
     if (own.address.family() == next_hop.family() && !own.address.is_loopback()) return own.address;
@@ -66,18 +100,19 @@ IpAddress Network::choose_gateway(Family family) {
 Result<Route> Network::find_route(const IpAddress& local, const IpAddress& remote) {
   bool any_local = local.is_unspecified();
   if (!any_local && !is_own_address(local)) return Error{EADDRNOTAVAIL};
-  auto no_route = [this] {
-    ++context_.counters.IpOutNoRoutes;
+  auto no_route = [this, &remote] {
+    ++(remote.is_v6() ? context_.counters.Ip6OutNoRoutes : context_.counters.IpOutNoRoutes);
     return Error{ENETUNREACH};
   };
-  if (!remote.is_v4() || (!any_local && local.family() != remote.family())) return no_route();
+  if (!any_local && local.family() != remote.family()) return no_route();
 
   Route route;
   route.network_ = this;
   route.remote_ = remote;
   if (remote.is_unspecified()) {
     // ip_route_output_key: this host, over the loopback if it has one.
-    route.remote_ = !any_local ? local : loopback() != nullptr ? loopback()->address : choose_source(remote);
+    const Prefix* turned = loopback(remote.family());
+    route.remote_ = !any_local ? local : turned != nullptr ? turned->address : choose_source(remote, remote);
   }
   if (is_own_address(route.remote_)) {
     route.local_ = any_local ? source_to_self(route.remote_) : local;
@@ -96,7 +131,7 @@ Result<Route> Network::find_route(const IpAddress& local, const IpAddress& remot
     route.via_gateway_ = true;
     if (route.next_hop_.is_unspecified()) return no_route();
   }
-  route.local_ = any_local ? choose_source(route.next_hop_) : local;
+  route.local_ = any_local ? choose_source(remote, route.next_hop_) : local;
   if (route.local_.is_unspecified()) return no_route();
   return route;
 }
@@ -113,23 +148,28 @@ void Network::avoid_dead_gateway(Route& route) {
 /// sender is told as a router would tell it (Linux's arp_error_report).
 void Network::report_unreachable(TxFrame* frame) {
   Bytes bytes = frame->header();
-  Ipv4View header(bytes.data());
-  IpAddress source = header.source(), destination = header.destination();
+  const bool v6 = Ipv4View(bytes.data()).version() == 6;
+  // Of ours none has extension headers but for fragments, which no transport is told of.
+  const Ipv4View v4_header(bytes.data());
+  const Ipv6View v6_header(bytes.data());
+  IpAddress source = v6 ? v6_header.source() : v4_header.source();
+  IpAddress destination = v6 ? v6_header.destination() : v4_header.destination();
+  const uint8_t protocol = v6 ? v6_header.next_header() : v4_header.protocol();
   Result<Route> route = find_route(source, destination);
   if (route.ok() && route->needs_neighbour() && !neighbours_.is_dead(route->next_hop_, route->hint_)) {
     (void)neighbours_.send(route->next_hop_, route->hint_, frame);
     return;
   }
-  TransportProtocol* transport = transports_[header.protocol()];
-  if (transport != nullptr && header.fragment_offset() == 0) {
+  TransportProtocol* transport = transports_[protocol];
+  if (transport != nullptr && (v6 || v4_header.fragment_offset() == 0)) {
     IcmpError error;
-    error.type = icmp::kUnreachable;
-    error.code = icmp::kHostUnreachable;
+    error.type = v6 ? icmpv6::kUnreachable : icmp::kUnreachable;
+    error.code = v6 ? icmpv6::kAddressUnreachable : icmp::kHostUnreachable;
     error.reporter = source;
     error.local = source;
     error.remote = destination;
-    error.protocol = header.protocol();
-    error.quoted = bytes.subspan(Ipv4Header::kLength);
+    error.protocol = protocol;
+    error.quoted = bytes.subspan(v6 ? Ipv6Header::kLength : Ipv4Header::kLength);
     if (error.quoted.size() >= IcmpQuote::kLeastPayload) transport->on_icmp_error(error, context_.now);
   }
   context_.frames.release(frame);
@@ -166,7 +206,8 @@ void Route::confirm_reachable() {
 
 Status Route::send(TxFrame* frame, uint8_t protocol, const IpOptionsOut& options) {
   frame->queue = queue;
-  return network_->send_ipv4(*this, frame, protocol, options);
+  return remote_.is_v6() ? network_->send_ipv6(*this, frame, protocol, options)
+                         : network_->send_ipv4(*this, frame, protocol, options);
 }
 
 }  // namespace ustack

@@ -14,9 +14,10 @@ namespace ustack {
 /// frame.
 bool complete_checksum(MutableBytes frame, const Offload& offload);
 
-/// Cuts one TCP/IPv4 superframe into the frames that a link with TSO would put on the wire: each with its own
-/// IP length, identification, checksum, sequence number and TCP checksum; FIN and PSH on the last only, CWR
-/// on the first only. The superframe is one run of bytes and is left as it is.
+/// Cuts one TCP superframe into the frames that a link with TSO would put on the wire: each with its own IP
+/// length, identification and checksum (IPv4), sequence number and TCP checksum; FIN and PSH on the last
+/// only, CWR on the first only. One of IPv6 has no extension headers. The superframe is one run of bytes and
+/// is left as it is.
 ///
 ///   for (TcpSegmenter cut(frame, offload, link_header); !cut.done();) size = cut.next(out);
 class TcpSegmenter {
@@ -33,11 +34,15 @@ class TcpSegmenter {
   size_t next(MutableBytes out);
 
  private:
+  bool find_tcp(Bytes frame);
+  void finish_ip(std::byte* ip, uint32_t length) const;
+
   Bytes headers_, payload_;
   uint32_t ip_offset_, tcp_offset_ = 0;
   uint32_t segment_size_ = 0;
   size_t sent_ = 0;
   uint16_t index_ = 0;
+  bool v6_ = false;
   bool valid_ = false;
 };
 

@@ -10,7 +10,7 @@ namespace ustack {
 Report icmp_report(BlockPool& blocks, int error, const IcmpError& icmp, uint16_t port, Bytes payload) {
   Report told;
   told.what = {.ee_errno = static_cast<uint32_t>(error),
-               .ee_origin = SO_EE_ORIGIN_ICMP,
+               .ee_origin = static_cast<uint8_t>(icmp.local.is_v6() ? SO_EE_ORIGIN_ICMP6 : SO_EE_ORIGIN_ICMP),
                .ee_type = icmp.type,
                .ee_code = icmp.code,
                .ee_pad = 0,

@@ -40,7 +40,7 @@ struct TimeStamping {
 /// An entry of the error queue (ip(7), IP_RECVERR).
 struct Report {
   sock_extended_err what{};
-  /// ee_origin is SO_EE_ORIGIN_ICMP: who has sent that, and to whom the packet went that it is about.
+  /// is_icmp(): who has sent that, and to whom the packet went that it is about.
   IpAddress offender{};
   SocketAddress about{};
   /// SO_EE_ORIGIN_TIMESTAMPING: when.
@@ -50,7 +50,7 @@ struct Report {
   /// The payload is the statistics of SOF_TIMESTAMPING_OPT_STATS.
   bool statistics = false;
 
-  bool is_icmp() const { return what.ee_origin == SO_EE_ORIGIN_ICMP; }
+  bool is_icmp() const { return what.ee_origin == SO_EE_ORIGIN_ICMP || what.ee_origin == SO_EE_ORIGIN_ICMP6; }
 };
 
 struct IcmpError;

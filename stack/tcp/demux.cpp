@@ -87,8 +87,10 @@ bool ConnectionTable::grow() {
 
 namespace {
 
-bool addresses_overlap(const IpAddress& a, const IpAddress& b) {
-  return a.is_unspecified() || b.is_unspecified() || a == b;
+/// Linux's inet_rcv_saddr_equal.
+bool addresses_overlap(const IpAddress& a, bool a_v6_only, const IpAddress& b, bool b_v6_only) {
+  if (a.family() == b.family()) return a.is_unspecified() || b.is_unspecified() || a == b;
+  return a.is_v6() ? a.is_unspecified() && !a_v6_only : b.is_unspecified() && !b_v6_only;
 }
 
 }  // namespace
@@ -103,7 +105,8 @@ bool PortTable::conflicts(const PortHolder& holder, const IpAddress& address, ui
   PortBucket* bucket = find(port);
   if (bucket == nullptr) return false;
   for (PortHolder& other : bucket->holders) {
-    if (&other == &holder || !addresses_overlap(address, other.address_)) continue;
+    if (&other == &holder || !addresses_overlap(address, holder.v6_only, other.address_, other.v6_only))
+      continue;
     if (holder.reuse_address && other.reuse_address && !other.listening) continue;
     if (holder.reuse_port && other.reuse_port) continue;
     return true;

@@ -26,6 +26,8 @@ class Connection {
   const ConnectionId& id() const { return id_; }
   /// It is in a ConnectionTable.
   bool connected() const { return in_table_; }
+  /// The four-tuple's, in this host only.
+  uint32_t tuple_hash() const { return hash_; }
 
  protected:
   ~Connection() = default;
@@ -88,6 +90,8 @@ class PortHolder : public ListHook<PortHolder> {
   /// SO_REUSEADDR and SO_REUSEPORT at the time of the check.
   bool reuse_address = false;
   bool reuse_port = false;
+  /// IPV6_V6ONLY: :: doesn't take in IPv4's addresses.
+  bool v6_only = false;
   /// It listens.
   bool listening = false;
   /// The port was chosen by connect(2): other connections may share it as long as the four-tuples differ.
@@ -115,7 +119,8 @@ class PortTable {
 
   /// Whether bind(2) of `holder` to (address, port) is possible, as Linux decides: two sockets may share a
   /// port if their addresses differ and neither is the wildcard, if both have SO_REUSEADDR and the other
-  /// one doesn't listen, or if both have SO_REUSEPORT. An unspecified address is the wildcard.
+  /// one doesn't listen, or if both have SO_REUSEPORT. An unspecified address is the wildcard; IPv6's is
+  /// IPv4's too, unless it is v6_only.
   bool conflicts(const PortHolder& holder, const IpAddress& address, uint16_t port) const;
   /// Nobody holds the port at all, or only what connect(2) has put there.
   bool free_for_bind(uint16_t port) const { return find(port) == nullptr; }

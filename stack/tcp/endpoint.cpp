@@ -159,8 +159,10 @@ void Endpoint::enqueue(Segment* segment) {
   uint32_t limit = awake_->tcb.rcv.limit + awake_->options.send_limit + 64 * 1024;
   if (awake_->listener != nullptr)
     limit = std::max(limit, awake_->listener->backlog * static_cast<uint32_t>(sizeof(Segment)));
-  // IP_MINTTL (RFC 5082).
-  if (segment->ttl < awake_->options.plain.min_ttl) [[unlikely]] {
+  // IP_MINTTL, IPV6_MINHOPCOUNT (RFC 5082).
+  const int32_t least = segment->id.local.address.is_v6() ? int32_t{awake_->options.ipv6.least_hops}
+                                                          : awake_->options.plain.min_ttl;
+  if (segment->ttl < least) [[unlikely]] {
     ++protocol_.counters().TcpExtTCPMinTTLDrop;
     protocol_.segments().release(segment);
     return;

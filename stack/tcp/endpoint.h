@@ -16,6 +16,8 @@
 #include <cstdint>
 #include <optional>
 
+#include "stack/net/ipv4.h"
+#include "stack/net/ipv6.h"
 #include "stack/socket/socket.h"
 #include "stack/tcp/awake.h"
 #include "stack/tcp/demux.h"
@@ -111,7 +113,21 @@ class Endpoint final : public Socket, public Connection, public ListHook<Listene
   /// These always. The listener in whose queue it is, until it is accepted:
   Endpoint* parent() { return awake_ != nullptr ? awake_->parent : nullptr; }
   State tcp_state() const { return awake_ != nullptr ? awake_->tcb.state : State::established; }
+  /// The socket's: one of IPv6 carries IPv4 too, unless it has IPV6_V6ONLY.
   Family family() const { return family_; }
+  /// The connection's.
+  bool over_ipv6() const { return id_.local.address.is_v6(); }
+  /// Bound to ::, it is reached over IPv4 as well.
+  bool takes_ipv4_on_any() const {
+    return family_ == Family::ipv6 && awake_->local.address.is_v6() && !awake_->options.ipv6.v6_only;
+  }
+  /// What the connection does about the path's MTU, and whether it tells errors at once.
+  PmtuDiscovery pmtu_discovery() const {
+    return over_ipv6() ? awake_->options.ipv6.pmtu_discovery : awake_->options.pmtu_discovery;
+  }
+  bool receives_errors() const {
+    return over_ipv6() ? awake_->options.ipv6.receive_errors : awake_->options.receive_errors;
+  }
   const PortHolder& port() const { return port_; }
   uint32_t accept_queue_length() const;
   uint32_t accept_queue_limit() const;
@@ -288,6 +304,14 @@ class Endpoint final : public Socket, public Connection, public ListHook<Listene
     return may_send(awake_->tcb.state) || fast_open_deferred_ || (early_ && !close_pending_);
   }
   bool can_write() const;
+  /// An address of this family is one for this socket.
+  bool takes(Family family) const {
+    return family == family_ || (family_ == Family::ipv6 && !awake_->options.ipv6.v6_only);
+  }
+  /// IP's header and TCP's without options, in bytes.
+  uint32_t header_bytes() const {
+    return (over_ipv6() ? Ipv6Header::kLength : Ipv4Header::kLength) + kMinHeader;
+  }
   SeqNum next_to_read() const;
   int take_error();
   void wake(uint32_t events) { waiters.notify(events); }

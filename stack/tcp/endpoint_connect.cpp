@@ -10,7 +10,7 @@ namespace ustack::tcp {
 
 Status Endpoint::bind(const SocketAddress& local) {
   if (!ensure_awake()) return Error{ENOBUFS};
-  if (local.address.family() != family_) return Error{EAFNOSUPPORT};
+  if (!takes(local.address.family())) return Error{EAFNOSUPPORT};
   if (awake_->tcb.state != State::closed || port_.bound()) return Error{EINVAL};
   if (!local.address.is_unspecified() && !awake_->options.plain.free_bind() &&
       !protocol_.network().is_own_address(local.address))
@@ -23,6 +23,7 @@ Status Endpoint::bind(const SocketAddress& local) {
   }
   port_.reuse_address = awake_->options.reuse_address;
   port_.reuse_port = awake_->options.reuse_port;
+  port_.v6_only = awake_->options.ipv6.v6_only;
   port_.by_connect = false;
   Result<uint16_t> port =
       protocol_.bind_port(port_, local.address, local.port, awake_->options.plain.port_range);
@@ -39,7 +40,7 @@ Status Endpoint::connect(const SocketAddress& remote) {
     disconnect();
     return {};
   }
-  if (remote.address.family() != family_) return Error{EAFNOSUPPORT};
+  if (!takes(remote.address.family())) return Error{EAFNOSUPPORT};
   switch (connecting_) {
     case Connecting::under_way:
       return Error{fast_open_deferred_ ? EISCONN : EALREADY};
@@ -66,7 +67,7 @@ Status Endpoint::connect_with_data(const SocketAddress& remote) {
   // Linux's tcp_sendmsg_fastopen.
   if ((protocol_.settings().tcp_fastopen & fast_open::kClient) == 0) return Error{EOPNOTSUPP};
   if (connecting_ != Connecting::idle || awake_->tcb.state != State::closed) return connect(remote);
-  if (remote.address.family() != family_) return Error{EAFNOSUPPORT};
+  if (!takes(remote.address.family())) return Error{EAFNOSUPPORT};
   return open_active(remote, true);
 }
 

@@ -8,7 +8,7 @@ namespace ustack::tcp {
 /// Eff.snd.MSS (RFC 9293, 3.7.1): what the peer takes and the path lets through, less the options of each
 /// segment.
 uint32_t Endpoint::path_payload() const {
-  uint32_t headers = (family_ == Family::ipv6 ? 40 : 20) + kMinHeader;
+  uint32_t headers = header_bytes();
   uint32_t mtu = std::min(awake_->route.mtu(), awake_->mtu_prober.limit());
   uint32_t mss = std::min(awake_->peer_mss, mtu > headers ? mtu - headers : 1);
   if (awake_->options.max_segment != 0) mss = std::min<uint32_t>(mss, awake_->options.max_segment);
@@ -32,7 +32,7 @@ void Endpoint::on_path_mtu(uint32_t mtu) {
 }
 
 void Endpoint::start_mtu_probing() {
-  uint32_t headers = (family_ == Family::ipv6 ? 40 : 20) + kMinHeader;
+  uint32_t headers = header_bytes();
   awake_->mtu_prober = {};
   awake_->mtu_prober.start(protocol_.settings(), std::min(awake_->route.mtu(), awake_->peer_mss + headers),
                            headers);
@@ -47,7 +47,7 @@ bool Endpoint::send_mtu_probe() {
   Sender& snd = awake_->tcb.snd;
   const Flight& flight = snd.flight();
   if (awake_->mtu_prober.probing() || flight.sacked() > 0 || flight.lost() > 0) return false;
-  uint32_t headers = (family_ == Family::ipv6 ? 40 : 20) + kMinHeader;
+  uint32_t headers = header_bytes();
   uint32_t path_mtu = std::min(awake_->route.mtu(), awake_->peer_mss + headers);
   uint32_t mtu = awake_->mtu_prober.next_probe(protocol_.settings(), path_mtu, protocol_.now());
   if (mtu == 0) return false;

@@ -242,6 +242,20 @@ struct OptionTable {
     ep.awake_->options.pmtu_discovery = static_cast<PmtuDiscovery>(value);
     return {};
   }
+  template <auto Field>
+  static constexpr Row ipv6(int name) {
+    return {.level = IPPROTO_IPV6,
+            .name = name,
+            .set_int =
+                [](Endpoint& ep, int value) {
+                  auto& field = ep.awake_->options.ipv6.*Field;
+                  field = static_cast<std::remove_reference_t<decltype(field)>>(value);
+                  return Status();
+                },
+            .get_int = [](Endpoint& ep) -> Result<int> {
+              return static_cast<int>(ep.awake_->options.ipv6.*Field);
+            }};
+  }
   static Result<int> get_mtu(Endpoint& ep) {
     if (!ep.connected()) return Error{ENOTCONN};
     return static_cast<int>(ep.awake_->route.mtu());
@@ -770,6 +784,18 @@ struct OptionRows : OptionTable {
        }},
       flag<&SocketOptions::bind_address_no_port>(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT),
       flag<&SocketOptions::receive_errors>(IPPROTO_IP, IP_RECVERR),
+
+      // --- ipv6(7): values that DualStack has found good ---
+      ipv6<&Ipv6Options::v6_only>(IPV6_V6ONLY),
+      ipv6<&Ipv6Options::hop_limit>(IPV6_UNICAST_HOPS),
+      ipv6<&Ipv6Options::traffic_class>(IPV6_TCLASS),
+      ipv6<&Ipv6Options::least_hops>(IPV6_MINHOPCOUNT),
+      ipv6<&Ipv6Options::pmtu_discovery>(IPV6_MTU_DISCOVER),
+      ipv6<&Ipv6Options::receive_errors>(IPV6_RECVERR),
+      ipv6<&Ipv6Options::flow_label>(IPV6_AUTOFLOWLABEL),
+      {.level = IPPROTO_IPV6,
+       .name = IPV6_MTU,
+       .get_int = [](Endpoint& ep) -> Result<int> { return ep.over_ipv6() ? get_mtu(ep) : Error{ENOTCONN}; }},
   };
 
   /// Calls f with the row, wrapped so that it can use it as a constant; false: there is none.
@@ -792,13 +818,15 @@ Status Endpoint::set_option(int level, int name, Bytes value) {
   if (!ensure_awake()) return Error{ENOBUFS};
   const Result<int> number = read_number(level, value);
   Status result = number.status();
-  const bool found = OptionRows::with(level, name, [&](auto constant) {
-    constexpr OptionTable::Row row = constant.value;
-    if constexpr (row.set != nullptr)
-      result = row.set(*this, value);
-    else if (number.ok())
-      result = row.set_int != nullptr ? row.set_int(*this, *number) : Status(Error{ENOPROTOOPT});
-  });
+  const bool known = level != IPPROTO_IPV6 || family_ == Family::ipv6;
+  const bool found =
+      known && OptionRows::with(level, name, [&](auto constant) {
+        constexpr OptionTable::Row row = constant.value;
+        if constexpr (row.set != nullptr)
+          result = row.set(*this, value);
+        else if (number.ok())
+          result = row.set_int != nullptr ? row.set_int(*this, *number) : Status(Error{ENOPROTOOPT});
+      });
   if (found || !number.ok()) return result;
   return awake_->options.plain.set(level, name, *number, value.size());
 }
@@ -806,7 +834,9 @@ Status Endpoint::set_option(int level, int name, Bytes value) {
 Result<size_t> Endpoint::get_option(int level, int name, MutableBytes out) {
   if (!ensure_awake()) return Error{ENOBUFS};
   // As Linux, which looks for an unknown level in IP last (do_ip_getsockopt).
-  if (level != SOL_SOCKET && level != IPPROTO_TCP && level != IPPROTO_IP) return Error{EOPNOTSUPP};
+  if (level != SOL_SOCKET && level != IPPROTO_TCP && level != IPPROTO_IP &&
+      (level != IPPROTO_IPV6 || family_ != Family::ipv6))
+    return Error{EOPNOTSUPP};
   Result<size_t> structure = size_t{0};
   Result<int> number = Error{ENOPROTOOPT};
   bool is_structure = false;

@@ -1,7 +1,6 @@
 // What the endpoint sends, and how it is put into frames.
 #include <algorithm>
 
-#include "stack/net/ipv4.h"
 #include "stack/tcp/endpoint.h"
 #include "stack/tcp/window.h"
 
@@ -9,6 +8,15 @@ namespace ustack::tcp {
 
 IpOptionsOut Endpoint::ip_options() const {
   IpOptionsOut ip;
+  if (over_ipv6()) {
+    const Ipv6Options& options = awake_->options.ipv6;
+    ip.ttl = static_cast<uint8_t>(options.hop_limit >= 0 ? options.hop_limit
+                                                         : protocol_.settings().ipv6_hop_limit);
+    ip.tos = options.traffic_class;
+    // Always the same of a connection, and of no other as a rule (RFC 6437).
+    if (options.flow_label) ip.flow_label = tuple_hash() & 0xfffff;
+    return ip;
+  }
   ip.ttl = awake_->options.ttl != 0 ? awake_->options.ttl
                                     : static_cast<uint8_t>(protocol_.settings().ip_default_ttl);
   ip.tos = awake_->options.tos;
@@ -19,9 +27,8 @@ IpOptionsOut Endpoint::ip_options() const {
 
 SendLimits Endpoint::send_limits() const {
   const LinkInfo& link = awake_->route.link();
-  uint32_t headers = (family_ == Family::ipv6 ? 40u : 20u) + kMinHeader + (awake_->tcb.timestamps ? 12u : 0u);
-  bool cuts = link.checksum_offload &&
-              (family_ == Family::ipv6 ? link.tcp_segmentation_v6 : link.tcp_segmentation_v4);
+  uint32_t headers = header_bytes() + (awake_->tcb.timestamps ? 12u : 0u);
+  bool cuts = link.checksum_offload && (over_ipv6() ? link.tcp_segmentation_v6 : link.tcp_segmentation_v4);
   return {.max_superframe = cuts ? std::min(link.max_superframe, 65535u) : 0,
           .header_length = headers,
           .more_comes = can_write()};

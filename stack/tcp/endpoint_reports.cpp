@@ -25,6 +25,8 @@ void Endpoint::report(Report&& report) {
 }
 
 void Endpoint::report_icmp(int error, const IcmpError& icmp) {
+  // Linux's ipv6_icmp_error; IPv4's asks nobody.
+  if (over_ipv6() && !receives_errors()) return;
   Report told = icmp_report(protocol_.context().blocks, error, icmp, id_.remote.port, icmp.quoted);
   if (told.payload.block) report(std::move(told));
 }

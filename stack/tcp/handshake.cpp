@@ -13,8 +13,7 @@ Handshake::Handshake(Endpoint& endpoint) : ep_(endpoint) {
   const Settings& settings = ep_.protocol_.settings();
   // RFC 9293, 3.7.1: MSS = MMS_R - 20, of what the link can receive, whatever PMTUD has learned of the other
   // direction (RFC 1191, 3.1); TCP_MAXSEG may make it less.
-  uint32_t mss =
-      std::min<uint32_t>(ep_.awake_->route.link().mtu, 65535u) - (ep_.family_ == Family::ipv6 ? 60 : 40);
+  uint32_t mss = std::min<uint32_t>(ep_.awake_->route.link().mtu, 65535u) - ep_.header_bytes();
   if (ep_.awake_->options.max_segment != 0) mss = std::min<uint32_t>(mss, ep_.awake_->options.max_segment);
   own_mss_ = static_cast<uint16_t>(mss);
   choose_window(mss);
@@ -73,7 +72,7 @@ void Handshake::enter(State state) {
 
 /// What both sides have offered holds (RFC 7323, 2.2 and 3.2; RFC 2018, section 2).
 void Handshake::negotiate(const SynOptions& peer) {
-  mss_ = peer.mss_or_default(ep_.family_);
+  mss_ = peer.mss_or_default(ep_.id().local.address.family());
   timestamps_ = timestamps_ && peer.timestamps.has_value();
   if (timestamps_) ts_recent_ = peer.timestamps->value;
   sack_ = sack_ && peer.sack_permitted;

@@ -19,6 +19,7 @@ Status Endpoint::listen(int backlog) {
   if (!port_.bound()) {
     port_.reuse_address = awake_->options.reuse_address;
     port_.reuse_port = awake_->options.reuse_port;
+    port_.v6_only = awake_->options.ipv6.v6_only;
     Result<uint16_t> port =
         protocol_.bind_port(port_, awake_->bound_address, 0, awake_->options.plain.port_range);
     if (!port.ok()) return port.error();

@@ -195,8 +195,8 @@ void Endpoint::answer_with_cookie(const Segment& syn) {
       options.sack_permitted = false;
     }
     Handshake handshake(*child);
-    SeqNum cookie =
-        protocol_.syn_cookies().make(syn.id, syn.seq, options.mss_or_default(family_), protocol_.now());
+    SeqNum cookie = protocol_.syn_cookies().make(
+        syn.id, syn.seq, options.mss_or_default(syn.id.local.address.family()), protocol_.now());
     handshake.reset_to_syn_rcvd(cookie, syn.seq, options, syn.window);
     if (options.timestamps && protocol_.settings().tcp_timestamps != 0 && accepts_ecn(syn))
       handshake.accept_ecn();

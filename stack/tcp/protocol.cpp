@@ -47,7 +47,7 @@ Protocol::~Protocol() {
 }
 
 Result<Socket*> Protocol::open_socket(Family family) {
-  if (family != Family::ipv4) return Error{EAFNOSUPPORT};
+  if (family == Family::ipv6 && !network_.has_ipv6()) return Error{EAFNOSUPPORT};
   Endpoint* endpoint = create_endpoint(family);
   if (endpoint == nullptr) return Error{ENOBUFS};
   return static_cast<Socket*>(endpoint);
@@ -166,12 +166,14 @@ Endpoint* Protocol::find_listener(const ConnectionId& id) const {
   for (Endpoint& candidate : listeners_[id.local.port % kListenerChains]) {
     if (candidate.awake_->local.port != id.local.port) continue;
     const IpAddress& address = candidate.awake_->local.address;
-    if (!address.is_unspecified() && !(address == id.local.address)) continue;
-    if (address.family() != id.local.address.family()) continue;
+    const bool any = address.is_unspecified();
+    if (!any && !(address == id.local.address)) continue;
+    if (any && address.family() != id.local.address.family() && !candidate.takes_ipv4_on_any()) continue;
     const bool bound = candidate.awake_->options.device != BoundDevice::any;
     if (bound && !candidate.awake_->options.reaches(network_.is_own_address(id.remote.address))) continue;
-    // Linux's compute_score: the address counts for more than the device.
-    uint32_t score = (address.is_unspecified() ? 1 : 3) + (bound ? 1 : 0);
+    // Linux's compute_score: the address counts for more than the device, a socket of IPv4 for IPv4 as much.
+    const bool of_ipv4 = candidate.family() == Family::ipv4;
+    uint32_t score = (any ? 1 : 4) + (bound ? 1 : 0) + (of_ipv4 ? 1 : 0);
     if (score > best_score) {
       best = &candidate;
       best_score = score;
@@ -291,14 +293,13 @@ void Protocol::on_icmp_error(const IcmpError& error, Instant) {
     ++counters().TcpExtOutOfWindowIcmps;
     return;
   }
-  if (error.type == icmp::kUnreachable && error.code == icmp::kFragmentationNeeded) {
-    if (endpoint.options().pmtu_discovery == PmtuDiscovery::dont ||
-        endpoint.options().pmtu_discovery == PmtuDiscovery::omit)
-      return;
+  if (icmp::is_too_big(error)) {
+    const PmtuDiscovery how = endpoint.pmtu_discovery();
+    if (how == PmtuDiscovery::dont || how == PmtuDiscovery::omit) return;
     endpoint.on_path_mtu(network_.update_path_mtu(error.remote, error.mtu));
     return;
   }
-  if (int code = icmp::meaning_of(error.type, error.code).error) endpoint.on_icmp_error(code, seq, error);
+  if (int code = icmp::meaning_of(error).error) endpoint.on_icmp_error(code, seq, error);
 }
 
 /// Linux's tcp_v4_err: an attempt ends with it, a connection only remembers it, for when it gives up - unless
@@ -310,9 +311,8 @@ void Endpoint::on_icmp_error(int error, SeqNum seq, const IcmpError& icmp) {
     notify(kNotifyError);
     return;
   }
-  bool lost_way = icmp.type == icmp::kUnreachable && icmp.code <= icmp::kHostUnreachable;
-  if (lost_way && awake_->tcb.snd.on_unreachable(seq, protocol_.now())) sync_timers();
-  if (awake_->options.receive_errors && is_synchronized(awake_->tcb.state)) {
+  if (icmp::is_way_lost(icmp) && awake_->tcb.snd.on_unreachable(seq, protocol_.now())) sync_timers();
+  if (receives_errors() && is_synchronized(awake_->tcb.state)) {
     error_ = error;
     wake(ready::kErr);
   } else {

@@ -47,7 +47,7 @@ class Protocol final : public TransportProtocol {
   /// Ends all endpoints without a word to their peers. Not on a fiber.
   ~Protocol();
 
-  /// A closed socket of this family. EAFNOSUPPORT: not IPv4; ENOBUFS.
+  /// A closed socket of this family. EAFNOSUPPORT: of IPv6, of which the host has no address; ENOBUFS.
   Result<Socket*> open_socket(Family family);
 
   void on_packet(Packet&& packet, Instant now) override;

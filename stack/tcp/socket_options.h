@@ -13,6 +13,22 @@
 
 namespace ustack::tcp {
 
+/// What concerns packets of IPv6 only (ipv6(7)).
+struct Ipv6Options {
+  /// IPV6_V6ONLY: IPv4 is nothing to this socket.
+  bool v6_only = false;
+  /// IPV6_UNICAST_HOPS; negative: net.ipv6.conf.all.hop_limit.
+  int16_t hop_limit = -1;
+  /// IPV6_TCLASS.
+  uint8_t traffic_class = 0;
+  /// IPV6_MINHOPCOUNT.
+  uint8_t least_hops = 0;
+  PmtuDiscovery pmtu_discovery = PmtuDiscovery::want;
+  bool receive_errors = false;
+  /// IPV6_AUTOFLOWLABEL.
+  bool flow_label = true;
+};
+
 /// Inherited by accepted connections. Defaults as a fresh socket of Linux has them. Copied as a whole.
 struct SocketOptions {
   // SOL_SOCKET
@@ -70,6 +86,8 @@ struct SocketOptions {
   PmtuDiscovery pmtu_discovery = PmtuDiscovery::want;
   bool bind_address_no_port = false;
   bool receive_errors = false;
+
+  Ipv6Options ipv6{};
 
   /// All that are a number and no more.
   PlainOptions plain{};

@@ -181,9 +181,9 @@ void Protocol::on_icmp_error(const IcmpError& error, Instant) {
     ++counters().IcmpInErrors;
     return;
   }
-  icmp::Meaning meaning = icmp::meaning_of(error.type, error.code);
+  icmp::Meaning meaning = icmp::meaning_of(error);
   if (meaning.error == 0) return;
-  if (error.type == icmp::kUnreachable && error.code == icmp::kFragmentationNeeded) {
+  if (icmp::is_too_big(error)) {
     network_.update_path_mtu(error.remote, error.mtu);
     if (owner->pmtu_discovery_ == PmtuDiscovery::dont) return;
     meaning.fatal = true;

@@ -131,7 +131,7 @@ TEST(Connection, SilentPeerTimesOut) {
 TEST(Connection, NobodyAnswersArp) {
   Pair pair;
   Instant start = pair.net.now();
-  TestSocket socket = pair.client.connect({IpAddress::v4(192, 0, 2, 99), 80});
+  TestSocket socket = pair.client.connect({pair_address(99).address, 80});
   ASSERT_TRUE(socket);
   ASSERT_TRUE(pair.net.run_until([&] { return (socket->readiness() & ready::kErr) != 0; }, 30s));
   EXPECT_EQ(socket->connect_result().code(), EHOSTUNREACH);
@@ -141,7 +141,7 @@ TEST(Connection, NobodyAnswersArp) {
 TEST(Connection, NoRouteFailsAtOnce) {
   Pair pair;
   TestSocket socket = pair.client.socket();
-  EXPECT_EQ(socket->connect({IpAddress::v4(198, 51, 100, 1), 80}).code(), ENETUNREACH);
+  EXPECT_EQ(socket->connect({far_address(), 80}).code(), ENETUNREACH);
 }
 
 TEST(Connection, EstablishedPeerThatVanishesTimesOut) {
@@ -298,10 +298,10 @@ TEST(Connection, ErrnosOfMisuse) {
   EXPECT_EQ(Pair::receive_error(fresh), ENOTCONN);
   EXPECT_EQ(fresh.send("x"), -EPIPE);  // as Linux: tcp_sendmsg without a connection
   EXPECT_EQ(fresh->accept().code(), EINVAL);
-  EXPECT_EQ(fresh->bind({IpAddress::v4(198, 51, 100, 1), 1000}).code(), EADDRNOTAVAIL);
+  EXPECT_EQ(fresh->bind({far_address(), 1000}).code(), EADDRNOTAVAIL);
   EXPECT_EQ(pair.server.socket()->bind({pair.server.address(), 80}).code(), EADDRINUSE);
-  TestSocket pending = pair.client.connect({IpAddress::v4(192, 0, 2, 99), 80});
-  EXPECT_EQ(pending->connect({IpAddress::v4(192, 0, 2, 99), 80}).code(), EALREADY);
+  TestSocket pending = pair.client.connect({pair_address(99).address, 80});
+  EXPECT_EQ(pending->connect({pair_address(99).address, 80}).code(), EALREADY);
 }
 
 }  // namespace

@@ -12,7 +12,7 @@
 namespace ustack::test {
 namespace {
 
-const LinkInfo kOffloads{.checksum_offload = true, .tcp_segmentation_v4 = true};
+const LinkInfo kOffloads{.checksum_offload = true, .tcp_segmentation_v4 = true, .tcp_segmentation_v6 = true};
 
 /// An application that lends its buffers in turn, and scribbles over each as soon as it has it back.
 class LendingSender {

@@ -80,10 +80,10 @@ TEST(Listener, PortOfALivingConnectionCanBeListenedOnAgainWithReuseAddr) {
   ASSERT_TRUE(pair.establish());
   pair.listener.close();
   TestSocket again = pair.server.socket();
-  EXPECT_EQ(again->bind({IpAddress::any(Family::ipv4), 80}).code(), EADDRINUSE);
+  EXPECT_EQ(again->bind({IpAddress::any(pair_address(1).address.family()), 80}).code(), EADDRINUSE);
   ASSERT_TRUE(again.set(SOL_SOCKET, SO_REUSEADDR, 1).ok());
   // Both sides must have agreed (socket(7)); the listener's connections inherit its setting, which was off.
-  EXPECT_EQ(again->bind({IpAddress::any(Family::ipv4), 80}).code(), EADDRINUSE);
+  EXPECT_EQ(again->bind({IpAddress::any(pair_address(1).address.family()), 80}).code(), EADDRINUSE);
 }
 
 TEST(Listener, SpecificAddressGoesBeforeWildcard) {
@@ -91,7 +91,7 @@ TEST(Listener, SpecificAddressGoesBeforeWildcard) {
   TestSocket wildcard = pair.server.socket(), specific = pair.server.socket();
   ASSERT_TRUE(wildcard.set(SOL_SOCKET, SO_REUSEPORT, 1).ok());
   ASSERT_TRUE(specific.set(SOL_SOCKET, SO_REUSEPORT, 1).ok());
-  ASSERT_TRUE(wildcard->bind({IpAddress::any(Family::ipv4), 80}).ok());
+  ASSERT_TRUE(wildcard->bind({IpAddress::any(pair_address(1).address.family()), 80}).ok());
   ASSERT_TRUE(specific->bind({pair.server.address(), 80}).ok());
   ASSERT_TRUE(wildcard->listen(5).ok());
   ASSERT_TRUE(specific->listen(5).ok());

@@ -5,6 +5,7 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
+#include <cstdlib>
 #include <string>
 
 #include "tests/support/packet_view.h"
@@ -30,17 +31,40 @@ inline int tcp_state(TestSocket& socket) {
   return size.ok() ? info.tcpi_state : -size.code();
 }
 
-/// 192.0.2.1 (client) and 192.0.2.2 (server).
+/// 2001:db8::N.
+inline IpAddress v6_number(uint8_t n) {
+  std::byte bytes[16] = {std::byte{0x20}, std::byte{0x01}, std::byte{0x0d}, std::byte{0xb8}};
+  bytes[15] = std::byte{n};
+  return IpAddress::from_bytes(Family::ipv6, bytes);
+}
+
+/// The address of host `n` of a network. USTACK_TEST_FAMILY=6: all scenarios over IPv6.
+inline Prefix pair_address(uint8_t n) {
+  const char* family = std::getenv("USTACK_TEST_FAMILY");
+  if (family != nullptr && *family == '6') return {v6_number(n), 64};
+  return {IpAddress::v4(192, 0, 2, n), 24};
+}
+
+/// An address of the same family in another network.
+inline IpAddress far_address() {
+  if (pair_address(1).address.is_v4()) return IpAddress::v4(198, 51, 100, 1);
+  std::byte bytes[16];
+  std::memcpy(bytes, v6_number(1).data(), sizeof bytes);
+  bytes[7] = std::byte{1};
+  return IpAddress::from_bytes(Family::ipv6, bytes);
+}
+
+/// 192.0.2.1 (client) and 192.0.2.2 (server), or 2001:db8::1 and ::2.
 struct Pair {
   explicit Pair(const PairOptions& options = {})
       : net(options.seed),
         client(net.add_host({.name = "client",
-                             .address = {IpAddress::v4(192, 0, 2, 1), 24},
+                             .address = pair_address(1),
                              .link = options.client_link,
                              .settings = options.client_settings,
                              .acks_wait = options.acks_wait})),
         server(net.add_host({.name = "server",
-                             .address = {IpAddress::v4(192, 0, 2, 2), 24},
+                             .address = pair_address(2),
                              .link = options.server_link,
                              .settings = options.server_settings,
                              .acks_wait = options.acks_wait})),

@@ -190,28 +190,40 @@ TEST(Transfer, BothDirectionsAtOnce) {
   pair.server.clear_applications();
 }
 
-/// A router that fragments everything larger than `mtu` and ignores DF, as broken ones do; and delivers the
-/// pieces last to first.
+/// A router that fragments everything larger than `mtu` and ignores DF, as broken ones do, and that IPv6 has
+/// none; and delivers the pieces last to first.
 void fragment_into(const WireFrame& frame, size_t mtu, const std::function<void(WireFrame)>& deliver) {
-  constexpr size_t kEthernet = 14;
+  constexpr size_t kEthernet = 14, kFragment = 8;
   const auto& bytes = frame.bytes;
-  if (bytes.size() <= kEthernet + mtu || load_be16(&bytes[12]) != 0x0800) return deliver(frame);
-  size_t header = static_cast<size_t>(bytes[kEthernet] & std::byte{15}) * 4;
-  size_t chunk = (mtu - header) / 8 * 8, total = bytes.size() - kEthernet - header;
+  const bool v6 = load_be16(&bytes[12]) == 0x86dd;
+  if (bytes.size() <= kEthernet + mtu || (!v6 && load_be16(&bytes[12]) != 0x0800)) return deliver(frame);
+  const size_t header = v6 ? 40 : static_cast<size_t>(bytes[kEthernet] & std::byte{15}) * 4;
+  const size_t added = v6 ? kFragment : 0;
+  const size_t chunk = (mtu - header - added) / 8 * 8, total = bytes.size() - kEthernet - header;
+  // One datagram's identification for all; an atomic datagram (DF) may come with 0, so one is made up.
+  const uint32_t id = load_be32(&bytes[kEthernet + header + 4]) | 1;
   std::vector<WireFrame> pieces;
   for (size_t offset = 0; offset < total; offset += chunk) {
     size_t length = std::min(chunk, total - offset);
+    const bool more = offset + length < total;
     WireFrame piece;
     piece.bytes.assign(bytes.begin(), bytes.begin() + static_cast<long>(kEthernet + header));
+    piece.bytes.resize(kEthernet + header + added);
     auto from = bytes.begin() + static_cast<long>(kEthernet + header + offset);
     piece.bytes.insert(piece.bytes.end(), from, from + static_cast<long>(length));
     std::byte* ip = &piece.bytes[kEthernet];
-    store_be16(ip + 2, static_cast<uint16_t>(header + length));
-    // One datagram's identification for all; an atomic datagram (DF) may come with 0, so one is made up.
-    store_be16(ip + 4, static_cast<uint16_t>(load_be32(&bytes[kEthernet + header + 4]) | 1));
-    store_be16(ip + 6, static_cast<uint16_t>(offset / 8 | (offset + length < total ? 0x2000 : 0)));
-    store_be16(ip + 10, 0);
-    store_be16(ip + 10, checksum_of(Bytes(ip, header)));
+    if (v6) {
+      store_be16(ip + 4, static_cast<uint16_t>(kFragment + length));
+      ip[header] = std::exchange(ip[6], std::byte{44});
+      store_be16(ip + header + 2, static_cast<uint16_t>(offset | (more ? 1 : 0)));
+      store_be32(ip + header + 4, id);
+    } else {
+      store_be16(ip + 2, static_cast<uint16_t>(header + length));
+      store_be16(ip + 4, static_cast<uint16_t>(id));
+      store_be16(ip + 6, static_cast<uint16_t>(offset / 8 | (more ? 0x2000 : 0)));
+      store_be16(ip + 10, 0);
+      store_be16(ip + 10, checksum_of(Bytes(ip, header)));
+    }
     pieces.insert(pieces.begin(), std::move(piece));
   }
   for (auto& piece : pieces) deliver(std::move(piece));
@@ -225,8 +237,9 @@ TEST(Transfer, FragmentsAreReassembled) {
   });
   uint64_t bytes = amount(4 << 20);
   transfer(pair, pair.near, pair.client, pair.far, pair.server, bytes, 600s);
-  EXPECT_GT(pair.server.counters().IpReasmOKs, bytes / 1500);
-  EXPECT_EQ(pair.server.counters().IpReasmFails, 0u);
+  const Counters& counters = pair.server.counters();
+  EXPECT_GT(counters.IpReasmOKs + counters.Ip6ReasmOKs, bytes / 1500);
+  EXPECT_EQ(counters.IpReasmFails + counters.Ip6ReasmFails, 0u);
 }
 
 TEST(Transfer, LostFragmentsCostTheSegmentOnly) {

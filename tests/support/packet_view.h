@@ -9,7 +9,7 @@
 
 namespace ustack::test {
 
-/// A TCP/IPv4 segment in a frame, header fields in host order.
+/// A TCP segment over IPv4 or IPv6 (without extension headers) in a frame, header fields in host order.
 struct TcpView {
   IpAddress source, destination;
   uint16_t source_port = 0, destination_port = 0;
@@ -27,24 +27,34 @@ struct TcpView {
   /// Nothing but an acknowledgement.
   bool pure_ack() const { return ack_flag() && payload == 0 && (flags & 0x07) == 0; }
 
-  /// Nothing if the frame is not a whole TCP/IPv4 segment.
+  /// Nothing if the frame is not a whole TCP segment.
   static std::optional<TcpView> parse(const WireFrame& frame, bool ethernet = true) {
     const std::vector<std::byte>& bytes = frame.bytes;
     TcpView view;
     view.ip_at = ethernet ? 14 : 0;
     if (bytes.size() < view.ip_at + 40) return {};
-    if (ethernet && load_be16(&bytes[12]) != 0x0800) return {};
     const std::byte* ip = &bytes[view.ip_at];
-    if ((ip[0] >> 4) != std::byte{4} || ip[9] != std::byte{6}) return {};
-    if ((load_be16(ip + 6) & 0x3fff) != 0) return {};
-    view.tcp_at = view.ip_at + static_cast<size_t>(ip[0] & std::byte{15}) * 4;
-    size_t end = view.ip_at + load_be16(ip + 2);
+    const bool v6 = (ip[0] >> 4) == std::byte{6};
+    if (ethernet && load_be16(&bytes[12]) != (v6 ? 0x86dd : 0x0800)) return {};
+    size_t end = view.ip_at;
+    if (v6) {
+      if (ip[6] != std::byte{6}) return {};
+      view.tcp_at = view.ip_at + 40;
+      end += 40 + size_t{load_be16(ip + 4)};
+    } else {
+      if ((ip[0] >> 4) != std::byte{4} || ip[9] != std::byte{6}) return {};
+      if ((load_be16(ip + 6) & 0x3fff) != 0) return {};
+      view.tcp_at = view.ip_at + static_cast<size_t>(ip[0] & std::byte{15}) * 4;
+      end += load_be16(ip + 2);
+    }
     if (end > bytes.size() || view.tcp_at + 20 > end) return {};
     const std::byte* tcp = &bytes[view.tcp_at];
     view.payload_at = view.tcp_at + static_cast<size_t>(tcp[12] >> 4) * 4;
     if (view.payload_at > end) return {};
-    view.source = IpAddress::from_bytes(Family::ipv4, ip + 12);
-    view.destination = IpAddress::from_bytes(Family::ipv4, ip + 16);
+    view.source =
+        v6 ? IpAddress::from_bytes(Family::ipv6, ip + 8) : IpAddress::from_bytes(Family::ipv4, ip + 12);
+    view.destination =
+        v6 ? IpAddress::from_bytes(Family::ipv6, ip + 24) : IpAddress::from_bytes(Family::ipv4, ip + 16);
     view.source_port = load_be16(tcp);
     view.destination_port = load_be16(tcp + 2);
     view.seq = load_be32(tcp + 4);

@@ -119,13 +119,13 @@ void TestHost::write(LogLevel, std::string_view line) {
 }
 
 TestSocket TestHost::socket() {
-  auto socket = host_->open_socket(AF_INET, SOCK_STREAM, 0);
+  auto socket = host_->open_socket(address().is_v6() ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
   return socket.ok() ? TestSocket(*socket) : TestSocket();
 }
 
 TestSocket TestHost::listen(uint16_t port, int backlog) {
   TestSocket listener = socket();
-  if (!listener || !listener->bind({IpAddress::any(Family::ipv4), port}).ok() ||
+  if (!listener || !listener->bind({IpAddress::any(address().family()), port}).ok() ||
       !listener->listen(backlog).ok())
     return {};
   return listener;
