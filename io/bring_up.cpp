@@ -11,6 +11,7 @@
 #include "io/netlink.h"
 #include "io/syscalls.h"
 #include "stack/base/siphash.h"
+#include "stack/net/ipv6.h"
 
 namespace ustack::io {
 
@@ -156,6 +157,32 @@ MacAddress choose_mac(const Link& link, const NetworkConfig& network, RandomSour
   return mac;
 }
 
+/// An interface identifier of our own (RFC 7217), the same whenever the host starts again here. Not one that
+/// follows from the MAC address: on a shared interface the kernel has that.
+Prefix choose_link_local(const NetworkConfig& network) {
+  std::array<std::byte, 16> bytes{std::byte{0xfe}, std::byte{0x80}};
+  std::array<std::byte, 6 + 16> from{};
+  std::memcpy(from.data(), network.link.mac.bytes.data(), 6);
+  for (uint8_t i = 0; i < network.address_count; ++i)
+    if (network.addresses[i].address.is_v6())
+      std::memcpy(from.data() + 6, network.addresses[i].address.data(), 16);
+  const uint64_t hash = siphash({1, 1}, from);
+  std::memcpy(bytes.data() + 8, &hash, sizeof hash);
+  return {IpAddress::from_bytes(Family::ipv6, bytes.data()), 64};
+}
+
+/// What every host with IPv6 has: an address on the link, and with USTACK_LOOPBACK=stack a loopback.
+void complete_ipv6(const Config& config, NetworkConfig& network) {
+  if (!config.has_ipv6()) return;
+  const Prefix link_local = choose_link_local(network);
+  if (std::ranges::none_of(config.addresses, [](const Prefix& own) { return own.address.is_link_local(); }))
+    network.addresses[network.address_count++] = link_local;
+  std::array<std::byte, 16> one{};
+  one[15] = std::byte{1};
+  if (config.loopback_in_stack)
+    network.addresses[network.address_count++] = {IpAddress::from_bytes(Family::ipv6, one.data()), 128};
+}
+
 std::string describe(const BroughtUp& up) {
   std::string text = std::string(up.link.name()) + ":";
   for (uint8_t i = 0; i < up.network.address_count; ++i) text += " " + to_string(up.network.addresses[i]);
@@ -192,11 +219,16 @@ std::optional<OpenError> bring_up(const Config& config, RandomSource& random, Br
 
   LinkInfo& info = up.link.info();
   if (config.mtu != 0) info.mtu = config.mtu;
+  if (config.has_ipv6() && info.mtu < Ipv6Header::kLeastMtu)
+    return OpenError{EINVAL, "the MTU of " + std::string(up.link.name()) + " is " + std::to_string(info.mtu) +
+                                 ": a link of IPv6 carries at least " +
+                                 std::to_string(Ipv6Header::kLeastMtu) + " bytes (RFC 8200)"};
   if (info.kind == LinkInfo::Kind::ethernet)
     info.mac = config.mac ? *config.mac : choose_mac(up.link, up.network, random);
   if (config.loopback_in_stack)
     up.network.addresses[up.network.address_count++] = {IpAddress::v4(127, 0, 0, 1), 8};
   up.network.link = info;
+  complete_ipv6(config, up.network);
   if (config.link.scheme != LinkSpec::Scheme::fd)
     up.link.name().copy(up.network.device.data(), up.network.device.size() - 1);
   if (config.link.scheme == LinkSpec::Scheme::packet)

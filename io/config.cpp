@@ -10,6 +10,7 @@
 #include "io/config_text.h"
 #include "io/descriptor.h"
 #include "io/syscalls.h"
+#include "stack/net/ipv6.h"
 
 namespace ustack::io {
 
@@ -156,6 +157,9 @@ void check_together(const Config& config, Complaints& complaints) {
   if (config.udp_in_stack && config.parts_by_credentials)
     complaints.add(
         "USTACK_UDP=stack: doesn't go with USTACK_TRUST=credentials, as the keeper moves no datagrams");
+  if (config.has_ipv6() && config.mtu != 0 && config.mtu < Ipv6Header::kLeastMtu)
+    complaints.add("USTACK_MTU=" + std::to_string(config.mtu) + ": a link of IPv6 carries at least " +
+                   std::to_string(Ipv6Header::kLeastMtu) + " bytes (RFC 8200)");
   if (is_ip && config.mac)
     complaints.add("USTACK_MAC=" + to_string(*config.mac) + ": a link of bare IP has no MAC address");
   for (const IpAddress& gateway : config.gateways) {
@@ -166,8 +170,10 @@ void check_together(const Config& config, Complaints& complaints) {
     }
     bool own = std::any_of(config.addresses.begin(), config.addresses.end(),
                            [&](const Prefix& prefix) { return prefix.address == gateway; });
-    bool near = is_ip || std::any_of(config.addresses.begin(), config.addresses.end(),
-                                     [&](const Prefix& prefix) { return prefix.contains(gateway); });
+    const bool on_link = gateway.is_link_local() && config.has_ipv6();
+    bool near = is_ip || on_link ||
+                std::any_of(config.addresses.begin(), config.addresses.end(),
+                            [&](const Prefix& prefix) { return prefix.contains(gateway); });
     if (own) complaints.add(variable + "is the host's own address");
     if (!near) complaints.add(variable + "lies in no subnet of USTACK_ADDR, so the host can't reach it");
   }
@@ -193,6 +199,10 @@ bool KernelRule::matches(const SocketAddress& destination) const {
   if (destination.port < first_port || destination.port > last_port) return false;
   if (prefix.address.family() == Family::unspecified) return true;
   return prefix.address.family() == destination.address.family() && prefix.contains(destination.address);
+}
+
+bool Config::has_ipv6() const {
+  return std::ranges::any_of(addresses, [](const Prefix& own) { return own.address.is_v6(); });
 }
 
 bool Config::stays_with_kernel(const SocketAddress& destination) const {

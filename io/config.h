@@ -65,6 +65,8 @@ struct Config {
   /// USTACK_CONFIG, already read.
   std::string config_file;
 
+  /// The host has addresses of IPv6; else IPv6 is the machine's.
+  bool has_ipv6() const;
   /// A destination that USTACK_KERNEL leaves to the kernel (loopback is not asked here).
   bool stays_with_kernel(const SocketAddress& destination) const;
 

@@ -91,14 +91,25 @@ Problem parse_queues(std::string_view value, Config& config) {
   return std::nullopt;
 }
 
+/// Nothing but zeros follow the prefix: in IPv6 any router's (RFC 4291, 2.6.1).
+bool is_first_of(const Prefix& prefix) {
+  for (unsigned bit = prefix.length; bit < 128; ++bit)
+    if ((std::to_integer<unsigned>(prefix.address.data()[bit / 8]) >> (7 - bit % 8) & 1) != 0) return false;
+  return true;
+}
+
 Problem check_own_address(const Prefix& prefix) {
   const IpAddress& address = prefix.address;
   std::string text = to_string(prefix);
-  if (address.is_v6()) return text + ": IPv6 addresses are not supported yet";
   if (prefix.length == 0) return text + ": a prefix length of 0 would take in every address";
   if (address.is_unspecified() || address.is_multicast() || address.is_limited_broadcast())
     return text + " can't be a host's address";
   if (address.is_loopback()) return text + ": loopback addresses belong to the machine";
+  if (address.is_v6()) {
+    if (address.is_ipv4_mapped()) return text + " stands for an IPv4 address";
+    if (prefix.length <= 126 && is_first_of(prefix)) return text + " is the address of the subnet's routers";
+    return std::nullopt;
+  }
   if (prefix.length <= 30) {
     uint32_t host_bits = 0xffffffffu >> prefix.length;
     uint32_t host = address.v4_host_order() & host_bits;
@@ -118,7 +129,7 @@ Problem parse_addresses(std::string_view value, Config& config) {
     if (Problem problem = check_own_address(*prefix)) return problem;
     for (const Prefix& other : config.addresses)
       if (other.address == prefix->address) return to_string(prefix->address) + " is there twice";
-    constexpr size_t kMost = NetworkConfig::kMaxAddresses - 1;
+    constexpr size_t kMost = NetworkConfig::kMaxChosen;
     if (config.addresses.size() == kMost) return "more than " + std::to_string(kMost) + " addresses";
     config.addresses.push_back(*prefix);
     return std::nullopt;
@@ -130,7 +141,6 @@ Problem parse_gateways(std::string_view value, Config& config) {
   return for_each_item(value, ',', false, [&](std::string_view item) -> Problem {
     auto address = parse_address(item);
     if (!address) return quoted(item) + " is not an address";
-    if (address->is_v6()) return to_string(*address) + ": IPv6 is not supported yet";
     if (address->is_unspecified() || address->is_multicast() || address->is_limited_broadcast() ||
         address->is_loopback())
       return to_string(*address) + " can't be a router's address";

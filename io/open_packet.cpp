@@ -11,6 +11,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <span>
 #include <utility>
 
 #include "io/claim.h"
@@ -18,6 +19,7 @@
 #include "io/interface_query.h"
 #include "io/link.h"
 #include "io/syscalls.h"
+#include "stack/net/neighbour_discovery.h"
 
 namespace ustack::io {
 
@@ -44,8 +46,8 @@ void set_buffer(int fd, int forced, int clamped) {
   if (sys::failed(set(fd, SOL_SOCKET, forced, kSocketBuffer))) set(fd, SOL_SOCKET, clamped, kSocketBuffer);
 }
 
-/// A classic BPF program (networking/filter.rst) that takes what is for the host: all ARP, and IPv4 sent to
-/// its MAC address or to a group. Where it shares the interface's own MAC address its IPv4 address decides.
+/// A classic BPF program (networking/filter.rst) that takes what is for the host: all ARP, and IP sent to its
+/// MAC address or to a group. Where it shares the interface's own MAC address its IP addresses decide.
 class Filter {
  public:
   Filter(const NetworkConfig& network, bool shared_mac) {
@@ -55,6 +57,7 @@ class Filter {
     drop_unless(BPF_JEQ, 0);
     load(BPF_H, 12);
     accept_if(BPF_JEQ, ETH_P_ARP);
+    if (has_ipv6(network)) skip_if(ETH_P_IPV6, 2);
     drop_unless(BPF_JEQ, ETH_P_IP);
     load(BPF_B, 0);
     accept_if(BPF_JSET, 1);  // IEEE 802.3: the group bit
@@ -64,10 +67,17 @@ class Filter {
     load(BPF_H, 4);
     drop_unless(BPF_JEQ, load_be16(mac + 4));
     if (shared_mac) {
+      const auto all = std::span(network.addresses).first(network.address_count);
+      if (has_ipv6(network)) {
+        load(BPF_H, 12);
+        skip_if(ETH_P_IP, static_cast<uint8_t>(kPerIpv6 * std::ranges::count_if(all, &is_ipv6) + 1));
+        for (const Prefix& own : all)
+          if (is_ipv6(own)) accept_ipv6(own.address);
+        add(BPF_STMT(BPF_RET | BPF_K, 0));
+      }
       load(BPF_W, ETH_HLEN + 16);
-      for (uint8_t i = 0; i < network.address_count; ++i)
-        if (network.addresses[i].address.is_v4())
-          accept_if(BPF_JEQ, network.addresses[i].address.v4_host_order());
+      for (const Prefix& own : all)
+        if (!is_ipv6(own)) accept_if(BPF_JEQ, own.address.v4_host_order());
       add(BPF_STMT(BPF_RET | BPF_K, 0));
     } else {
       add(BPF_STMT(BPF_RET | BPF_K, kAll));
@@ -89,6 +99,24 @@ class Filter {
     add(BPF_JUMP(static_cast<uint16_t>(BPF_JMP | condition | BPF_K), value, 0, 1));
     add(BPF_STMT(BPF_RET | BPF_K, kAll));
   }
+  static bool is_ipv6(const Prefix& own) { return own.address.is_v6(); }
+  static bool has_ipv6(const NetworkConfig& network) {
+    return std::any_of(network.addresses.begin(), network.addresses.begin() + network.address_count,
+                       &is_ipv6);
+  }
+  void skip_if(uint32_t value, uint8_t instructions) {
+    add(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, instructions, 0));
+  }
+  /// What is sent to `own`; of IPv4 what lies there are other bytes.
+  void accept_ipv6(const IpAddress& own) {
+    for (uint8_t word = 0; word < 4; ++word) {
+      load(BPF_W, ETH_HLEN + 24u + 4u * word);
+      // Past what is left of the comparison and its end.
+      add(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, load_be32(own.data() + 4 * word), 0,
+                   static_cast<uint8_t>(2 * (3 - word) + 1)));
+    }
+    add(BPF_STMT(BPF_RET | BPF_K, kAll));
+  }
   void drop_unless(unsigned condition, uint32_t value) {
     add(BPF_JUMP(static_cast<uint16_t>(BPF_JMP | condition | BPF_K), value, 1, 0));
     add(BPF_STMT(BPF_RET | BPF_K, 0));
@@ -98,7 +126,8 @@ class Filter {
     if (count_ < code_.size()) code_[count_++] = instruction;
   }
 
-  static constexpr size_t kMost = 20 + 2 * NetworkConfig::kMaxAddresses;
+  static constexpr size_t kPerIpv6 = 9;
+  static constexpr size_t kMost = 24 + kPerIpv6 * NetworkConfig::kMaxAddresses;
   std::array<sock_filter, kMost> code_;
   size_t count_ = 0;
 };
@@ -211,17 +240,26 @@ std::optional<OpenError> start_packet(const NetworkConfig& network, Link* link, 
     if (long result = link->queues() > 1 ? join_fanout(queue.get(), group) : 0; sys::failed(result))
       return failure(name, "have several queues", result);
   }
-  if (!shared_mac) {
+  auto receive = [&](unsigned short type, const MacAddress& mac) -> std::optional<OpenError> {
     packet_mreq membership{};
     membership.mr_ifindex = index;
-    membership.mr_type = PACKET_MR_UNICAST;
-    membership.mr_alen = static_cast<unsigned short>(network.link.mac.bytes.size());
-    std::memcpy(membership.mr_address, network.link.mac.bytes.data(), network.link.mac.bytes.size());
-    if (long result = sys::setsockopt(fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &membership, sizeof membership);
-        sys::failed(result))
-      return failure(name, "receive under the MAC address " + to_string(network.link.mac), result);
+    membership.mr_type = type;
+    membership.mr_alen = static_cast<unsigned short>(mac.bytes.size());
+    std::memcpy(membership.mr_address, mac.bytes.data(), mac.bytes.size());
+    const long result =
+        sys::setsockopt(fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &membership, sizeof membership);
+    if (!sys::failed(result)) return std::nullopt;
+    return failure(name, "receive under the MAC address " + to_string(mac), result);
+  };
+  std::optional<OpenError> problem;
+  if (!shared_mac) problem = receive(PACKET_MR_UNICAST, network.link.mac);
+  // IPv6's neighbours ask for an address by a group of its own.
+  for (const Prefix& each : std::span(network.addresses).first(network.address_count)) {
+    if (problem || !each.address.is_v6() || each.address.is_loopback()) continue;
+    problem = receive(PACKET_MR_MULTICAST, group_mac(solicited_node(each.address)));
+    if (!problem) problem = receive(PACKET_MR_MULTICAST, group_mac(all_nodes()));
   }
-  return std::nullopt;
+  return problem;
 }
 
 }  // namespace ustack::io

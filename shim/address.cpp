@@ -63,7 +63,7 @@ IpAddress mapped_address(const IpAddress& v4) {
 }
 
 IpAddress unmapped_address(const IpAddress& v6) {
-  if (!v6.is_v6() || !std::equal(kMappedPrefix.begin(), kMappedPrefix.end(), v6.data())) return v6;
+  if (!v6.is_ipv4_mapped()) return v6;
   return IpAddress::from_bytes(Family::ipv4, v6.data() + kMappedPrefix.size());
 }
 

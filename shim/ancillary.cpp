@@ -101,8 +101,9 @@ void Ancillary::put_report(const TimeStamping& how, const Report& report, Bytes 
   std::memcpy(told.data(), &report.what, sizeof report.what);
   if (report.is_icmp()) {
     sockaddr_storage offender;
+    const bool mapped = ipv6 && report.offender.is_v4();
     const socklen_t size =
-        to_sockaddr({ipv6 ? mapped_address(report.offender) : report.offender, 0}, &offender);
+        to_sockaddr({mapped ? mapped_address(report.offender) : report.offender, 0}, &offender);
     std::memcpy(told.data() + sizeof report.what, &offender, size);
   }
   if (ipv6)

@@ -117,8 +117,8 @@ Status set_option(HostLock& lock, SocketFile& file, int fd, int level, int name,
   if (level == SOL_SOCKET && name == SO_BINDTOIFINDEX) return bind_to_index(file, fd, bytes);
   if (level == IPPROTO_IP && file.has_datagrams() && concerns_groups(name) && file.undecided())
     return hand_over_to_kernel(file, fd);
-  if (level == IPPROTO_IPV6 && file.dual_stack() != nullptr && !DualStack::knows(name) && file.undecided() &&
-      !file.connecting())
+  if (level == IPPROTO_IPV6 && file.dual_stack() != nullptr && !DualStack::knows(name) && !file.has_ipv6() &&
+      file.undecided() && !file.connecting())
     return hand_over_to_kernel(file, fd);  // it asks for more of IPv6 than the stack's half could have
   return file.set_option(level, name, bytes);
 }

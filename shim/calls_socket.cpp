@@ -46,18 +46,19 @@ Status bind_socket(HostLock& lock, SocketFile& file, int fd, const sockaddr* add
   Result<SocketAddress> local =
       dual_stack != nullptr ? dual_stack->address_to_bind(*raw) : address_to_bind(*raw);
   if (!local.ok()) return local.error();
-  if (file.undecided() &&
-      (local_address_of_kernel(*local) || (file.has_datagrams() && local->address.is_multicast())))
+  if (file.undecided() && (local_address_of_kernel(*local, file.has_ipv6()) ||
+                           (file.has_datagrams() && local->address.is_multicast())))
     return hand_over_to_kernel(file, fd);
-  if (local->address.is_v6()) return Error{EINVAL};  // it has an address
+  if (local->address.is_v6() && !file.has_ipv6()) return Error{EINVAL};  // it has an address
   Status s = file.bind(*local);
   if (s.ok() && dual_stack != nullptr) dual_stack->bound_to(*raw);
   return s;
 }
 
-/// One that only IPv6 reaches is the kernel's.
+/// One that only an IPv6 of the kernel's reaches is the kernel's.
 Status listen_on_socket(SocketFile& file, int fd, int backlog) {
-  if (file.dual_stack() != nullptr && file.dual_stack()->v6_only() && file.undecided() && !file.connecting())
+  if (file.dual_stack() != nullptr && file.dual_stack()->v6_only() && !file.has_ipv6() && file.undecided() &&
+      !file.connecting())
     return hand_over_to_kernel(file, fd);
   return file.listen(backlog);
 }

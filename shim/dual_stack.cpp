@@ -103,13 +103,13 @@ Result<SocketAddress> from_sockaddr_in6(const RawAddress& raw) {
 
 bool DualStack::available() { return ask_kernel() != Kernel::without; }
 
-DualStack::DualStack() {
+DualStack::DualStack(bool in_stack) : in_stack_(in_stack) {
   std::ranges::transform(kTable, values_.begin(), &Option::initial);
   values_[*place_of(IPV6_V6ONLY)] = ask_kernel() == Kernel::with_v6_only;
 }
 
-DualStack DualStack::of_both() {
-  DualStack both;
+DualStack DualStack::of_both(bool in_stack) {
+  DualStack both(in_stack);
   both.values_[*place_of(IPV6_V6ONLY)] = 0;
   return both;
 }
@@ -122,7 +122,8 @@ Result<SocketAddress> DualStack::address_to_bind(const RawAddress& raw) const {
   Result<SocketAddress> local = from_sockaddr_in6(raw);
   if (!local.ok()) return local;
   if (local->address.is_v4()) return v6_only() ? Result<SocketAddress>(Error{EINVAL}) : local;
-  if (local->address.is_unspecified() && !v6_only()) local->address = IpAddress::any(Family::ipv4);
+  if (local->address.is_unspecified() && !v6_only() && !in_stack_)
+    local->address = IpAddress::any(Family::ipv4);
   return local;
 }
 
@@ -167,7 +168,7 @@ Result<size_t> DualStack::get_option(int name, MutableBytes out) const {
   std::optional<size_t> place = place_of(name);
   if (!place) return Error{ENOPROTOOPT};
   int number = values_[*place];
-  if (name == IPV6_UNICAST_HOPS && number < 0) number = ask_new_socket(name).value_or(number);
+  if (name == IPV6_UNICAST_HOPS && number < 0 && !in_stack_) number = ask_new_socket(name).value_or(number);
   return copy_out(&number, sizeof number, out);
 }
 

@@ -1,5 +1,6 @@
 // Sockets of AF_INET6 carry IPv4 too, by IPv4-mapped addresses (::ffff:192.0.2.1; RFC 3493, 3.7; ipv6(7)):
-// what java, node, iperf3 and many servers open. That half is the stack's, IPv6 itself the kernel's:
+// what java, node, iperf3 and many servers open. Streams of a host that has addresses of IPv6 are the stack's
+// as a whole (in_stack()). Else, and of datagrams, that half is the stack's and IPv6 itself the kernel's:
 //
 //   connect() to, bind() of    a mapped address: the stack's (or the machine's loopback's, as in IPv4)
 //                              another: the socket becomes one of the kernel's
@@ -23,14 +24,17 @@ class DualStack {
   /// The kernel makes sockets of AF_INET6. Asked once in a process.
   static bool available();
 
-  DualStack();
+  explicit DualStack(bool in_stack);
   /// One without IPV6_V6ONLY, whatever the machine's setting.
-  static DualStack of_both();
+  static DualStack of_both(bool in_stack);
+
+  /// IPv6 is the stack's as well.
+  bool in_stack() const { return in_stack_; }
 
   /// IPV6_V6ONLY: it has no IPv4 half.
   bool v6_only() const;
-  /// bind(2) and connect(2): an IPv4 address is of its own half, an IPv6 one of the kernel's. EINVAL,
-  /// EAFNOSUPPORT; of a mapped address where there is no such half EINVAL, ENETUNREACH.
+  /// bind(2) and connect(2): an IPv4 address for a mapped one. EINVAL, EAFNOSUPPORT; of a mapped address
+  /// where there is no IPv4 half EINVAL, ENETUNREACH.
   Result<SocketAddress> address_to_bind(const RawAddress& raw) const;
   Result<SocketAddress> address_to_connect(const RawAddress& raw) const;
   /// bind(2) has taken this one.
@@ -40,8 +44,8 @@ class DualStack {
   /// An address of its IPv4 half as its program sees it.
   SocketAddress shown(const SocketAddress& address) const;
 
-  /// An option of IPPROTO_IPV6 that is remembered here. It concerns IPv6 packets, of which the stack's half
-  /// has none (a mapped connection's are told by IP_TOS, IP_TTL, ...; ipv6(7)).
+  /// An option of IPPROTO_IPV6 that is remembered here. It concerns IPv6 packets (a mapped connection's are
+  /// told by IP_TOS, IP_TTL, ...; ipv6(7)).
   static bool knows(int name);
   /// `bound`: the socket has a port. EINVAL, ENOPROTOOPT.
   Status set_option(int name, Bytes value, bool bound);
@@ -54,6 +58,7 @@ class DualStack {
 
  private:
   std::array<int16_t, kOptions> values_;
+  bool in_stack_;
   bool mapped_any_ = false;
 };
 

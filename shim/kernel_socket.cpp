@@ -104,13 +104,14 @@ Result<SocketAddress> choose_remote(SocketFile& file, int fd, const RawAddress& 
   Result<SocketAddress> remote =
       dual_stack != nullptr ? dual_stack->address_to_connect(raw) : address_to_connect(raw);
   if (remote.ok() && file.undecided() && !file.connecting() &&
-      (destination_of_kernel(*remote) || (file.has_datagrams() && is_for_many(*remote))))
+      (destination_of_kernel(*remote, file.has_ipv6()) || (file.has_datagrams() && is_for_many(*remote))))
     return hand_over_to_kernel(file, fd).error();
   if (file.has_datagrams()) return remote;
   // A socket that is connected or connecting says that before it looks at the address (inet_stream_connect).
   if (!remote.ok())
     if (Status state = file.connect_state(); !state.ok()) return state.error();
-  if (remote.ok() && remote->address.is_v6()) return Error{EAFNOSUPPORT};  // from an IPv4 address
+  if (remote.ok() && remote->address.is_v6() && !file.has_ipv6())
+    return Error{EAFNOSUPPORT};  // from an IPv4 address
   return remote;
 }
 

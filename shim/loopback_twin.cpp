@@ -11,16 +11,17 @@
 
 namespace ustack::shim {
 
-bool destination_of_kernel(const SocketAddress& remote) {
+bool destination_of_kernel(const SocketAddress& remote, bool has_ipv6) {
   const io::Config& config = Process::config();
-  if (remote.address.is_v6()) return true;
+  if (remote.address.is_v6() && !has_ipv6) return true;
   if (!config.loopback_in_stack && (remote.address.is_loopback() || remote.address.is_unspecified()))
     return true;
   return config.stays_with_kernel(remote);
 }
 
-bool local_address_of_kernel(const SocketAddress& local) {
-  return local.address.is_v6() || (!Process::config().loopback_in_stack && local.address.is_loopback());
+bool local_address_of_kernel(const SocketAddress& local, bool has_ipv6) {
+  return (local.address.is_v6() && !has_ipv6) ||
+         (!Process::config().loopback_in_stack && local.address.is_loopback());
 }
 
 namespace {
@@ -44,19 +45,27 @@ io::Descriptor listen_in_kernel(SocketAddress address, int backlog, Prepare&& pr
   return twin;
 }
 
-io::Descriptor listen_on_loopback(const SocketAddress& local, int backlog, bool mapped) {
-  auto shown = [mapped](const IpAddress& address) { return mapped ? mapped_address(address) : address; };
-  return listen_in_kernel({shown(local.address), local.port}, backlog, [&](int fd, SocketAddress& address) {
-    // Where the kernel doesn't let us name the interface, 127.0.0.1 alone is offered.
-    if (io::sys::setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3) != 0)
-      address.address = shown(IpAddress::v4(INADDR_LOOPBACK));
-  });
+/// Where the kernel doesn't let us name the interface, 127.0.0.1 (or ::1) alone is offered.
+void keep_to_loopback(int fd, SocketAddress& address, const IpAddress& instead) {
+  if (io::sys::setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3) != 0) address.address = instead;
 }
 
-io::Descriptor listen_on_ipv6(uint16_t port, int backlog) {
-  return listen_in_kernel({IpAddress::any(Family::ipv6), port}, backlog, [](int fd, SocketAddress&) {
+io::Descriptor listen_on_loopback(uint16_t port, int backlog, bool mapped) {
+  auto shown = [mapped](const IpAddress& address) { return mapped ? mapped_address(address) : address; };
+  return listen_in_kernel({shown(IpAddress::any(Family::ipv4)), port}, backlog,
+                          [&](int fd, SocketAddress& address) {
+                            keep_to_loopback(fd, address, shown(IpAddress::v4(INADDR_LOOPBACK)));
+                          });
+}
+
+io::Descriptor listen_on_ipv6(uint16_t port, int backlog, bool loopback) {
+  return listen_in_kernel({IpAddress::any(Family::ipv6), port}, backlog, [&](int fd, SocketAddress& address) {
     const int on = 1;
     io::sys::setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+    if (loopback)
+      keep_to_loopback(
+          fd, address,
+          IpAddress::from_bytes(Family::ipv6, reinterpret_cast<const std::byte*>(&in6addr_loopback)));
   });
 }
 
@@ -77,11 +86,13 @@ io::Descriptor watch_both(const Twin& twin) {
 
 Twin open_twin(const SocketAddress& local, int backlog, TwinFor what) {
   Twin twin;
-  if (!local.address.is_v4()) return twin;
-  if (!Process::config().loopback_in_stack)
-    twin.listeners[0] = listen_on_loopback(local, backlog, what != TwinFor::ipv4);
-  if (what != TwinFor::both) return twin;
-  io::Descriptor ipv6 = listen_on_ipv6(local.port, backlog);
+  if (!local.address.is_unspecified()) return twin;
+  const bool has_loopback = !Process::config().loopback_in_stack;
+  if (has_loopback && what != TwinFor::ipv6_loopback)
+    twin.listeners[0] = listen_on_loopback(local.port, backlog, what != TwinFor::ipv4);
+  const bool of_loopback = what == TwinFor::loopbacks || what == TwinFor::ipv6_loopback;
+  if (what != TwinFor::both && !(of_loopback && has_loopback)) return twin;
+  io::Descriptor ipv6 = listen_on_ipv6(local.port, backlog, of_loopback);
   if (!twin.listeners[0]) {
     twin.listeners[0] = std::move(ipv6);
   } else if (ipv6) {

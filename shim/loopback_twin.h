@@ -9,11 +9,11 @@
 
 namespace ustack::shim {
 
-/// connect(2) to or bind(2) of this address is the kernel's business: IPv6, the loopback (unless
-/// USTACK_LOOPBACK=stack) and the destinations of USTACK_KERNEL. 0.0.0.0 as a destination is the loopback
-/// (ip_route_output).
-bool destination_of_kernel(const SocketAddress& remote);
-bool local_address_of_kernel(const SocketAddress& local);
+/// connect(2) to or bind(2) of this address is the kernel's business: IPv6 unless the socket `has_ipv6`, the
+/// loopback (unless USTACK_LOOPBACK=stack) and the destinations of USTACK_KERNEL. 0.0.0.0 and :: as a
+/// destination are the loopback (ip_route_output).
+bool destination_of_kernel(const SocketAddress& remote, bool has_ipv6);
+bool local_address_of_kernel(const SocketAddress& local, bool has_ipv6);
 
 /// Kernel sockets of the library's own that listen for a listener of ours.
 struct Twin {
@@ -27,15 +27,17 @@ struct Twin {
 };
 
 enum class TwinFor : uint8_t {
-  ipv4,         ///< a listener of AF_INET
-  mapped_ipv4,  ///< one of AF_INET6 that IPv4 alone reaches (::ffff:0.0.0.0)
-  both,         ///< one of AF_INET6 on ::
+  ipv4,           ///< a listener of AF_INET
+  mapped_ipv4,    ///< one of AF_INET6 that IPv4 alone reaches (::ffff:0.0.0.0)
+  both,           ///< one of AF_INET6 on ::, of which IPv6 is the kernel's
+  loopbacks,      ///< one of AF_INET6 on ::, of which it is the stack's
+  ipv6_loopback,  ///< the same with IPV6_V6ONLY
 };
 
-/// The twin of a listener on `local`'s port of the wildcard address. For IPv4 it listens on the loopback
-/// interface only, for IPv6 on all of the machine's; O_NONBLOCK. Empty if USTACK_LOOPBACK=stack (but for
-/// IPv6), or if the kernel has the port in use or refuses otherwise: then the listener is reached through the
-/// stack alone.
+/// The twin of a listener on `local`'s port of the wildcard address. It listens on the loopback interface
+/// only, for IPv6 that is the kernel's on all of the machine's; O_NONBLOCK. Empty if USTACK_LOOPBACK=stack
+/// (but for that), or if the kernel has the port in use or refuses otherwise: then the listener is reached
+/// through the stack alone.
 Twin open_twin(const SocketAddress& local, int backlog, TwinFor what);
 
 }  // namespace ustack::shim

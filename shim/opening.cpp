@@ -68,6 +68,11 @@ constexpr Named kHandedOn[] = {
     {IPPROTO_IP, IP_RECVERR},
     {IPPROTO_IP, IP_MTU_DISCOVER},
     {IPPROTO_IP, 51},  // IP_LOCAL_PORT_RANGE, Linux 6.3
+    {IPPROTO_IPV6, IPV6_V6ONLY},
+    {IPPROTO_IPV6, IPV6_TCLASS},
+    {IPPROTO_IPV6, IPV6_UNICAST_HOPS},
+    {IPPROTO_IPV6, IPV6_RECVERR},
+    {IPPROTO_IPV6, IPV6_MTU_DISCOVER},
 };
 static_assert(std::size(kHandedOn) <= OpenRequest::kMostOptions);
 
@@ -100,16 +105,20 @@ int number_option(int fd, int name) {
   return number;
 }
 
-/// A socket for IPv4, if only among others.
-bool has_ipv4(int fd) {
+/// IPv6 is the host's.
+bool has_ipv6() { return Process::config().has_ipv6(); }
+
+/// A socket for what is the host's, if only among others.
+bool may_be_hosts(int fd) {
   if (const int domain = number_option(fd, SO_DOMAIN); domain != AF_INET6) return domain == AF_INET;
+  if (has_ipv6()) return true;
   OpenRequest::Option v6_only;
   return read_option(fd, {IPPROTO_IPV6, IPV6_V6ONLY}, v6_only) && v6_only.value[0] == std::byte{0};
 }
 
 /// A TCP socket of the kernel's that is neither connected nor listening.
 bool is_unused(int fd) {
-  if (!has_ipv4(fd) || number_option(fd, SO_TYPE) != SOCK_STREAM ||
+  if (!may_be_hosts(fd) || number_option(fd, SO_TYPE) != SOCK_STREAM ||
       number_option(fd, SO_PROTOCOL) != IPPROTO_TCP)
     return false;
   OpenRequest::Option info;
@@ -136,10 +145,11 @@ void hand_on_options(int fd, OpenRequest& request) {
 }
 
 Result<SocketAddress> to_bind(int domain, const RawAddress& raw) {
-  return domain == AF_INET6 ? DualStack::of_both().address_to_bind(raw) : address_to_bind(raw);
+  return domain == AF_INET6 ? DualStack::of_both(has_ipv6()).address_to_bind(raw) : address_to_bind(raw);
 }
 Result<SocketAddress> to_connect(int domain, const RawAddress& raw) {
-  return domain == AF_INET6 ? DualStack::of_both().address_to_connect(raw) : address_to_connect(raw);
+  return domain == AF_INET6 ? DualStack::of_both(has_ipv6()).address_to_connect(raw)
+                            : address_to_connect(raw);
 }
 
 SocketAddress name_of(int domain, int fd) {
@@ -268,7 +278,8 @@ int bind(int fd, const sockaddr* address, socklen_t length) {
   constexpr int kTries = 16;  // for a port that is free in both
   Result<RawAddress> raw = read_address(address, length);
   Result<SocketAddress> local = raw.ok() ? to_bind(number_option(fd, SO_DOMAIN), *raw) : raw.error();
-  if (!local.ok() || local_address_of_kernel(*local) || !is_unused(fd) || name_of(AF_INET, fd).port != 0)
+  if (!local.ok() || local_address_of_kernel(*local, has_ipv6()) || !is_unused(fd) ||
+      name_of(AF_INET, fd).port != 0)
     return real::bind(fd, address, length);
   if (!local->address.is_unspecified()) {
     // The host's addresses are not the machine's; the keeper judges them.
@@ -286,7 +297,7 @@ int bind(int fd, const sockaddr* address, socklen_t length) {
 }
 
 int listen(int fd, int backlog) {
-  if (!is_unused(fd) || local_address_of_kernel(name_of(number_option(fd, SO_DOMAIN), fd)))
+  if (!is_unused(fd) || local_address_of_kernel(name_of(number_option(fd, SO_DOMAIN), fd), has_ipv6()))
     return real::listen(fd, backlog);
   OpenRequest request = request_for(fd, OpenRequest::Kind::listen);
   request.backlog = backlog;
@@ -308,7 +319,7 @@ int connect(int fd, const sockaddr* address, socklen_t length) {
   const bool unused = remote.ok() && is_unused(fd);
   if (remote.ok() && !unused)
     if (std::optional<int> again = escaped_peer::connect_again(fd)) return *again;
-  if (!unused || destination_of_kernel(*remote)) return real::connect(fd, address, length);
+  if (!unused || destination_of_kernel(*remote, has_ipv6())) return real::connect(fd, address, length);
   OpenRequest request = request_for(fd, OpenRequest::Kind::connect);
   request.remote = *remote;
   Result<io::Descriptor> socket = send_request(request);

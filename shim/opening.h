@@ -41,7 +41,7 @@ struct OpenRequest {
     uint32_t length = 0;
     std::array<std::byte, 16> value{};
   };
-  static constexpr size_t kMostOptions = 32;
+  static constexpr size_t kMostOptions = 40;
 
   Kind kind = Kind::connect;
   int32_t domain = AF_INET;

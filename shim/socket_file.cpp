@@ -83,11 +83,18 @@ uint32_t SocketFile::readiness() {
 }
 
 Result<SocketFile*> SocketFile::open(Host& host, int domain, int type, int protocol) {
-  Result<Socket*> socket = host.open_socket(AF_INET, type, protocol);
+  const bool ipv6 = domain == AF_INET6 && type == SOCK_STREAM && host.network().has_ipv6();
+  Result<Socket*> socket = host.open_socket(ipv6 ? AF_INET6 : AF_INET, type, protocol);
   if (!socket.ok()) return socket.error();
-  const std::optional<DualStack> dual_stack = domain == AF_INET ? std::nullopt : std::optional(DualStack());
+  const std::optional<DualStack> dual_stack =
+      domain == AF_INET ? std::nullopt : std::optional(DualStack(ipv6));
   SocketFile* file = create(**socket, dual_stack ? &*dual_stack : nullptr);
-  return file != nullptr ? Result<SocketFile*>(file) : Error{ENOBUFS};
+  if (file == nullptr) return Error{ENOBUFS};
+  if (ipv6 && dual_stack->v6_only()) {
+    const int on = 1;
+    (void)file->socket_->set_option(IPPROTO_IPV6, IPV6_V6ONLY, std::as_bytes(std::span(&on, 1)));
+  }
+  return file;
 }
 
 SocketAddress SocketFile::shown(const SocketAddress& address) const {
@@ -129,9 +136,11 @@ void SocketFile::open_twin(int backlog) {
   // Bound to the host's device it is out of the loopback's reach.
   std::array<std::byte, 16> device;
   if (Result<size_t> n = socket_->get_option(SOL_SOCKET, SO_BINDTODEVICE, device); n.ok() && *n > 0) return;
-  const TwinFor what = dual_stack_ == nullptr         ? TwinFor::ipv4
-                       : dual_stack_->bound_to_both() ? TwinFor::both
-                                                      : TwinFor::mapped_ipv4;
+  const TwinFor what = dual_stack_ == nullptr          ? TwinFor::ipv4
+                       : !dual_stack_->bound_to_both() ? TwinFor::mapped_ipv4
+                       : !has_ipv6()                   ? TwinFor::both
+                       : dual_stack_->v6_only()        ? TwinFor::ipv6_loopback
+                                                       : TwinFor::loopbacks;
   Twin twin = shim::open_twin(*local, backlog, what);
   if (!twin || !twins::add(*this, twin)) return;
   has_twin_ = true;
@@ -247,11 +256,23 @@ void SocketFile::linger(HostLock& lock) {
   }
 }
 
+Status SocketFile::set_ipv6_option(int name, Bytes value) {
+  Result<SocketAddress> local = socket_->local_address();
+  Status s = dual_stack_->set_option(name, value, local.ok() && local->port != 0);
+  if (!s.ok() || !has_ipv6()) return s;
+  int number = 0;
+  (void)dual_stack_->get_option(name, std::as_writable_bytes(std::span(&number, 1)));
+  const Bytes judged = std::as_bytes(std::span(&number, 1));
+  // The socket has those that make a difference to it. Linux has one switch for both families' FREEBIND.
+  if (name == IPV6_FREEBIND) return socket_->set_option(IPPROTO_IP, IP_FREEBIND, judged);
+  s = socket_->set_option(IPPROTO_IPV6, name, judged);
+  return s.code() == ENOPROTOOPT ? Status() : s;
+}
+
 Status SocketFile::set_option(int level, int name, Bytes value) {
   Status s;
   if (dual_stack_ != nullptr && level == IPPROTO_IPV6) {
-    Result<SocketAddress> local = socket_->local_address();
-    s = dual_stack_->set_option(name, value, local.ok() && local->port != 0);
+    s = set_ipv6_option(name, value);
   } else {
     s = socket_->set_option(level, name, value);
   }
@@ -274,6 +295,8 @@ Status SocketFile::set_option(int level, int name, Bytes value) {
 Result<size_t> SocketFile::get_option(int level, int name, MutableBytes out) {
   if (dual_stack_ == nullptr) return socket_->get_option(level, name, out);
   if (level == IPPROTO_IPV6) {
+    if (has_ipv6() && (name == IPV6_MTU || name == IPV6_UNICAST_HOPS))
+      return socket_->get_option(level, name, out);
     if (name == IPV6_MTU) return Error{ENOTCONN};  // not over IPv6
     return dual_stack_->get_option(name, out);
   }

@@ -60,6 +60,8 @@ class SocketFile final : public OpenFile {
   /// What one of AF_INET6 has besides; nullptr: it is of AF_INET.
   DualStack* dual_stack() { return dual_stack_; }
   const DualStack* dual_stack() const { return dual_stack_; }
+  /// Addresses of IPv6 are the stack's where this is one of AF_INET6.
+  bool has_ipv6() const { return dual_stack_ != nullptr && dual_stack_->in_stack(); }
   /// An address of its connection as its program sees it.
   SocketAddress shown(const SocketAddress& address) const;
   /// getsockname(2) and getpeername(2): of AF_INET6 where the socket is.
@@ -196,6 +198,7 @@ class SocketFile final : public OpenFile {
  private:
   friend class ustack::Arena;
   explicit SocketFile(Socket& socket);
+  Status set_ipv6_option(int name, Bytes value);
   Status wait_for_connection(HostLock& lock, int when_not_yet);
   Result<size_t> receive_urgent(HostLock& lock, UserBytes& to, int flags, int* message_flags);
   Result<size_t> receive_report(HostLock& lock, UserBytes& to, Received& received);

@@ -10,6 +10,11 @@ bool IpAddress::is_loopback() const {
   return true;
 }
 
+bool IpAddress::is_ipv4_mapped() const {
+  static constexpr uint8_t kPrefix[] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+  return is_v6() && std::memcmp(bytes_.data(), kPrefix, sizeof kPrefix) == 0;
+}
+
 bool IpAddress::is_multicast() const {
   if (is_v4()) return (bytes_[0] & std::byte{0xf0}) == std::byte{0xe0};
   return is_v6() && bytes_[0] == std::byte{0xff};

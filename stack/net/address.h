@@ -58,6 +58,10 @@ class IpAddress {
   }
   /// 127.0.0.0/8 or ::1.
   bool is_loopback() const;
+  /// fe80::/10: of one link only (RFC 4291, 2.5.6).
+  bool is_link_local() const { return is_v6() && (load_be16(bytes_.data()) & 0xffc0) == 0xfe80; }
+  /// ::ffff:0:0/96: stands for an address of IPv4 (RFC 4291, 2.5.5.2).
+  bool is_ipv4_mapped() const;
   /// 224.0.0.0/4 or ff00::/8.
   bool is_multicast() const;
   bool is_limited_broadcast() const { return is_v4() && v4_host_order() == 0xffffffff; }

@@ -42,11 +42,6 @@ IpAddress Network::source_to_self(const IpAddress& own) const {
 
 namespace {
 
-/// RFC 4291, 2.5.6; of unicast addresses those on the link reach least far.
-bool is_link_local(const IpAddress& address) {
-  return address.is_v6() && (load_be16(address.data()) & 0xffc0) == 0xfe80;
-}
-
 uint32_t common_prefix(const IpAddress& a, const IpAddress& b) {
   for (uint32_t i = 0; i < a.size(); ++i)
     if (const auto differs = std::to_integer<unsigned>(a.data()[i] ^ b.data()[i]); differs != 0)
@@ -59,13 +54,13 @@ uint32_t common_prefix(const IpAddress& a, const IpAddress& b) {
 /// RFC 6724, section 5, as far as addresses of ours differ: one that reaches as far as `remote`, then the one
 /// that has most in common with it. "No address" if there is none.
 IpAddress Network::choose_ipv6_source(const IpAddress& remote) const {
-  const bool near = is_link_local(remote) || remote.is_multicast();
+  const bool near = remote.is_link_local() || remote.is_multicast();
   IpAddress best;
   uint32_t best_score = 0;
   for (const Prefix& own : addresses()) {
     if (!own.address.is_v6() || own.address.is_loopback()) continue;
     const uint32_t score =
-        1 + (is_link_local(own.address) == near ? 1000 : 0) + common_prefix(own.address, remote);
+        1 + (own.address.is_link_local() == near ? 1000 : 0) + common_prefix(own.address, remote);
     if (score <= best_score) continue;
     best = own.address;
     best_score = score;

@@ -85,6 +85,8 @@ bool Endpoint::fast_open_possible() const {
 /// the program's data; if not, a cookie is asked for.
 Status Endpoint::open_active(const SocketAddress& remote, bool with_data) {
   if (awake_->tcb.snd.buffer.reserved() || awake_->tcb.rcv.buffer.viewed()) return Error{EALREADY};
+  // Linux's ip6_dst_lookup_tail.
+  if (remote.address.is_v6() && awake_->bound_address.is_v4()) return Error{EAFNOSUPPORT};
   Change change(*this);
   Result<Route> route = protocol_.network().find_route(awake_->bound_address, remote.address);
   // TCP has no broadcast, whatever SO_BROADCAST says.

@@ -787,7 +787,13 @@ struct OptionRows : OptionTable {
 
       // --- ipv6(7): values that DualStack has found good ---
       ipv6<&Ipv6Options::v6_only>(IPV6_V6ONLY),
-      ipv6<&Ipv6Options::hop_limit>(IPV6_UNICAST_HOPS),
+      {.level = IPPROTO_IPV6,
+       .name = IPV6_UNICAST_HOPS,
+       .set_int = ipv6<&Ipv6Options::hop_limit>(IPV6_UNICAST_HOPS).set_int,
+       .get_int = [](Endpoint& ep) -> Result<int> {
+         const int16_t chosen = ep.awake_->options.ipv6.hop_limit;
+         return chosen >= 0 ? int{chosen} : int{ep.protocol_.settings().ipv6_hop_limit};
+       }},
       ipv6<&Ipv6Options::traffic_class>(IPV6_TCLASS),
       ipv6<&Ipv6Options::least_hops>(IPV6_MINHOPCOUNT),
       ipv6<&Ipv6Options::pmtu_discovery>(IPV6_MTU_DISCOVER),

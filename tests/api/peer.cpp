@@ -143,11 +143,11 @@ class Session {
   }
 
   bool call(size_t port) {
-    sockaddr_in to{};
+    sockaddr_in6 to{};
     socklen_t length = sizeof to;
     getpeername(fds_.front(), reinterpret_cast<sockaddr*>(&to), &length);
-    to.sin_port = htons(static_cast<uint16_t>(port));
-    fds_.push_back(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    to.sin6_port = htons(static_cast<uint16_t>(port));
+    fds_.push_back(socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
     return connect(fd(), reinterpret_cast<sockaddr*>(&to), sizeof to) == 0;
   }
 
@@ -196,14 +196,18 @@ void serve_datagrams(int fd) {
 int main(int argc, char** argv) {
   if (argc != 2) return 2;
   signal(SIGPIPE, SIG_IGN);
-  int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  int on = 1;
+  // Over both families; its callers' addresses are then IPv6's or mapped.
+  int listener = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  int on = 1, off = 0;
   setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  setsockopt(listener, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+  sockaddr_in6 any{};
+  any.sin6_family = AF_INET6;
+  any.sin6_port = htons(static_cast<uint16_t>(std::atoi(argv[1])));
   sockaddr_in address{};
   address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<uint16_t>(std::atoi(argv[1])));
-  if (bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 ||
-      listen(listener, 128) != 0) {
+  address.sin_port = any.sin6_port;
+  if (bind(listener, reinterpret_cast<sockaddr*>(&any), sizeof any) != 0 || listen(listener, 128) != 0) {
     std::perror("api_peer");
     return 1;
   }

@@ -30,11 +30,42 @@ extern "C" void count_signal(int) {
 
 }  // namespace
 
+int family() {
+  // Asked before main(), where it need not be set: tests can be listed without a laboratory.
+  const char* local = std::getenv("API_TEST_LOCAL");
+  return local != nullptr && std::strchr(local, ':') != nullptr ? AF_INET6 : AF_INET;
+}
+
+const socklen_t Address::size = family() == AF_INET6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
+
+Address::Address(const char* ip, uint16_t port) : Address() {
+  in.sin_port = htons(port);  // at the same place in both
+  if (family() == AF_INET) {
+    inet_pton(AF_INET, ip, &in.sin_addr);
+    return;
+  }
+  const std::string_view text(ip);
+  std::string like(text);
+  if (text == "0.0.0.0")
+    like = "::";
+  else if (text == "127.0.0.1")
+    like = "::1";
+  else if (text.find(':') == std::string_view::npos)
+    like = "2001:db8:ffff::" + like;
+  inet_pton(AF_INET6, like.c_str(), &in6.sin6_addr);
+}
+
+std::string Address::ip() const {
+  char text[INET6_ADDRSTRLEN];
+  const void* bytes = family() == AF_INET6 ? static_cast<const void*>(&in6.sin6_addr) : &in.sin_addr;
+  return inet_ntop(family(), bytes, text, sizeof text);
+}
+
 Address local(uint16_t port) { return {environment("API_TEST_LOCAL"), port}; }
 
 Address peer() {
   std::string text = environment("API_TEST_PEER");
-  size_t colon = text.find(':');
+  size_t colon = text.rfind(':');
   return {text.substr(0, colon).c_str(), static_cast<uint16_t>(std::stoi(text.substr(colon + 1)))};
 }
 
@@ -58,7 +89,7 @@ Address peer_of(int fd) {
 }
 
 Fd tcp(int flags) {
-  Fd fd(socket(AF_INET, SOCK_STREAM | flags, 0));
+  Fd fd(socket(family(), SOCK_STREAM | flags, 0));
   EXPECT_GE(fd, 0) << strerror(errno);
   return fd;
 }

@@ -67,22 +67,24 @@ class Fd {
   int fd_ = -1;
 };
 
-/// An internet address that converts to what the calls take.
+/// The tests' family: IPv6 where API_TEST_LOCAL is such an address, else IPv4.
+int family();
+
+/// An internet address of the tests' family that converts to what the calls take.
 struct Address {
-  Address() { in.sin_family = AF_INET; }
-  Address(const char* ip, uint16_t port) : Address() {
-    inet_pton(AF_INET, ip, &in.sin_addr);
-    in.sin_port = htons(port);
-  }
+  Address() { in.sin_family = static_cast<sa_family_t>(family()); }
+  /// An address of IPv4 that tests name stands for its like: 0.0.0.0 for ::, 127.0.0.1 for ::1, and any other
+  /// for 2001:db8:ffff::a.b.c.d, which is nobody's.
+  Address(const char* ip, uint16_t port);
   sockaddr* get() { return reinterpret_cast<sockaddr*>(&in); }
   const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&in); }
   uint16_t port() const { return ntohs(in.sin_port); }
-  std::string ip() const {
-    char text[INET_ADDRSTRLEN];
-    return inet_ntop(AF_INET, &in.sin_addr, text, sizeof text);
-  }
-  static constexpr socklen_t size = sizeof(sockaddr_in);
-  sockaddr_in in{};
+  std::string ip() const;
+  static const socklen_t size;
+  union {
+    sockaddr_in in;
+    sockaddr_in6 in6{};
+  };
 };
 
 /// From API_TEST_LOCAL: this side's address.

@@ -95,6 +95,8 @@ TestHost::TestHost(Simulator& net, const HostOptions& options, uint64_t seed)
   config.network.link = options.link;
   config.network.addresses[0] = options.address;
   config.network.address_count = 1;
+  if (options.second.address.family() != Family::unspecified)
+    config.network.addresses[config.network.address_count++] = options.second;
   if (options.loopback)
     config.network.addresses[config.network.address_count++] = {IpAddress::v4(127, 0, 0, 1), 8};
   if (options.gateway.family() != Family::unspecified) {

@@ -68,6 +68,7 @@ class TestSocket {
 struct HostOptions {
   std::string name = "host";
   Prefix address;
+  Prefix second{};  ///< none: of no family
   IpAddress gateway{};
   LinkInfo link{};  ///< mac is chosen if zero
   Settings settings{};

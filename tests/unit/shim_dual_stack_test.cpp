@@ -34,7 +34,7 @@ class ShimDualStack : public testing::Test {
     const int no = 0;
     ASSERT_TRUE(socket_.set_option(IPV6_V6ONLY, bytes_of(no), false).ok());
   }
-  DualStack socket_;
+  DualStack socket_{false};
 };
 
 TEST_F(ShimDualStack, TellsIpv4FromIpv6) {
