@@ -36,7 +36,7 @@ class Capture:
                "_ws.expert.message")
     #: A frame that no run should show. tcp.checksum.ffff: the kernel, when it completes a checksum for the wire,
     #: writes 0 as 0xffff (CSUM_MANGLED_0, right for UDP); tshark has an opinion on that, receivers don't.
-    _SUSPICIOUS = ("((ip.checksum.status == 0 || tcp.checksum.status == 0 || icmp.checksum.status == 0 || "
+    _SUSPICIOUS = ("((ip.checksum.status == 0 || tcp.checksum.status == 0 || icmp.checksum.status == 0 || icmpv6.checksum.status == 0 || "
                    "udp.checksum.status == 0 || _ws.expert.severity == error) && !tcp.checksum.ffff) || _ws.malformed")
 
     def __init__(self, lab):

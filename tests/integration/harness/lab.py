@@ -17,7 +17,7 @@ class Lab:
     """Made by Context.lab(). `host` runs a program under the library, `peer` one on the kernel's side."""
 
     def __init__(self, context, kind: str, *, wire: bool, hosts: int, emulation: list[str], mtu: int | None,
-                 queues: int | None):
+                 queues: int | None, ipv6: bool):
         self.context = context
         self.emulated = kind == "emulated"
         self.wire = wire or self.emulated
@@ -33,6 +33,8 @@ class Lab:
             command += ["--mtu", str(mtu)]
         if queues:
             command += ["--queues", str(queues)]
+        if ipv6:
+            command.append("--ipv6")
         if self.emulated:
             command += ["--emulator", str(context.emulator), "--", *emulation]
         made = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
@@ -46,6 +48,14 @@ class Lab:
     @staticmethod
     def host_address(n: int = 1) -> str:
         return f"192.0.2.{n + 1}"
+
+    #: Of a laboratory with IPv6.
+    peer6_address = "2001:db8::1"
+    far6_address = "2001:db8:1::1"
+
+    @staticmethod
+    def host6_address(n: int = 1) -> str:
+        return f"2001:db8::{n + 1}"
 
     @property
     def wire_device(self) -> str:

@@ -25,7 +25,7 @@ http {{
   default_type application/octet-stream;
   sendfile on;
   server {{
-    listen {listen}:{port} backlog=1024;
+    listen {listen}:{port} backlog=1024{both};
     root {directory}/www;
     dav_methods PUT DELETE;
     create_full_put_path on;
@@ -39,14 +39,20 @@ class Nginx:
     and so many workers."""
 
     def __init__(self, lab: Lab, *, on_host: bool = False, port: int = 80, workers: int = 0,
-                 daemon: bool = False, user: str = "root root", env: dict[str, str] | None = None):
+                 daemon: bool = False, user: str = "root root", env: dict[str, str] | None = None, ipv6: bool = False):
         context = lab.context
         self.directory: pathlib.Path = context.directory / f"nginx-{lab.name}"
         self.www = self.directory / "www"
         self.www.mkdir(parents=True)
-        self.address = lab.host_address() if on_host else lab.peer_address
+        if ipv6:
+            self.address = f"[{lab.host6_address() if on_host else lab.peer6_address}]"
+        else:
+            self.address = lab.host_address() if on_host else lab.peer_address
         self.port = port
         self.url = f"http://{self.address}" + (f":{port}" if port != 80 else "")
+        # Under the library on all addresses, of both families if need be.
+        listen = self.address if not on_host else "[::]" if ipv6 else "0.0.0.0"
+        both = " ipv6only=off" if listen == "[::]" else ""
         configuration = self.directory / "nginx.conf"
         processes = f"worker_processes {workers};" if workers else "master_process off;"
         if daemon:
@@ -54,7 +60,7 @@ class Nginx:
             processes += "".join(f" env {name};" for name in ("LD_PRELOAD", "USTACK_LINK", "USTACK_ADDR", "USTACK_GATEWAY"))
         else:
             processes += " daemon off;"
-        configuration.write_text(_CONFIGURATION.format(directory=self.directory, listen="0.0.0.0" if on_host else self.address, port=port,
+        configuration.write_text(_CONFIGURATION.format(directory=self.directory, listen=listen, port=port, both=both,
                                                        processes=processes, user=user))
         start = lab.host if on_host else lab.peer
         # The whole path: a master that is replaced executes what it was called by.
@@ -62,7 +68,7 @@ class Nginx:
         self.process = start(program, "-e", "stderr", "-p", self.directory, "-c", configuration, label="nginx",
                              **({"env": env} if env else {}))
         if on_host:
-            lab.wait_until_listening(port, self.address)
+            lab.wait_until_listening(port, self.address.strip("[]"))
         else:
             lab.wait_until_peer_listens(port)
 
