@@ -1,12 +1,18 @@
 #include "shim/address.h"
 
+#include <net/if.h>
 #include <netinet/in.h>
+#include <sys/ioctl.h>
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <climits>
 #include <cstring>
 
+#include "io/descriptor.h"
+#include "io/syscalls.h"
+#include "shim/process.h"
 #include "shim/user_copy.h"
 
 namespace ustack::shim {
@@ -67,12 +73,28 @@ IpAddress unmapped_address(const IpAddress& v6) {
   return IpAddress::from_bytes(Family::ipv4, v6.data() + kMappedPrefix.size());
 }
 
+int link_index() {
+  static std::atomic<int> known{-1};
+  int index = known.load(std::memory_order_relaxed);
+  if (index >= 0) return index;
+  if (!Process::has_host()) return 0;
+  ifreq interface {};
+  const std::string_view name = Process::link().name();
+  std::memcpy(interface.ifr_name, name.data(), std::min<size_t>(name.size(), IFNAMSIZ - 1));
+  io::Descriptor any(static_cast<int>(io::sys::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)));
+  const bool found = any && !io::sys::failed(io::sys::ioctl(any.get(), SIOCGIFINDEX, &interface));
+  index = found ? interface.ifr_ifindex : 0;
+  known.store(index, std::memory_order_relaxed);
+  return index;
+}
+
 socklen_t to_sockaddr(const SocketAddress& address, sockaddr_storage* to) {
   std::memset(to, 0, sizeof *to);
   if (address.address.is_v6()) {
     sockaddr_in6 in6{};
     in6.sin6_family = AF_INET6;
     in6.sin6_port = htons(address.port);
+    if (address.address.is_link_local()) in6.sin6_scope_id = static_cast<uint32_t>(link_index());
     std::memcpy(&in6.sin6_addr, address.address.data(), 16);
     std::memcpy(to, &in6, sizeof in6);
     return sizeof in6;

@@ -32,6 +32,10 @@ inline bool is_disconnect(const RawAddress& raw) {
   return raw.length >= sizeof(sa_family_t) && raw.family() == AF_UNSPEC;
 }
 
+/// The number of the device that the link is, which getifaddrs(3) names too; 0: it is none, or there
+/// is no host yet. Asked once.
+int link_index();
+
 /// ::ffff:192.0.2.1 for 192.0.2.1 (RFC 4291, 2.5.5.2).
 IpAddress mapped_address(const IpAddress& v4);
 /// What one of IPv6 stands for if it is such an address, else itself.
@@ -40,7 +44,7 @@ IpAddress unmapped_address(const IpAddress& v6);
 /// As accept(2), getsockname(2), ... return addresses: copies at most *length bytes and sets *length to the
 /// address's true size. EFAULT, EINVAL for a negative *length. Without the host's lock.
 Status write_address(const SocketAddress& address, sockaddr* to, socklen_t* length);
-/// The kernel's form of an address, and its size.
+/// The kernel's form of an address, and its size. One of the link only (fe80::/10) names the device.
 socklen_t to_sockaddr(const SocketAddress& address, sockaddr_storage* to);
 
 }  // namespace ustack::shim

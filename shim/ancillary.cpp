@@ -23,21 +23,6 @@ namespace ustack::shim {
 
 namespace {
 
-/// The number of the device that the link is, which getifaddrs(3) names too; 0: it is none. Asked once.
-int link_index() {
-  static std::atomic<int> known{-1};
-  int index = known.load(std::memory_order_relaxed);
-  if (index >= 0) return index;
-  ifreq interface {};
-  const std::string_view name = Process::link().name();
-  std::memcpy(interface.ifr_name, name.data(), std::min<size_t>(name.size(), IFNAMSIZ - 1));
-  io::Descriptor any(static_cast<int>(io::sys::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)));
-  const bool found = any && !io::sys::failed(io::sys::ioctl(any.get(), SIOCGIFINDEX, &interface));
-  index = found ? interface.ifr_ifindex : 0;
-  known.store(index, std::memory_order_relaxed);
-  return index;
-}
-
 /// When that was by the machine's clock (CLOCK_REALTIME).
 timespec real_time(Instant at) {
   timespec now;

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <string_view>
 
+#include "shim/address.h"
 #include "shim/hooks.h"
 #include "shim/host_lock.h"
 #include "shim/process.h"
@@ -24,7 +25,12 @@ namespace {
 struct Entry {
   ifaddrs entry{};
   uint64_t gap = 0;
-  sockaddr_in address{}, netmask{}, broadcast{};
+  union Name {
+    sockaddr_in in;
+    sockaddr_in6 in6{};
+    sockaddr* pointer() { return reinterpret_cast<sockaddr*>(this); }
+  };
+  Name address{}, netmask{}, broadcast{};
   std::array<char, IFNAMSIZ> name{};
 
   static Entry* of(ifaddrs* entry) { return reinterpret_cast<Entry*>(entry); }
@@ -42,8 +48,7 @@ struct Addresses {
 
   void add(std::span<const Prefix> all) {
     for (const Prefix& each : all)
-      if (!each.address.is_v6() && !each.address.is_loopback() && count < prefixes.size())
-        prefixes[count++] = each;
+      if (!each.address.is_loopback() && count < prefixes.size()) prefixes[count++] = each;
   }
   void name(std::string_view text) {
     // A device of that name in /sys or none: fd:N has none.
@@ -66,11 +71,17 @@ Addresses own_addresses() {
   return own;
 }
 
-sockaddr_in ipv4(uint32_t address) {
-  sockaddr_in out{};
-  out.sin_family = AF_INET;
-  out.sin_addr.s_addr = htonl(address);
-  return out;
+/// Of addresses of `family`: the first `length` bits are set.
+IpAddress mask_of(Family family, uint8_t length) {
+  std::array<std::byte, 16> bits{};
+  for (unsigned bit = 0; bit < length; ++bit) bits[bit / 8] |= std::byte{0x80} >> bit % 8;
+  return IpAddress::from_bytes(family, bits.data());
+}
+
+void put(const IpAddress& address, Entry::Name& to) {
+  sockaddr_storage named;
+  const socklen_t size = to_sockaddr({address, 0}, &named);
+  std::memcpy(to.pointer(), &named, size);
 }
 
 /// nullptr: no memory.
@@ -78,17 +89,20 @@ Entry* make(const Prefix& prefix, const std::array<char, IFNAMSIZ>& device, unsi
   auto* made = static_cast<Entry*>(std::malloc(sizeof(Entry)));
   if (made == nullptr) return nullptr;
   new (made) Entry;
-  const uint32_t address = load_be32(prefix.address.data());
-  const uint32_t mask = prefix.length == 0 ? 0 : ~uint32_t{0} << (32 - prefix.length);
   made->name = device;
-  made->address = ipv4(address);
-  made->netmask = ipv4(mask);
-  made->broadcast = ipv4(address | ~mask);
+  put(prefix.address, made->address);
+  put(mask_of(prefix.address.family(), prefix.length), made->netmask);
+  // Of all kinds of prefixes, as the kernel has it.
+  if (prefix.address.is_v4()) {
+    const uint32_t mask = mask_of(Family::ipv4, prefix.length).v4_host_order();
+    put(IpAddress::v4(prefix.address.v4_host_order() | ~mask), made->broadcast);
+  }
   made->entry.ifa_name = made->name.data();
   made->entry.ifa_flags = flags;
-  made->entry.ifa_addr = reinterpret_cast<sockaddr*>(&made->address);
-  made->entry.ifa_netmask = reinterpret_cast<sockaddr*>(&made->netmask);
-  if ((flags & IFF_BROADCAST) != 0) made->entry.ifa_broadaddr = reinterpret_cast<sockaddr*>(&made->broadcast);
+  made->entry.ifa_addr = made->address.pointer();
+  made->entry.ifa_netmask = made->netmask.pointer();
+  if ((flags & IFF_BROADCAST) != 0 && prefix.address.is_v4())
+    made->entry.ifa_broadaddr = made->broadcast.pointer();
   return made;
 }
 

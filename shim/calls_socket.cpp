@@ -46,8 +46,9 @@ Status bind_socket(HostLock& lock, SocketFile& file, int fd, const sockaddr* add
   Result<SocketAddress> local =
       dual_stack != nullptr ? dual_stack->address_to_bind(*raw) : address_to_bind(*raw);
   if (!local.ok()) return local.error();
-  if (file.undecided() && (local_address_of_kernel(*local, file.has_ipv6()) ||
-                           (file.has_datagrams() && local->address.is_multicast())))
+  if (file.undecided() &&
+      (local_address_of_kernel(*local, file.has_ipv6()) || DualStack::is_of_other_link(dual_stack, *raw) ||
+       (file.has_datagrams() && local->address.is_multicast())))
     return hand_over_to_kernel(file, fd);
   if (local->address.is_v6() && !file.has_ipv6()) return Error{EINVAL};  // it has an address
   Status s = file.bind(*local);

@@ -99,7 +99,22 @@ Result<SocketAddress> from_sockaddr_in6(const RawAddress& raw) {
   return SocketAddress{unmapped_address(address), ntohs(in6.sin6_port)};
 }
 
+/// sin6_scope_id, 0 where the address is too short for it.
+uint32_t scope_of(const RawAddress& raw) {
+  sockaddr_in6 in6;
+  std::memcpy(&in6, &raw.bytes, sizeof in6);
+  return raw.length >= sizeof in6 ? in6.sin6_scope_id : 0;
+}
+
 }  // namespace
+
+bool DualStack::is_of_other_link(const DualStack* socket, const RawAddress& raw) {
+  if (socket == nullptr || !socket->in_stack_) return false;
+  Result<SocketAddress> address = from_sockaddr_in6(raw);
+  if (!address.ok() || !address->address.is_link_local()) return false;
+  const uint32_t scope = scope_of(raw);
+  return scope != 0 && scope != static_cast<uint32_t>(link_index());
+}
 
 bool DualStack::available() { return ask_kernel() != Kernel::without; }
 
@@ -118,9 +133,14 @@ bool DualStack::v6_only() const { return values_[*place_of(IPV6_V6ONLY)] != 0; }
 
 bool DualStack::tells_packet_info() const { return values_[*place_of(IPV6_RECVPKTINFO)] != 0; }
 
+bool DualStack::lacks_link(const RawAddress& raw, const SocketAddress& address) const {
+  return in_stack_ && address.address.is_link_local() && scope_of(raw) == 0 && link_index() != 0;
+}
+
 Result<SocketAddress> DualStack::address_to_bind(const RawAddress& raw) const {
   Result<SocketAddress> local = from_sockaddr_in6(raw);
   if (!local.ok()) return local;
+  if (lacks_link(raw, *local)) return Error{EINVAL};
   if (local->address.is_v4()) return v6_only() ? Result<SocketAddress>(Error{EINVAL}) : local;
   if (local->address.is_unspecified() && !v6_only() && !in_stack_)
     local->address = IpAddress::any(Family::ipv4);
@@ -130,6 +150,7 @@ Result<SocketAddress> DualStack::address_to_bind(const RawAddress& raw) const {
 Result<SocketAddress> DualStack::address_to_connect(const RawAddress& raw) const {
   Result<SocketAddress> remote = from_sockaddr_in6(raw);
   if (remote.ok() && remote->address.is_v4() && v6_only()) return Error{ENETUNREACH};
+  if (remote.ok() && lacks_link(raw, *remote)) return Error{EINVAL};
   return remote;
 }
 

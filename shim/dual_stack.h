@@ -37,6 +37,9 @@ class DualStack {
   /// where there is no IPv4 half EINVAL, ENETUNREACH.
   Result<SocketAddress> address_to_bind(const RawAddress& raw) const;
   Result<SocketAddress> address_to_connect(const RawAddress& raw) const;
+  /// Of a socket that may have none: an address of IPv6 on a link of the machine's other than the host's:
+  /// that one's kernel's (ipv6(7), sin6_scope_id).
+  static bool is_of_other_link(const DualStack* socket, const RawAddress& raw);
   /// bind(2) has taken this one.
   void bound_to(const RawAddress& raw);
   /// IPv6 reaches it as well, if it listens: it is bound to :: and not to ::ffff:0.0.0.0.
@@ -57,6 +60,9 @@ class DualStack {
   static constexpr size_t kOptions = 23;
 
  private:
+  /// One of a link only without saying which (inet6_bind, tcp_v6_connect).
+  bool lacks_link(const RawAddress& raw, const SocketAddress& address) const;
+
   std::array<int16_t, kOptions> values_;
   bool in_stack_;
   bool mapped_any_ = false;

@@ -104,7 +104,8 @@ Result<SocketAddress> choose_remote(SocketFile& file, int fd, const RawAddress& 
   Result<SocketAddress> remote =
       dual_stack != nullptr ? dual_stack->address_to_connect(raw) : address_to_connect(raw);
   if (remote.ok() && file.undecided() && !file.connecting() &&
-      (destination_of_kernel(*remote, file.has_ipv6()) || (file.has_datagrams() && is_for_many(*remote))))
+      (destination_of_kernel(*remote, file.has_ipv6()) || DualStack::is_of_other_link(dual_stack, raw) ||
+       (file.has_datagrams() && is_for_many(*remote))))
     return hand_over_to_kernel(file, fd).error();
   if (file.has_datagrams()) return remote;
   // A socket that is connected or connecting says that before it looks at the address (inet_stream_connect).

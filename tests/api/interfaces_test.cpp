@@ -19,14 +19,16 @@ Interfaces interfaces() {
 
 const ifaddrs* find(const Interfaces& list, const Address& address) {
   for (const ifaddrs* each = list.get(); each != nullptr; each = each->ifa_next)
-    if (each->ifa_addr != nullptr && each->ifa_addr->sa_family == AF_INET &&
-        reinterpret_cast<const sockaddr_in*>(each->ifa_addr)->sin_addr.s_addr == address.in.sin_addr.s_addr)
+    if (each->ifa_addr != nullptr && each->ifa_addr->sa_family == family() &&
+        std::memcmp(each->ifa_addr, address.get(), Address::size) == 0)
       return each;
   return nullptr;
 }
 
-uint32_t ipv4_of(const sockaddr* address) {
-  return address != nullptr ? ntohl(reinterpret_cast<const sockaddr_in*>(address)->sin_addr.s_addr) : 0;
+std::string ip_of(const sockaddr* address) {
+  Address copy;
+  std::memcpy(copy.get(), address, Address::size);
+  return copy.ip();
 }
 
 TEST(Interfaces, TheOwnAddressIsAmongThem) {
@@ -36,7 +38,7 @@ TEST(Interfaces, TheOwnAddressIsAmongThem) {
   EXPECT_NE(own->ifa_flags & IFF_UP, 0u);
   EXPECT_EQ(own->ifa_flags & IFF_LOOPBACK, 0u);
   ASSERT_NE(own->ifa_netmask, nullptr);
-  EXPECT_EQ(ipv4_of(own->ifa_netmask), 0xffffff00);
+  EXPECT_EQ(ip_of(own->ifa_netmask), family() == AF_INET ? "255.255.255.0" : "ffff:ffff:ffff:ffff::");
   EXPECT_NE(if_nametoindex(own->ifa_name), 0u) << own->ifa_name << " is a device's name";
 }
 
@@ -58,7 +60,7 @@ TEST(Interfaces, ABoundAddressIsOneOfThem) {
   const ifaddrs* own = find(list, local());
   ASSERT_NE(own, nullptr);
   Fd fd = tcp();
-  EXPECT_WORKS(bind(fd, own->ifa_addr, sizeof(sockaddr_in)));
+  EXPECT_WORKS(bind(fd, own->ifa_addr, Address::size));
   EXPECT_EQ(name_of(fd).ip(), local().ip());
 }
 

@@ -91,6 +91,29 @@ def behind_gateway(context: Context):
         equal(lab.host(PYTHON, "-c", script, address).ok(30).stdout.strip(), told, f"what {address} comes to")
 
 
+@case("ipv6.link_local", kernel=False)
+def link_local(context: Context):
+    """Addresses of the link only, with the device's name as their scope; without one they are refused."""
+    lab = context.lab("packet", ipv6=True)
+    path = context.file(100_000)
+    lab.peer(PYTHON, "-m", "http.server", "8000", "--bind", "::", "--directory", path.parent,
+             label="server").wait_for_output("Serving")
+    shown = lab.peer("ip", "-6", "-o", "address", "show", "dev", "veth0", "scope", "link", label="ip").ok().stdout
+    router = shown.split("inet6 ")[1].split("/")[0]
+    fetches(context, lab.host, f"{router}%25eth0", path)
+    curl = lab.host("curl", "-sS", "--max-time", "10", f"http://[{router}]:8000/{path.name}")
+    check(curl.wait(15) != 0, "an address of a link, nobody knows of which, was reached")
+    script = ("import socket, sys\ns = socket.create_server(('::', 9000), family=socket.AF_INET6)\n"
+              "print('ready', flush=True)\nc, peer = s.accept()\nprint(peer[0], peer[3] == socket.if_nametoindex('eth0'),"
+              "c.getsockname()[0], flush=True)\nc.close()")
+    server = lab.host(PYTHON, "-c", script, label="listener", env={"USTACK_LOG": "info"})
+    server.wait_for_output("ready")
+    own = re.search(r"fe80::[0-9a-f:]+", server.stderr).group(0)
+    lab.peer("nc.openbsd", "-6", "-z", f"{own}%veth0", "9000").ok(15)
+    server.ok(15)
+    equal(server.stdout.split()[1:], [router, "True", own], "what the server has seen")
+
+
 @case("ipv6.packet", kernel=False)
 def packet(context: Context):
     """On an interface that the kernel goes on using with an address of its own, under the host's and its MAC address."""
