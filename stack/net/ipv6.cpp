@@ -95,10 +95,10 @@ Ipv6Chain Ipv6Chain::walk(Bytes packet, bool group) {
   chain.protocol = Ipv6View(packet.data()).next_header();
   chain.offset = Ipv6Header::kLength;
   chain.named_at = Ipv6Header::kNextHeaderAt;
-  auto problem = [&chain](uint8_t code, uint32_t pointer) {
+  auto problem = [&chain](uint8_t what, uint32_t where) {
     chain.verdict = Verdict::problem;
-    chain.code = code;
-    chain.pointer = pointer;
+    chain.code = what;
+    chain.pointer = where;
     return chain;
   };
   auto discard = [&chain] {
@@ -120,10 +120,10 @@ Ipv6Chain Ipv6Chain::walk(Bytes packet, bool group) {
     if (packet.size() < at + length) return discard();
     const auto next = std::to_integer<uint8_t>(header[0]);
     if (options) {
-      uint32_t pointer = 0;
-      const Verdict verdict = check_options(packet, at, at + length, group, pointer);
-      if (verdict == Verdict::discard) return discard();
-      if (verdict == Verdict::problem) return problem(icmpv6::kUnknownOption, pointer);
+      uint32_t where = 0;
+      const Verdict judged = check_options(packet, at, at + length, group, where);
+      if (judged == Verdict::discard) return discard();
+      if (judged == Verdict::problem) return problem(icmpv6::kUnknownOption, where);
     } else if (part) {
       const uint16_t field = load_be16(header + 2);
       chain.part = {.at = at,

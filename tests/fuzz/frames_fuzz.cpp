@@ -17,6 +17,7 @@
 #include "stack/base/checksum.h"
 #include "stack/host.h"
 #include "stack/net/checksum.h"
+#include "stack/net/neighbour_discovery.h"
 #include "stack/socket/datagram_socket.h"
 #include "stack/tcp/protocol.h"
 #include "tests/fuzz/input.h"
@@ -29,6 +30,14 @@ namespace {
 
 const IpAddress kHost = IpAddress::v4(192, 0, 2, 2), kPeer = IpAddress::v4(192, 0, 2, 1),
                 kFar = IpAddress::v4(198, 51, 100, 7), kGateway = IpAddress::v4(192, 0, 2, 254);
+IpAddress v6(uint16_t first, uint16_t second, uint16_t last) {
+  std::byte bytes[16] = {};
+  store_be16(bytes, first);
+  store_be16(bytes + 2, second);
+  store_be16(bytes + 14, last);
+  return IpAddress::from_bytes(Family::ipv6, bytes);
+}
+const IpAddress kHost6 = v6(0x2001, 0xdb8, 2), kPeer6 = v6(0x2001, 0xdb8, 1), kLocal6 = v6(0xfe80, 0, 2);
 constexpr MacAddress kHostMac{{std::byte{2}, {}, {}, {}, {}, std::byte{2}}};
 constexpr MacAddress kPeerMac{{std::byte{2}, {}, {}, {}, {}, std::byte{1}}};
 constexpr uint16_t kMtu = 1500;
@@ -62,8 +71,11 @@ class Machine {
     link.mac = kHostMac;
     link.checksum_offload = (flags & 6) != 0;
     link.tcp_segmentation_v4 = (flags & 4) != 0;
+    link.tcp_segmentation_v6 = link.tcp_segmentation_v4;
     config.network.addresses[0] = {kHost, 24};
-    config.network.address_count = 1;
+    config.network.addresses[1] = {kHost6, 64};
+    config.network.addresses[2] = {kLocal6, 64};
+    config.network.address_count = 3;
     config.network.gateways[0] = kGateway;
     config.network.gateway_count = 1;
     config.settings.tcp_timestamps = (flags & 8) == 0;
@@ -95,6 +107,7 @@ class Machine {
   void step() {
     const uint8_t operation = input_.u8();
     if (operation >= 240) return datagram(operation % 5);
+    if (operation >= 232) return ipv6(operation % 8);
     switch (operation % 8) {
       case 0: {
         std::vector<std::byte> frame;
@@ -150,10 +163,88 @@ class Machine {
     bytes.insert(bytes.end(), options.begin(), options.end());
     bytes.resize(bytes.size() + payload, std::byte{'x'});
     mutate(bytes);
-    uint32_t sum = pseudo_header_sum(c.peer, kHost, kTcp, static_cast<uint32_t>(bytes.size()));
+    uint32_t sum =
+        pseudo_header_sum(c.peer, c.peer.is_v6() ? kHost6 : kHost, kTcp, static_cast<uint32_t>(bytes.size()));
     store_be16(&bytes[16], 0);
     store_be16(&bytes[16], checksum_finish(checksum_add(bytes, sum)));
     return bytes;
+  }
+
+  /// Of IPv6: extension headers, fragments, ICMPv6 and its errors, neighbour discovery, and a connection.
+  void ipv6(int what) {
+    const uint8_t flags = input_.u8();
+    const IpAddress source = (flags & 1) != 0   ? v6(0xfe80, 0, 1)
+                             : (flags & 2) != 0 ? IpAddress::any(Family::ipv6)
+                                                : kPeer6;
+    const IpAddress to = (flags & 4) != 0 ? all_nodes() : (flags & 8) != 0 ? solicited_node(kHost6) : kHost6;
+    const uint8_t hops = (flags & 16) != 0 ? 255 : (flags & 32) != 0 ? 1 : 64;
+    std::vector<std::byte> payload;
+    switch (what) {
+      case 0:
+      case 1: {  // whatever follows the header
+        const uint8_t next = input_.u8();
+        input_.append(payload, input_.u8());
+        payload.resize(payload.size() + input_.u16() % 1400);
+        return deliver_packet6(source, to, next, hops, payload);
+      }
+      case 2: {  // a part of a datagram
+        payload.resize(8);
+        payload[0] = std::byte{input_.u8()};
+        store_be16(&payload[2], input_.u16());
+        store_be32(&payload[4], input_.u8() % 4);
+        input_.append(payload, input_.u8());
+        payload.resize(payload.size() + input_.u16() % 1400);
+        return deliver_packet6(source, to, ip_protocol::kFragment, hops, payload);
+      }
+      case 3: {  // any message
+        payload.resize(4);
+        payload[0] = std::byte{input_.u8()};
+        payload[1] = std::byte{input_.u8()};
+        input_.append(payload, input_.u8());
+        break;
+      }
+      case 4: {  // of neighbour discovery
+        NeighbourMessage message{
+            .type = (flags & 64) != 0 ? icmpv6::kNeighbourAdvertisement : icmpv6::kNeighbourSolicitation,
+            .solicited = (flags & 128) != 0,
+            .override_known = true,
+            .target = v6(0x2001, 0xdb8, input_.u8()),
+            .mac = MacAddress{{std::byte{2}, {}, {}, {}, {}, std::byte{input_.u8()}}}};
+        payload.resize(NeighbourMessage::kWhole);
+        message.emit(payload.data());
+        mutate(payload);
+        break;
+      }
+      case 5: {  // an error about a segment of the connection's
+        payload.resize(8);
+        payload[0] = std::byte{static_cast<uint8_t>(1 + input_.u8() % 4)};
+        payload[1] = std::byte{static_cast<uint8_t>(input_.u8() % 8)};
+        store_be32(&payload[4], input_.u16());
+        std::vector<std::byte> quoted = ip6_header(kHost6, kPeer6, kTcp, 64, 1020);
+        quoted.resize(48 + input_.u8());
+        store_be16(&quoted[40], conversation6_.host_port);
+        store_be16(&quoted[42], conversation6_.peer_port);
+        store_be32(&quoted[44],
+                   conversation6_.host_next + static_cast<uint32_t>(static_cast<int16_t>(input_.u16())));
+        mutate(quoted);
+        payload.insert(payload.end(), quoted.begin(), quoted.end());
+        break;
+      }
+      default: {
+        const uint8_t tcp_flags = input_.u8();
+        const uint32_t seq =
+            conversation6_.peer_next + static_cast<uint32_t>(static_cast<int16_t>(input_.u16()));
+        const uint32_t ack =
+            conversation6_.host_next + static_cast<uint32_t>(static_cast<int16_t>(input_.u16()));
+        return deliver_packet6(kPeer6, kHost6, kTcp, 64,
+                               segment(conversation6_, tcp_flags, seq, ack, 0xffff, {}, input_.u16() % 2000));
+      }
+    }
+    if (payload.size() >= 4) {
+      store_be16(&payload[2], 0);
+      store_be16(&payload[2], icmpv6::checksum(source, to, payload));
+    }
+    deliver_packet6(source, to, ip_protocol::kIcmpV6, hops, payload);
   }
 
   /// Of UDP: what comes, what comes back of what was sent, and what the program does.
@@ -382,6 +473,27 @@ class Machine {
     deliver(std::move(frame));
   }
 
+  static std::vector<std::byte> ip6_header(const IpAddress& source, const IpAddress& destination,
+                                           uint8_t protocol, uint8_t hops, size_t payload) {
+    std::vector<std::byte> bytes(8);
+    bytes[0] = std::byte{0x60};
+    store_be16(&bytes[4], static_cast<uint16_t>(payload));
+    bytes[6] = std::byte{protocol};
+    bytes[7] = std::byte{hops};
+    append_address(bytes, source);
+    append_address(bytes, destination);
+    return bytes;
+  }
+  void deliver_packet6(const IpAddress& source, const IpAddress& to, uint8_t protocol, uint8_t hops,
+                       const std::vector<std::byte>& payload) {
+    std::vector<std::byte> frame;
+    if (ethernet_) frame = ethernet_header(0x86dd);
+    std::vector<std::byte> header = ip6_header(source, to, protocol, hops, payload.size());
+    frame.insert(frame.end(), header.begin(), header.end());
+    frame.insert(frame.end(), payload.begin(), payload.end());
+    deliver(std::move(frame));
+  }
+
   void deliver(std::vector<std::byte> bytes) {
     RxFrame frame;
     frame.data.block = host_->blocks().allocate(static_cast<uint32_t>(bytes.size()));
@@ -423,13 +535,21 @@ class Machine {
     if (ethernet_ && load_be16(&frame.bytes[12]) == 0x0806) return;
     if (frame.bytes.size() < link_header + 20) wrong("less than an IP header");
     const std::byte* ip = &frame.bytes[link_header];
-    size_t length = load_be16(ip + 2);
+    const bool v6 = (ip[0] >> 4) == std::byte{6};
+    size_t length = v6 ? size_t{40} + load_be16(ip + 4) : load_be16(ip + 2);
     if (length + link_header != frame.bytes.size()) wrong("an IP length that is not the frame's");
-    if (checksum_of(Bytes(ip, static_cast<size_t>(ip[0] & std::byte{15}) * 4)) != 0)
+    if (v6) {
+      if (ip[6] == std::byte{ip_protocol::kIcmpV6} &&
+          icmpv6::checksum(IpAddress::from_bytes(Family::ipv6, ip + 8),
+                           IpAddress::from_bytes(Family::ipv6, ip + 24),
+                           Bytes(frame.bytes).subspan(link_header + 40)) != 0)
+        wrong("a bad checksum of ICMPv6");
+    } else if (checksum_of(Bytes(ip, static_cast<size_t>(ip[0] & std::byte{15}) * 4)) != 0)
       wrong("a bad IP checksum");
     auto view = TcpView::parse(frame, ethernet_);
     if (!view) {
-      if (ip[9] == std::byte{kTcp} && (load_be16(ip + 6) & 0x3fff) == 0) wrong("a malformed TCP segment");
+      if (v6 ? ip[6] == std::byte{kTcp} : ip[9] == std::byte{kTcp} && (load_be16(ip + 6) & 0x3fff) == 0)
+        wrong("a malformed TCP segment");
       return;
     }
     Bytes tcp = Bytes(frame.bytes).subspan(view->tcp_at);
@@ -439,6 +559,12 @@ class Machine {
       wrong("a bad TCP checksum");
     if (offload.partial_checksum && offload.checksum_start != view->tcp_at)
       wrong("a checksum start that is not TCP's");
+    if (v6 && view->source_port == conversation6_.host_port) {
+      conversation6_.host_next =
+          view->seq + static_cast<uint32_t>(view->payload) + (view->syn() ? 1 : 0) + (view->fin() ? 1 : 0);
+      if (view->ack_flag()) conversation6_.peer_next = view->ack;
+    }
+    if (v6) return;
     for (Conversation& c : conversations_) {
       if (view->source_port != c.host_port || view->destination_port != c.peer_port) continue;
       c.host_next =
@@ -495,7 +621,25 @@ class Machine {
     }
     plain_segment(conversations_[1], 0x12, conversations_[1].peer_next, conversations_[1].host_next,
                   handshake_options_);
-    if (sockets_.size() != 4 || host_->counters().TcpCurrEstab != 2) wrong("no connections at the start");
+    open_over_ipv6();
+    if (sockets_.size() != 6 || host_->counters().TcpCurrEstab != 3) wrong("no connections at the start");
+  }
+
+  void open_over_ipv6() {
+    if (ethernet_) {
+      std::vector<std::byte> message(NeighbourMessage::kWhole);
+      NeighbourMessage{.target = kHost6, .mac = kPeerMac}.emit(message.data());
+      store_be16(&message[2], icmpv6::checksum(kPeer6, kHost6, message));
+      deliver_packet6(kPeer6, kHost6, ip_protocol::kIcmpV6, 255, message);
+    }
+    Socket* listener = *host_->open_socket(AF_INET6, SOCK_STREAM, 0);
+    sockets_.push_back(listener);
+    if (!listener->bind({IpAddress::any(Family::ipv6), 81}).ok() || !listener->listen(4).ok())
+      wrong("no listener over IPv6 at the start");
+    conversation6_ = {.peer = kPeer6, .peer_port = 4000, .host_port = 81, .peer_next = 4'000'000};
+    plain_segment(conversation6_, 0x02, conversation6_.peer_next, 0, handshake_options_);
+    plain_segment(conversation6_, 0x10, conversation6_.peer_next, conversation6_.host_next, {});
+    if (auto accepted = listener->accept(); accepted.ok()) sockets_.push_back(*accepted);
   }
 
   void plain_segment(const Conversation& c, uint8_t flags, uint32_t seq, uint32_t ack,
@@ -503,7 +647,10 @@ class Machine {
     Input nothing(nullptr, 0);
     std::swap(nothing, input_);
     std::vector<std::byte> bytes = segment(c, flags, seq, ack, 0xffff, options, 0);
-    deliver_packet(c.peer, kTcp, bytes);
+    if (c.peer.is_v6())
+      deliver_packet6(c.peer, kHost6, kTcp, 64, bytes);
+    else
+      deliver_packet(c.peer, kTcp, bytes);
     std::swap(nothing, input_);
   }
 
@@ -515,7 +662,7 @@ class Machine {
   Host* host_ = nullptr;
   DatagramSocket* datagrams_ = nullptr;
   std::vector<Socket*> sockets_;
-  Conversation conversations_[3];
+  Conversation conversations_[3], conversation6_;
   std::vector<std::byte> handshake_options_;
   Offload next_offload_;
 };
