@@ -1,8 +1,6 @@
 #include "shim/address.h"
 
-#include <net/if.h>
 #include <netinet/in.h>
-#include <sys/ioctl.h>
 
 #include <algorithm>
 #include <array>
@@ -11,6 +9,7 @@
 #include <cstring>
 
 #include "io/descriptor.h"
+#include "io/interface_query.h"
 #include "io/syscalls.h"
 #include "shim/process.h"
 #include "shim/user_copy.h"
@@ -78,12 +77,11 @@ int link_index() {
   int index = known.load(std::memory_order_relaxed);
   if (index >= 0) return index;
   if (!Process::has_host()) return 0;
-  ifreq interface {};
-  const std::string_view name = Process::link().name();
-  std::memcpy(interface.ifr_name, name.data(), std::min<size_t>(name.size(), IFNAMSIZ - 1));
+  ifreq device;
   io::Descriptor any(static_cast<int>(io::sys::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)));
-  const bool found = any && !io::sys::failed(io::sys::ioctl(any.get(), SIOCGIFINDEX, &interface));
-  index = found ? interface.ifr_ifindex : 0;
+  const bool found =
+      any && !io::sys::failed(io::query_interface(any.get(), Process::link().name(), SIOCGIFINDEX, &device));
+  index = found ? device.ifr_ifindex : 0;
   known.store(index, std::memory_order_relaxed);
   return index;
 }

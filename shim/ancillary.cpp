@@ -1,21 +1,14 @@
 #include "shim/ancillary.h"
 
 #include <linux/net_tstamp.h>
-#include <net/if.h>
 #include <netinet/in.h>
-#include <sys/ioctl.h>
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cstring>
-#include <string_view>
 
 #include "io/clock.h"
-#include "io/descriptor.h"
-#include "io/syscalls.h"
 #include "shim/address.h"
-#include "shim/process.h"
 #include "shim/socket_file.h"
 #include "shim/user_copy.h"
 

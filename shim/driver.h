@@ -153,6 +153,7 @@ class Wait {
   static Registration* at(Waiter& waiter, uint32_t index);
   friend void withdraw(Waiter& waiter);
   friend void end_calls(Waiter& waiter);
+  friend void pass_on(Waiter& waiter);
 
   Waiter* waiter_ = nullptr;
   /// The registration that is probably asked for next.

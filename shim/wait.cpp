@@ -102,12 +102,24 @@ void withdraw(Waiter& waiter) {
   waiter.notified = false;
 }
 
+/// It was told of something that one thread alone is told of (a blocked accept, epoll_wait), and takes it no
+/// more: the next one is told.
+void pass_on(Waiter& waiter) {
+  for (uint32_t i = 0; i < waiter.registrations; ++i) {
+    Wait::Registration& entry = *Wait::at(waiter, i);
+    if (!entry.exclusive || !entry.linked()) continue;
+    entry.unlink();
+    entry.queue->notify(entry.interest);
+  }
+}
+
 void end_calls(Waiter& waiter) {
   // Killed while it registered: in the queue, but not counted yet. What is free is zeros or unlinked.
   if (waiter.registrations < kFirst)
     std::launder(
         reinterpret_cast<Wait::Registration*>(static_cast<ThreadWaiter&>(waiter).first[waiter.registrations]))
         ->unlink();
+  if (waiter.notified) pass_on(waiter);
   withdraw(waiter);
   static_cast<ThreadWaiter&>(waiter).claims.give_back(*shared_host->arena);
 }

@@ -237,6 +237,8 @@ TEST(DualStackListener, OfIpv6AloneLeavesThePortToIpv4) {
   const uint16_t port = name6_of(listener).port();
   Fd ipv4 = tcp();
   Address any("0.0.0.0", port);
+  // A connection of before may have had the port.
+  ASSERT_WORKS(set_option(ipv4, SOL_SOCKET, SO_REUSEADDR, 1));
   ASSERT_WORKS(bind(ipv4, any.get(), Address::size));
   ASSERT_WORKS(listen(ipv4, 4));
   expect_accepted(listener, connected_to(tcp6(), Address6("::1", port)), "::1");

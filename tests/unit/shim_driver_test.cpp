@@ -53,8 +53,10 @@ void put(Place& place) {
   place.queue.notify(ready::kIn);
 }
 
-/// Waits for a token as a blocking call would, through signals and whatever else ends a wait.
-bool take(Place& place, WaitRequest request = {}, std::atomic<uint64_t>* interruptions = nullptr) {
+/// Waits for a token as a blocking call would, through signals and whatever else ends a wait. `alone`: one
+/// token is told to one that waits only.
+bool take(Place& place, WaitRequest request = {}, std::atomic<uint64_t>* interruptions = nullptr,
+          bool alone = false) {
   for (;;) {
     bool interrupted = false;
     {
@@ -62,7 +64,7 @@ bool take(Place& place, WaitRequest request = {}, std::atomic<uint64_t>* interru
       HostLock lock;
       Wait wait;
       while (place.tokens == 0 && !interrupted) {
-        EXPECT_TRUE(wait.on(place.queue, ready::kIn).ok());
+        EXPECT_TRUE(wait.on(place.queue, ready::kIn, alone).ok());
         switch (wait.sleep(lock, request)) {
           case WaitOutcome::timed_out:
             if (place.tokens == 0) return false;
@@ -532,6 +534,44 @@ TEST_P(ShimDriver, AKilledDriverIsSucceeded) {
         shared_host->reap_dead();
         EXPECT_EQ(shared_host->attached_count, 1u);
         EXPECT_EQ(shared_host->repairs, 0u);
+      },
+      60, GetParam());
+}
+
+TEST_P(ShimDriver, WhatAKilledOneWasToldAloneIsToldTheNext) {
+  in_process(
+      [] {
+        auto* place = in_arena<Place>();
+        auto wait_for = [](int count) {
+          for (bool there = false; !there;) {
+            HostLock lock;
+            there = waiting() == count;
+          }
+        };
+        pid_t first = test::fork_with_host();
+        if (first == 0) {
+          take(*place, {}, nullptr, true);
+          _exit(0);
+        }
+        wait_for(1);
+        std::thread next([&] { EXPECT_TRUE(take(*place, {}, nullptr, true)); });
+        wait_for(2);
+        kill(first, SIGSTOP);
+        waitpid(first, nullptr, WUNTRACED);
+        {
+          HostLock lock;
+          put(*place);
+        }
+        kill(first, SIGKILL);
+        waitpid(first, nullptr, 0);
+        {
+          HostLock lock;
+          EXPECT_EQ(place->tokens, 1u) << "the one that can't take it was told";
+          shared_host->reap_dead();
+        }
+        next.join();
+        HostLock lock;
+        EXPECT_EQ(place->taken, 1u);
       },
       60, GetParam());
 }
