@@ -222,6 +222,30 @@ def joined(context: Context):
     fetches(context, lab.in_host_namespace, "::1", path, 8001)
 
 
+_WITHIN = """
+import os, socket
+listener = socket.create_server(('::', 7001), family=socket.AF_INET6, dualstack_ipv6=True)
+for address in ('::1', '127.0.0.1', '192.0.2.2', '2001:db8::2', '::'):
+    with socket.create_connection((address, 7001)) as near:
+        far, peer = listener.accept()
+        with far:
+            print(peer[0], near.getpeername()[0], peer[1] == near.getsockname()[1])
+if os.fork() == 0:
+    socket.create_connection(('::1', 7001)).sendall(b'a child')
+    os._exit(0)
+print(listener.accept()[0].recv(10).decode())
+"""
+
+
+@case("ipv6.loopback_in_stack", kernel=False)
+def loopback_in_stack(context: Context):
+    """With USTACK_LOOPBACK=stack ::1 is inside the host, shared with a child."""
+    lab = context.lab(ipv6=True)
+    told = lab.host(PYTHON, "-c", _WITHIN, env={"USTACK_LOOPBACK": "stack"}).ok(20).stdout.splitlines()
+    equal(told, ["::1 ::1 True", "::ffff:127.0.0.1 127.0.0.1 True", "::ffff:192.0.2.2 192.0.2.2 True",
+                 "2001:db8::2 2001:db8::2 True", "::1 ::1 True", "a child"], "what the program has seen")
+
+
 @case("ipv6.off", kernel=False)
 def off(context: Context):
     """A host without an address of IPv6 leaves it to the kernel, as before."""
