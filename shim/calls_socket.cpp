@@ -25,7 +25,8 @@ bool stack_has(int domain, int type, int protocol) {
   if ((type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_DGRAM) return has_datagrams(domain, protocol);
   return (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_STREAM &&
          (protocol == 0 || protocol == IPPROTO_TCP) &&
-         (domain == AF_INET || (domain == AF_INET6 && DualStack::available()));
+         (domain == AF_INET ||
+          (domain == AF_INET6 && (Process::config().has_ipv6() || DualStack::available())));
 }
 
 Result<int> open_socket(HostLock& lock, int domain, int type, int protocol) {

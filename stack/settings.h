@@ -16,6 +16,7 @@ namespace ustack {
   X(ip_default_ttl, "net.ipv4.ip_default_ttl", 64, 1, 255)                                            \
   X(ipv6_hop_limit, "net.ipv6.conf.all.hop_limit", 64, 1, 255)                                        \
   X(ipfrag_time, "net.ipv4.ipfrag_time", 30, 1, 3600)                                                 \
+  X(ip6frag_time, "net.ipv6.ip6frag_time", 60, 1, 3600)                                               \
   X(ipfrag_high_thresh, "net.ipv4.ipfrag_high_thresh", 4194304, 0, 1 << 30)                           \
   X(icmp_ratelimit, "net.ipv4.icmp_ratelimit", 1000, 0, 1 << 30)                                      \
   X(icmp_msgs_per_sec, "net.ipv4.icmp_msgs_per_sec", 1000, 0, 1 << 30)                                \

@@ -49,8 +49,10 @@ Reassembler::Datagram* Reassembler::find_or_create(const Key& key) {
   by_age_.push_back(*datagram);  // first: what is in that list is there (mend())
   list.push_back(*datagram);
   ++size_;
-  // RFC 1122, 3.3.2: the time runs from the first fragment to come, and others don't prolong it.
-  context_.timers.arm(datagram->timer, context_.now + std::chrono::seconds(context_.settings.ipfrag_time));
+  // RFC 1122, 3.3.2 and RFC 8200, 4.5: the time runs from the first fragment to come, and others don't
+  // prolong it.
+  const int32_t seconds = key.source.is_v6() ? context_.settings.ip6frag_time : context_.settings.ipfrag_time;
+  context_.timers.arm(datagram->timer, context_.now + std::chrono::seconds(seconds));
   return datagram;
 }
 

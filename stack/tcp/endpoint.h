@@ -314,6 +314,7 @@ class Endpoint final : public Socket, public Connection, public ListHook<Listene
   }
   SeqNum next_to_read() const;
   int take_error();
+  void make_tcb();
   void wake(uint32_t events) { waiters.notify(events); }
 
   Protocol& protocol_;
@@ -355,6 +356,8 @@ class Endpoint final : public Socket, public Connection, public ListHook<Listene
   bool send_starved_ = false;
   bool view_contended_ = false;
   bool drained_ = false;
+  /// Who is killed now leaves no Tcb (mend.cpp).
+  bool tcb_in_making_ = false;
 
   /// Linux's sk_err.
   int error_ = 0;

@@ -1,5 +1,6 @@
 // bind, connect and what the handshake came to.
 #include <algorithm>
+#include <atomic>
 #include <new>
 
 #include "stack/host.h"
@@ -208,6 +209,13 @@ void Endpoint::handshake_done(Status status, bool passive) {
   settle();
 }
 
+/// Where none is, or what is left of one.
+void Endpoint::make_tcb() {
+  new (&awake_->tcb) Tcb(protocol_.context().blocks, protocol_.pieces(), protocol_.sent_segments());
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  tcb_in_making_ = false;
+}
+
 /// A socket whose connection has ended, or that never had one, gets a fresh Tcb; what the program has set
 /// stays.
 void Endpoint::reset_tcb() {
@@ -230,8 +238,10 @@ void Endpoint::reset_tcb() {
          awake_->tcb.rcv.max_ack_delay,
          awake_->tcb.snd.rtt.bounds,
          awake_->tcb.snd.congestion->name()};
+  tcb_in_making_ = true;
+  std::atomic_signal_fence(std::memory_order_seq_cst);
   awake_->tcb.~Tcb();
-  new (&awake_->tcb) Tcb(protocol_.context().blocks, protocol_.pieces(), protocol_.sent_segments());
+  make_tcb();
   awake_->tcb.snd.nodelay = kept.nodelay;
   awake_->tcb.snd.thin_linear = kept.thin_linear;
   awake_->tcb.snd.cork = kept.cork;

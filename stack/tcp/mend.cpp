@@ -118,6 +118,8 @@ void Protocol::mend() {
     connections_.mend(endpoint);
     PortTable::mend(endpoint.port_);
     closing_ += endpoint.counted_closing_ ? 1 : 0;
+    // What it had is nobody's now (take_census).
+    if (endpoint.awake() && endpoint.tcb_in_making_) endpoint.make_tcb();
   });
   time_waits_.for_each([this](TimeWait& time_wait) {
     connections_.mend(time_wait);

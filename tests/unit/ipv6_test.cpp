@@ -360,7 +360,10 @@ TEST_F(Ipv6Test, AnUnfinishedDatagramIsToldOf) {
   learn(kPeer6, kPeerMac);
   const Ipv6Fields fields{.source = kPeer6, .destination = kOurs6, .next_header = ip_protocol::kFragment};
   receive(fields, fragment_header(6, 0, true, 5) + ByteVector(16));
-  net.advance(31s);
+  net.advance(59s);
+  EXPECT_EQ(net.counters.Ip6ReasmTimeout, 0u);
+  learn(kPeer6, kPeerMac);
+  net.advance(2s);
   auto sent = take();
   ASSERT_GE(sent.size(), 1u);
   EXPECT_EQ(sent.front().type(), icmpv6::kTimeExceeded);
