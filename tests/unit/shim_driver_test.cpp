@@ -562,13 +562,14 @@ TEST_P(ShimDriver, WhatAKilledOneWasToldAloneIsToldTheNext) {
           HostLock lock;
           put(*place);
         }
-        kill(first, SIGKILL);
-        waitpid(first, nullptr, 0);
+        // Time for another one to take it, had that been told.
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
         {
           HostLock lock;
           EXPECT_EQ(place->tokens, 1u) << "the one that can't take it was told";
-          shared_host->reap_dead();
         }
+        kill(first, SIGKILL);
+        waitpid(first, nullptr, 0);
         next.join();
         HostLock lock;
         EXPECT_EQ(place->taken, 1u);

@@ -110,12 +110,13 @@ class Capture:
         if not values["tcp.flags.str"].strip("·") == "R":
             return False
         number, yes = int(values["frame.number"]), ("1", "True")
+        # Its two ends are told apart by their ports, in either family.
         found = self.tshark(f"frame.number == {number}", ("tcp.stream",))
         stream = self.tshark(f"tcp.stream == {found[0][0]}",
-                             ("frame.number", "ip.src", "tcp.flags.fin", "tcp.flags.syn", "tcp.flags.ack",
+                             ("frame.number", "tcp.srcport", "tcp.flags.fin", "tcp.flags.syn", "tcp.flags.ack",
                               "tcp.flags.reset"))
         closed = {source for at, source, fin, *_ in stream if int(at) < number and fin in yes}
-        own = [flags for flags in stream if flags[1] == values["ip.src"]]
+        own = [flags for flags in stream if flags[1] == values["tcp.srcport"]]
         only_asked = all(syn in yes and ack not in yes for at, _, _, syn, ack, _ in own if int(at) < number)
         silent_since = all(reset in yes for at, *_, reset in own if int(at) > number)
         return len(closed) == 2 or (only_asked and silent_since)
