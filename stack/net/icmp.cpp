@@ -5,7 +5,7 @@
 #include <cerrno>
 #include <iterator>
 
-#include "stack/base/checksum.h"
+#include "stack/net/checksum.h"
 #include "stack/net/network.h"
 
 namespace ustack {
@@ -184,28 +184,35 @@ void Network::send_icmp_error(const Packet& about, uint8_t type, uint8_t code, u
   send_icmp(*route, IcmpHeader{type, code, info}, std::move(quote), tos);
 }
 
+/// ICMPv6 where the route is of IPv6.
 void Network::send_icmp(Route& route, const IcmpHeader& header, Slice payload, uint8_t tos) {
   Counters& counters = context_.counters;
-  ++counters.IcmpOutMsgs;
+  const Settings& settings = context_.settings;
+  const bool v6 = route.remote_.is_v6();
+  const uint8_t protocol = v6 ? ip_protocol::kIcmpV6 : ip_protocol::kIcmp;
+  uint64_t& errors = v6 ? counters.Icmp6OutErrors : counters.IcmpOutErrors;
+  ++(v6 ? counters.Icmp6OutMsgs : counters.IcmpOutMsgs);
   TxFrame* frame = context_.frames.allocate();
   if (frame == nullptr) {
-    ++counters.IcmpOutErrors;
+    ++errors;
     ++counters.UstackTxNoMemory;
     return;
   }
   std::byte* out = frame->prepend(IcmpHeader::kLength);
   header.emit(out);
-  Checksum sum;
+  Checksum sum(
+      v6 ? pseudo_header_sum(route.local_, route.remote_, protocol, IcmpHeader::kLength + payload.length)
+         : 0);
   sum.add(Bytes(out, IcmpHeader::kLength));
   sum.add(payload.bytes());
   store_be16(out + 2, sum.finish());
   frame->append(std::move(payload));
 
   IpOptionsOut options;
-  options.ttl = static_cast<uint8_t>(context_.settings.ip_default_ttl);
+  options.ttl = static_cast<uint8_t>(v6 ? settings.ipv6_hop_limit : settings.ip_default_ttl);
   options.tos = tos;
   options.dont_fragment = false;
-  if (!route.send(frame, ip_protocol::kIcmp, options).ok()) ++counters.IcmpOutErrors;
+  if (!route.send(frame, protocol, options).ok()) ++errors;
 }
 
 }  // namespace ustack

@@ -90,8 +90,8 @@ void Network::receive_icmpv6(const ReceivedV6& received) {
       const uint32_t at = received.chain.offset + IcmpHeader::kLength;
       Slice payload = received.packet.sub(at, received.packet.length - at);
       ++counters.Icmp6OutEchoReplies;
-      send_icmpv6(*route, IcmpHeader{icmpv6::kEchoReply, 0, header->info}, std::move(payload),
-                  ip.traffic_class);
+      send_icmp(*route, IcmpHeader{icmpv6::kEchoReply, 0, header->info}, std::move(payload),
+                ip.traffic_class);
       return;
     }
     case icmpv6::kEchoReply:
@@ -180,32 +180,7 @@ void Network::send_icmpv6_error(const Packet& about, uint8_t type, uint8_t code,
   if (type == icmpv6::kUnreachable) ++counters.Icmp6OutDestUnreachs;
   if (type == icmpv6::kTimeExceeded) ++counters.Icmp6OutTimeExcds;
   if (type == icmpv6::kParameterProblem) ++counters.Icmp6OutParmProblems;
-  send_icmpv6(*route, IcmpHeader{type, code, info}, std::move(quote), 0);
-}
-
-void Network::send_icmpv6(Route& route, const IcmpHeader& header, Slice payload, uint8_t traffic_class) {
-  Counters& counters = context_.counters;
-  ++counters.Icmp6OutMsgs;
-  TxFrame* frame = context_.frames.allocate();
-  if (frame == nullptr) {
-    ++counters.Icmp6OutErrors;
-    ++counters.UstackTxNoMemory;
-    return;
-  }
-  std::byte* out = frame->prepend(IcmpHeader::kLength);
-  header.emit(out);
-  Checksum sum(pseudo_header_sum(route.local_, route.remote_, ip_protocol::kIcmpV6,
-                                 IcmpHeader::kLength + payload.length));
-  sum.add(Bytes(out, IcmpHeader::kLength));
-  sum.add(payload.bytes());
-  store_be16(out + 2, sum.finish());
-  frame->append(std::move(payload));
-
-  IpOptionsOut options;
-  options.ttl = static_cast<uint8_t>(context_.settings.ipv6_hop_limit);
-  options.tos = traffic_class;
-  options.dont_fragment = false;
-  if (!route.send(frame, ip_protocol::kIcmpV6, options).ok()) ++counters.Icmp6OutErrors;
+  send_icmp(*route, IcmpHeader{type, code, info}, std::move(quote), 0);
 }
 
 }  // namespace ustack

@@ -17,6 +17,15 @@ bool Network::is_martian_source(const Received& received) const {
   return !received.from_self && (source.is_loopback() || is_own_address(source));
 }
 
+void Network::count_ecn(uint8_t tos, Family family) {
+  // By codepoint.
+  static constexpr uint64_t Counters::*kOfIpv4[] = {&Counters::IpExtInNoECTPkts, &Counters::IpExtInECT1Pkts,
+                                                    &Counters::IpExtInECT0Pkts, &Counters::IpExtInCEPkts};
+  static constexpr uint64_t Counters::*kOfIpv6[] = {&Counters::Ip6InNoECTPkts, &Counters::Ip6InECT1Pkts,
+                                                    &Counters::Ip6InECT0Pkts, &Counters::Ip6InCEPkts};
+  ++(context_.counters.*(family == Family::ipv6 ? kOfIpv6 : kOfIpv4)[tos & ecn::kMask]);
+}
+
 void Network::receive_ipv4(Received&& received) {
   Counters& counters = context_.counters;
   ++counters.IpInReceives;
@@ -39,20 +48,7 @@ void Network::receive_ipv4(Received&& received) {
       return;
   }
   received.packet.truncate(header.total_length);
-  switch (header.tos & ecn::kMask) {
-    case ecn::kNotEct:
-      ++counters.IpExtInNoECTPkts;
-      break;
-    case ecn::kEct1:
-      ++counters.IpExtInECT1Pkts;
-      break;
-    case ecn::kEct0:
-      ++counters.IpExtInECT0Pkts;
-      break;
-    default:
-      ++counters.IpExtInCEPkts;
-      break;
-  }
+  count_ecn(header.tos, Family::ipv4);
 
   Destination destination = classify(header.destination);
   if (destination == Destination::foreign) {

@@ -72,22 +72,31 @@ Verdict check_options(Bytes packet, uint32_t at, uint32_t end, bool group, uint3
   return Verdict::ok;
 }
 
+bool is_extension(uint8_t protocol) {
+  return protocol == ip_protocol::kHopByHop || protocol == ip_protocol::kRouting ||
+         protocol == ip_protocol::kFragment || protocol == ip_protocol::kDestinationOptions;
+}
+
+/// Of the extension header `protocol` that `rest` begins with; 0: it isn't all there.
+uint32_t extension_length(uint8_t protocol, Bytes rest) {
+  if (rest.size() < 8) return 0;
+  const uint32_t length =
+      protocol == ip_protocol::kFragment ? Ipv6Fragment::kLength : 8 + 8 * std::to_integer<uint32_t>(rest[1]);
+  return length <= rest.size() ? length : 0;
+}
+
 }  // namespace
 
 Bytes Ipv6Chain::skip(Bytes packet, uint8_t& protocol) {
   protocol = Ipv6View(packet.data()).next_header();
   Bytes rest = packet.subspan(Ipv6Header::kLength);
-  for (;;) {
-    const bool part = protocol == ip_protocol::kFragment;
-    if (!part && protocol != ip_protocol::kHopByHop && protocol != ip_protocol::kRouting &&
-        protocol != ip_protocol::kDestinationOptions)
-      return rest;
-    if (rest.size() < 8) return {};
-    const uint32_t length = part ? Ipv6Fragment::kLength : 8 + 8 * std::to_integer<uint32_t>(rest[1]);
-    if (rest.size() < length) return {};
+  while (is_extension(protocol)) {
+    const uint32_t length = extension_length(protocol, rest);
+    if (length == 0) return {};
     protocol = std::to_integer<uint8_t>(rest[0]);
     rest = rest.subspan(length);
   }
+  return rest;
 }
 
 Ipv6Chain Ipv6Chain::walk(Bytes packet, bool group) {
@@ -105,26 +114,21 @@ Ipv6Chain Ipv6Chain::walk(Bytes packet, bool group) {
     chain.verdict = Verdict::discard;
     return chain;
   };
-  for (;;) {
-    const bool options =
-        chain.protocol == ip_protocol::kHopByHop || chain.protocol == ip_protocol::kDestinationOptions;
-    const bool part = chain.protocol == ip_protocol::kFragment;
-    if (!options && !part && chain.protocol != ip_protocol::kRouting) return chain;
+  while (is_extension(chain.protocol)) {
     // RFC 8200, 4.3: only right behind the IPv6 header.
     if (chain.protocol == ip_protocol::kHopByHop && chain.offset != Ipv6Header::kLength)
       return problem(icmpv6::kUnknownNextHeader, chain.named_at);
     const uint32_t at = chain.offset;
-    if (packet.size() < at + 8) return discard();
+    const uint32_t length = extension_length(chain.protocol, packet.subspan(at));
+    if (length == 0) return discard();
     const std::byte* header = &packet[at];
-    const uint32_t length = part ? Ipv6Fragment::kLength : 8 + 8 * std::to_integer<uint32_t>(header[1]);
-    if (packet.size() < at + length) return discard();
     const auto next = std::to_integer<uint8_t>(header[0]);
-    if (options) {
+    if (chain.protocol == ip_protocol::kHopByHop || chain.protocol == ip_protocol::kDestinationOptions) {
       uint32_t where = 0;
       const Verdict judged = check_options(packet, at, at + length, group, where);
       if (judged == Verdict::discard) return discard();
       if (judged == Verdict::problem) return problem(icmpv6::kUnknownOption, where);
-    } else if (part) {
+    } else if (chain.protocol == ip_protocol::kFragment) {
       const uint16_t field = load_be16(header + 2);
       chain.part = {.at = at,
                     .named_at = chain.named_at,
@@ -147,6 +151,7 @@ Ipv6Chain Ipv6Chain::walk(Bytes packet, bool group) {
     chain.protocol = next;
     chain.offset = at + length;
   }
+  return chain;
 }
 
 }  // namespace ustack

@@ -32,20 +32,7 @@ void Network::receive_ipv6(ReceivedV6&& received) {
       return;
   }
   received.packet.truncate(header.total_length());
-  switch (header.traffic_class & ecn::kMask) {
-    case ecn::kNotEct:
-      ++counters.Ip6InNoECTPkts;
-      break;
-    case ecn::kEct1:
-      ++counters.Ip6InECT1Pkts;
-      break;
-    case ecn::kEct0:
-      ++counters.Ip6InECT0Pkts;
-      break;
-    default:
-      ++counters.Ip6InCEPkts;
-      break;
-  }
+  count_ecn(header.traffic_class, Family::ipv6);
 
   const bool group = header.destination.is_multicast();
   if (group ? !is_own_group(header.destination) : !is_own_address(header.destination)) {

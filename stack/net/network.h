@@ -146,6 +146,7 @@ class Network final : private NeighbourPort {
 
   // ipv4_input.cpp
   void receive_ipv4(Received&& received);
+  void count_ecn(uint8_t tos, Family family);
   Destination classify(const IpAddress& destination) const;
   bool is_martian_source(const Received& received) const;
   void deliver(Received&& received);
@@ -166,7 +167,6 @@ class Network final : private NeighbourPort {
   // icmpv6.cpp
   void receive_icmpv6(const ReceivedV6& received);
   void receive_icmpv6_error(const ReceivedV6& received, Bytes message);
-  void send_icmpv6(Route& route, const IcmpHeader& header, Slice payload, uint8_t traffic_class);
 
   // neighbour_discovery.cpp
   void receive_solicitation(const ReceivedV6& received, const NeighbourMessage& message);
