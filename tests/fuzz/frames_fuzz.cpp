@@ -24,19 +24,13 @@
 #include "tests/support/heap_arena.h"
 #include "tests/support/packet_view.h"
 #include "tests/support/seeded_random.h"
+#include "tests/support/v6_address.h"
 
 namespace ustack::test {
 namespace {
 
 const IpAddress kHost = IpAddress::v4(192, 0, 2, 2), kPeer = IpAddress::v4(192, 0, 2, 1),
                 kFar = IpAddress::v4(198, 51, 100, 7), kGateway = IpAddress::v4(192, 0, 2, 254);
-IpAddress v6(uint16_t first, uint16_t second, uint16_t last) {
-  std::byte bytes[16] = {};
-  store_be16(bytes, first);
-  store_be16(bytes + 2, second);
-  store_be16(bytes + 14, last);
-  return IpAddress::from_bytes(Family::ipv6, bytes);
-}
 const IpAddress kHost6 = v6(0x2001, 0xdb8, 2), kPeer6 = v6(0x2001, 0xdb8, 1), kLocal6 = v6(0xfe80, 0, 2);
 constexpr MacAddress kHostMac{{std::byte{2}, {}, {}, {}, {}, std::byte{2}}};
 constexpr MacAddress kPeerMac{{std::byte{2}, {}, {}, {}, {}, std::byte{1}}};

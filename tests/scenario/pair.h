@@ -10,6 +10,7 @@
 
 #include "tests/support/packet_view.h"
 #include "tests/support/simulator.h"
+#include "tests/support/v6_address.h"
 
 namespace ustack::test {
 
@@ -32,11 +33,7 @@ inline int tcp_state(TestSocket& socket) {
 }
 
 /// 2001:db8::N.
-inline IpAddress v6_number(uint8_t n) {
-  std::byte bytes[16] = {std::byte{0x20}, std::byte{0x01}, std::byte{0x0d}, std::byte{0xb8}};
-  bytes[15] = std::byte{n};
-  return IpAddress::from_bytes(Family::ipv6, bytes);
-}
+inline IpAddress v6_number(uint8_t n) { return v6(0x2001, 0xdb8, n); }
 
 /// The address of host `n` of a network. USTACK_TEST_FAMILY=6: all scenarios over IPv6.
 inline Prefix pair_address(uint8_t n) {

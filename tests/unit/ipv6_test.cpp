@@ -9,17 +9,10 @@
 #include "stack/net/neighbour_discovery.h"
 #include "stack/net/segmentation.h"
 #include "tests/support/network_harness.h"
+#include "tests/support/v6_address.h"
 
 namespace ustack::test {
 namespace {
-
-IpAddress v6(uint16_t first, uint16_t second, uint16_t last) {
-  std::byte bytes[16] = {};
-  store_be16(bytes, first);
-  store_be16(bytes + 2, second);
-  store_be16(bytes + 14, last);
-  return IpAddress::from_bytes(Family::ipv6, bytes);
-}
 
 const IpAddress kOurs6 = v6(0x2001, 0xdb8, 2), kPeer6 = v6(0x2001, 0xdb8, 1), kFar6 = v6(0x2001, 0xdb9, 9),
                 kOurLocal = v6(0xfe80, 0, 2), kRouter6 = v6(0xfe80, 0, 0xfe),
