@@ -42,6 +42,9 @@ void leave_to_driver(SharedHost& shared) {
   }
 }
 
+/// Who sleeps for the lock looks at it that often.
+constexpr Duration kLockTick = 50ms;
+
 /// Wake-ups made after the lock was dropped; more are made under it.
 constexpr int kEndings = 32;
 
@@ -123,17 +126,27 @@ void relax() {
 #endif
 }
 
-/// pthread_mutex_lock(). Where nobody writes under it, a lock that is held is free again sooner than a thread
-/// could fall asleep.
+/// In place of pthread_mutex_lock(), which may sleep for ever: who drops the lock wakes one sleeper. If that
+/// one is killed while a third, who knows of no sleepers, has the lock already, the next is told by nobody.
+/// So it looks itself.
+int sleep_for_lock(SharedHost& shared) {
+  for (;;) {
+    const Duration until = (io::now() + kLockTick).time_since_epoch();
+    const timespec deadline{.tv_sec = until / 1s, .tv_nsec = (until % 1s).count()};
+    if (int result = pthread_mutex_clocklock(&shared.lock, CLOCK_MONOTONIC, &deadline); result != ETIMEDOUT)
+      return result;
+  }
+}
+
+/// Where nobody writes under it, a lock that is held is free again sooner than a thread could fall asleep.
 int lock_soon(SharedHost& shared) {
   constexpr int kTries = 400;
-  if (shared.parallel) {
-    for (int i = 0; i < kTries; ++i) {
-      if (int result = pthread_mutex_trylock(&shared.lock); result != EBUSY) return result;
-      relax();
-    }
+  const int tries = shared.parallel ? kTries : 1;
+  for (int i = 0; i < tries; ++i) {
+    if (int result = pthread_mutex_trylock(&shared.lock); result != EBUSY) return result;
+    relax();
   }
-  return pthread_mutex_lock(&shared.lock);
+  return sleep_for_lock(shared);
 }
 
 void lock_host(SharedHost& shared) {

@@ -83,7 +83,7 @@ void keep(const dl_phdr_info& object) {
 
 int look_at_object(dl_phdr_info* object, size_t, void* found) {
   // What the keeper calls that is not inlined.
-  const uintptr_t used[] = {address_of(&pthread_mutex_lock),
+  const uintptr_t used[] = {address_of(&pthread_mutex_clocklock),
                             address_of(&pthread_mutex_trylock),
                             address_of(&pthread_mutex_unlock),
                             address_of(&pthread_mutex_consistent),

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/futex.h>
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -575,6 +576,24 @@ TEST_P(ShimDriver, WhatAKilledOneWasToldAloneIsToldTheNext) {
         EXPECT_EQ(place->taken, 1u);
       },
       60, GetParam());
+}
+
+TEST_P(ShimDriver, ALostWakeUpOfTheLockIsNotWaitedFor) {
+  in_process(
+      [] {
+        std::thread sleeper;
+        {
+          HostLock lock;
+          sleeper = std::thread([] { HostLock inner; });
+          auto& word = reinterpret_cast<std::atomic<int>&>(shared_host->lock.__data.__lock);
+          while ((word & FUTEX_WAITERS) == 0) std::this_thread::yield();
+          // Time to fall asleep. Then as if another one had taken the lock who knows nothing of it.
+          std::this_thread::sleep_for(std::chrono::milliseconds(20));
+          word &= ~FUTEX_WAITERS;
+        }
+        sleeper.join();
+      },
+      10, GetParam());
 }
 
 TEST_P(ShimDriver, AForkThatFailedLeavesNothing) {
