@@ -93,20 +93,29 @@ void Ancillary::put_report(const TimeStamping& how, const Report& report, Bytes 
 void Ancillary::put_datagram(const DatagramArrival& datagram) {
   sockaddr_storage destination;
   const socklen_t size = to_sockaddr(datagram.destination, &destination);
-  const DatagramWishes& wishes = datagram.wishes;
-  if (datagram.packet_info6) {
+  const bool v6 = datagram.destination.address.is_v6();
+  const DatagramWishes& wishes = v6 ? datagram.wishes6 : datagram.wishes;
+  if (datagram.wishes6.packet_info) {
     in6_pktinfo info{};
-    std::memcpy(&info.ipi6_addr, mapped_address(datagram.destination.address).data(), sizeof info.ipi6_addr);
+    const IpAddress& address = datagram.destination.address;
+    std::memcpy(&info.ipi6_addr, (v6 ? address : mapped_address(address)).data(), sizeof info.ipi6_addr);
     info.ipi6_ifindex = static_cast<unsigned>(link_index());
     put(IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
   }
-  if (wishes.packet_info) {
+  if (wishes.packet_info && !v6) {
     in_pktinfo info{};
     info.ipi_ifindex = link_index();
     info.ipi_addr = info.ipi_spec_dst = reinterpret_cast<sockaddr_in&>(destination).sin_addr;
     put(IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
   }
   const int ttl = datagram.ttl;
+  const int traffic_class = datagram.tos;
+  if (v6) {
+    if (wishes.ttl) put(IPPROTO_IPV6, IPV6_HOPLIMIT, &ttl, sizeof ttl);
+    if (wishes.tos) put(IPPROTO_IPV6, IPV6_TCLASS, &traffic_class, sizeof traffic_class);
+    if (wishes.original_destination) put(IPPROTO_IPV6, IPV6_ORIGDSTADDR, &destination, size);
+    return;
+  }
   if (wishes.ttl) put(IPPROTO_IP, IP_TTL, &ttl, sizeof ttl);
   if (wishes.tos) put(IPPROTO_IP, IP_TOS, &datagram.tos, sizeof datagram.tos);
   if (wishes.original_destination) put(IPPROTO_IP, IP_ORIGDSTADDR, &destination, size);

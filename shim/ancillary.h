@@ -28,7 +28,7 @@ class Ancillary {
   /// `ipv6`: as a socket of AF_INET6 tells it.
   void put_report(const TimeStamping& how, const Report& report, Bytes payload, bool ipv6);
 
-  /// What ip(7) tells of a datagram on request (ip_cmsg_recv).
+  /// What ip(7) and ipv6(7) tell of a datagram on request (ip_cmsg_recv, ip6_datagram_recv_ctl).
   void put_datagram(const DatagramArrival& datagram);
 
   size_t size() const { return size_; }

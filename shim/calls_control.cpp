@@ -100,9 +100,13 @@ Result<size_t> bound_index(SocketFile& file, MutableBytes out) {
 }
 
 /// IP multicast, which the stack has none of.
-bool concerns_groups(int name) {
-  return (name >= IP_MULTICAST_IF && name <= IP_MSFILTER) || name == IP_MULTICAST_ALL ||
-         (name >= MCAST_JOIN_GROUP && name <= MCAST_MSFILTER);
+bool concerns_groups(int level, int name) {
+  if (name >= MCAST_JOIN_GROUP && name <= MCAST_MSFILTER) return level == IPPROTO_IP || level == IPPROTO_IPV6;
+  if (level == IPPROTO_IP)
+    return (name >= IP_MULTICAST_IF && name <= IP_MSFILTER) || name == IP_MULTICAST_ALL;
+  return level == IPPROTO_IPV6 &&
+         ((name >= IPV6_MULTICAST_IF && name <= IPV6_LEAVE_GROUP) || name == IPV6_JOIN_ANYCAST ||
+          name == IPV6_LEAVE_ANYCAST || name == IPV6_MULTICAST_ALL);
 }
 
 Status set_option(HostLock& lock, SocketFile& file, int fd, int level, int name, const void* value,
@@ -115,7 +119,7 @@ Status set_option(HostLock& lock, SocketFile& file, int fd, int level, int name,
   if (!s.ok()) return s;
   if (level == SOL_SOCKET && name == SO_BINDTODEVICE) return bind_to_device(file, fd, bytes);
   if (level == SOL_SOCKET && name == SO_BINDTOIFINDEX) return bind_to_index(file, fd, bytes);
-  if (level == IPPROTO_IP && file.has_datagrams() && concerns_groups(name) && file.undecided())
+  if (file.has_datagrams() && concerns_groups(level, name) && file.undecided())
     return hand_over_to_kernel(file, fd);
   if (level == IPPROTO_IPV6 && file.dual_stack() != nullptr && !DualStack::knows(name) && !file.has_ipv6() &&
       file.undecided() && !file.connecting())

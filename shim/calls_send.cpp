@@ -30,9 +30,12 @@ int fail(int code) {
 struct SendControl {
   /// SO_TIMESTAMPING: SOF_TIMESTAMPING_TX_*.
   std::optional<uint32_t> stamps;
-  /// IP_PKTINFO, IP_TTL, IP_TOS; what they are refused with.
-  DatagramOut datagram;
-  int datagram_error = 0;
+  /// Of a datagram, as ip(7) and ipv6(7) have it: which of them counts, the destination says.
+  struct OfFamily {
+    DatagramOut how;
+    /// What it is refused with.
+    int error = 0;
+  } ipv4, ipv6;
 };
 
 /// A datagram's destination may be named as connect(2) doesn't take it: without a family (udp_sendmsg), or
@@ -54,15 +57,21 @@ Result<RawAddress> as_destination(const SocketFile& file, const RawAddress& to) 
 /// Goes to `to`, or to the peer that it is connected with (udp_sendmsg).
 Result<size_t> send_datagram(HostLock& lock, SocketFile& file, int fd, UserBytes& from, int flags,
                              const RawAddress& to, const SendControl& control) {
-  DatagramOut how = control.datagram;
+  SocketAddress destination{};
   if (to.length != 0) {
     const Result<RawAddress> named = as_destination(file, to);
     if (!named.ok()) return named.error();
     Result<SocketAddress> remote = choose_remote(file, fd, *named);
     if (!remote.ok()) return remote.error();
-    how.to = *remote;
+    destination = *remote;
+  } else if (Result<SocketAddress> peer = file.socket().remote_address(); peer.ok()) {
+    destination = *peer;
   }
-  if (control.datagram_error != 0) return Error{control.datagram_error};
+  const SendControl::OfFamily& wanted = destination.address.is_v6() ? control.ipv6 : control.ipv4;
+  if (wanted.error != 0) return Error{wanted.error};
+  DatagramOut how = wanted.how;
+  if (to.length != 0) how.to = destination;
+  if (destination.address.is_v6()) flags &= ~MSG_OOB;  // udpv6_sendmsg doesn't look at it
   if (control.stamps.value_or(0) != 0) return Error{EOPNOTSUPP};
   return file.send_datagram(lock, from, flags, how);
 }
@@ -93,7 +102,7 @@ template <typename Real>
 }
 
 /// An ip(7) one of a datagram, which a stream takes no notice of (ip_cmsg_send). EINVAL; EFAULT.
-Status read_ip_control(const cmsghdr& control, const std::byte* at, SendControl& wanted) {
+Status read_ip_control(const cmsghdr& control, const std::byte* at, DatagramOut& how) {
   const size_t bytes = control.cmsg_len - sizeof control;
   const std::byte* data = at + CMSG_LEN(0);
   auto read_number = [&](int& value) {
@@ -110,19 +119,53 @@ Status read_ip_control(const cmsghdr& control, const std::byte* at, SendControl&
       in_pktinfo info;
       if (bytes != sizeof info) return Error{EINVAL};
       if (Status s = copy_from_user(&info, data, sizeof info); !s.ok()) return s;
-      wanted.datagram.from =
-          IpAddress::from_bytes(Family::ipv4, reinterpret_cast<const std::byte*>(&info.ipi_spec_dst));
+      how.from = IpAddress::from_bytes(Family::ipv4, reinterpret_cast<const std::byte*>(&info.ipi_spec_dst));
       return {};
     }
     case IP_TTL:
       if (Status s = read_number(value); !s.ok()) return s;
       if (value < 1 || value > 255) return Error{EINVAL};
-      wanted.datagram.ttl = static_cast<uint8_t>(value);
+      how.ttl = static_cast<uint8_t>(value);
       return {};
     case IP_TOS:
       if (Status s = read_number(value); !s.ok()) return s;
       if (value < 0 || value > 255) return Error{EINVAL};
-      wanted.datagram.tos = static_cast<uint8_t>(value);
+      how.tos = static_cast<uint8_t>(value);
+      return {};
+    default:
+      return Error{EINVAL};
+  }
+}
+
+/// An ipv6(7) one of a datagram (ip6_datagram_send_ctl). `mapped`: an IPv4 address that it is to come from.
+/// EINVAL, ENODEV; EFAULT.
+Status read_ipv6_control(const cmsghdr& control, const std::byte* at, DatagramOut& how, IpAddress& mapped) {
+  const size_t bytes = control.cmsg_len - sizeof control;
+  const std::byte* data = at + CMSG_LEN(0);
+  if (control.cmsg_type == IPV6_PKTINFO) {
+    in6_pktinfo info;
+    if (bytes < sizeof info) return Error{EINVAL};
+    if (Status s = copy_from_user(&info, data, sizeof info); !s.ok()) return s;
+    if (info.ipi6_ifindex != 0 && link_index() != 0 &&
+        info.ipi6_ifindex != static_cast<unsigned>(link_index()))
+      return Error{ENODEV};
+    const IpAddress from = unmapped_address(
+        IpAddress::from_bytes(Family::ipv6, reinterpret_cast<const std::byte*>(&info.ipi6_addr)));
+    (from.is_v4() ? mapped : how.from) = from;
+    return from.is_v4() ? Status(Error{EINVAL}) : Status();
+  }
+  int value;
+  if (bytes != sizeof value) return Error{EINVAL};
+  if (Status s = copy_from_user(&value, data, sizeof value); !s.ok()) return s;
+  switch (control.cmsg_type) {
+    case IPV6_HOPLIMIT:
+    case IPV6_TCLASS:
+      if (value < -1 || value > 255) return Error{EINVAL};
+      if (value >= 0) (control.cmsg_type == IPV6_HOPLIMIT ? how.ttl : how.tos) = static_cast<uint8_t>(value);
+      return {};
+    case IPV6_DONTFRAG:
+      if (value < 0 || value > 1) return Error{EINVAL};
+      how.dont_fragment = value != 0;
       return {};
     default:
       return Error{EINVAL};
@@ -152,19 +195,20 @@ Result<SendControl> read_control(const msghdr& header) {
         return Error{EINVAL};
       }
     } else if (control.cmsg_level == IPPROTO_IP) {
-      if (Status s = read_ip_control(control, at, wanted); !s.ok()) wanted.datagram_error = s.code();
-    } else if (control.cmsg_level == IPPROTO_IPV6 && control.cmsg_type == IPV6_PKTINFO) {
-      in6_pktinfo info{};
-      if (control.cmsg_len >= CMSG_LEN(sizeof info))
-        if (Status s = copy_from_user(&info, at + CMSG_LEN(0), sizeof info); !s.ok()) return s.error();
-      const IpAddress from = unmapped_address(
-          IpAddress::from_bytes(Family::ipv6, reinterpret_cast<const std::byte*>(&info.ipi6_addr)));
-      if (from.is_v4())
-        wanted.datagram.from = from;
-      else
-        wanted.datagram_error = EINVAL;
+      if (Status s = read_ip_control(control, at, wanted.ipv4.how); !s.ok()) wanted.ipv4.error = s.code();
+    } else if (control.cmsg_level == IPPROTO_IPV6) {
+      IpAddress mapped;
+      if (Status s = read_ipv6_control(control, at, wanted.ipv6.how, mapped); !s.ok())
+        wanted.ipv6.error = s.code();
+      // Of IPv4's this one is looked at (ip_cmsg_send).
+      if (control.cmsg_type != IPV6_PKTINFO) {
+      } else if (mapped.is_v4()) {
+        wanted.ipv4.how.from = mapped;
+      } else {
+        wanted.ipv4.error = EINVAL;
+      }
     } else if (control.cmsg_level == IPPROTO_UDP) {
-      wanted.datagram_error = EINVAL;  // UDP_SEGMENT
+      wanted.ipv4.error = wanted.ipv6.error = EINVAL;  // UDP_SEGMENT
     }
     size_t step = std::min(CMSG_ALIGN(control.cmsg_len), left);
     at += step;

@@ -16,17 +16,21 @@ namespace ustack::shim {
 namespace {
 
 /// USTACK_UDP=stack. In a program that has joined another one's host they are the kernel's.
-bool has_datagrams(int domain, int protocol) {
-  return (protocol == 0 || protocol == IPPROTO_UDP) && Process::config().udp_in_stack &&
-         !opening::is_used() && (domain == AF_INET || (domain == AF_INET6 && DualStack::available()));
-}
+bool has_datagrams() { return Process::config().udp_in_stack && !opening::is_used(); }
 
 bool stack_has(int domain, int type, int protocol) {
-  if ((type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_DGRAM) return has_datagrams(domain, protocol);
-  return (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_STREAM &&
-         (protocol == 0 || protocol == IPPROTO_TCP) &&
-         (domain == AF_INET ||
-          (domain == AF_INET6 && (Process::config().has_ipv6() || DualStack::available())));
+  auto has_family = [domain] {
+    return domain == AF_INET ||
+           (domain == AF_INET6 && (Process::config().has_ipv6() || DualStack::available()));
+  };
+  switch (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) {
+    case SOCK_STREAM:
+      return (protocol == 0 || protocol == IPPROTO_TCP) && has_family();
+    case SOCK_DGRAM:
+      return (protocol == 0 || protocol == IPPROTO_UDP) && has_datagrams() && has_family();
+    default:
+      return false;
+  }
 }
 
 Result<int> open_socket(HostLock& lock, int domain, int type, int protocol) {

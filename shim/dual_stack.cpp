@@ -33,7 +33,7 @@ constexpr Option flag(int name, int16_t initial = 0, bool any_size = false) {
   return {name, 0, 1, initial, true, any_size};
 }
 
-/// do_ipv6_setsockopt(), as far as it concerns a stream socket.
+/// do_ipv6_setsockopt(), as far as it concerns sockets of streams and of datagrams to one host.
 constexpr std::array<Option, DualStack::kOptions> kTable{{
     flag(IPV6_V6ONLY),
     {IPV6_UNICAST_HOPS, -1, 255, -1},
@@ -131,7 +131,13 @@ DualStack DualStack::of_both(bool in_stack) {
 
 bool DualStack::v6_only() const { return values_[*place_of(IPV6_V6ONLY)] != 0; }
 
-bool DualStack::tells_packet_info() const { return values_[*place_of(IPV6_RECVPKTINFO)] != 0; }
+DatagramWishes DualStack::wishes() const {
+  auto is_on = [this](int name) { return values_[*place_of(name)] != 0; };
+  return {.packet_info = is_on(IPV6_RECVPKTINFO),
+          .ttl = is_on(IPV6_RECVHOPLIMIT),
+          .tos = is_on(IPV6_RECVTCLASS),
+          .original_destination = is_on(IPV6_RECVORIGDSTADDR)};
+}
 
 bool DualStack::lacks_link(const RawAddress& raw, const SocketAddress& address) const {
   return in_stack_ && address.address.is_link_local() && scope_of(raw) == 0 && link_index() != 0;
@@ -167,7 +173,7 @@ SocketAddress DualStack::shown(const SocketAddress& address) const {
 
 bool DualStack::knows(int name) { return place_of(name).has_value(); }
 
-Status DualStack::set_option(int name, Bytes value, bool bound) {
+Status DualStack::set_option(int name, Bytes value, bool bound, bool stream) {
   std::optional<size_t> place = place_of(name);
   if (!place) return Error{ENOPROTOOPT};
   const Option& option = kTable[*place];
@@ -180,7 +186,7 @@ Status DualStack::set_option(int name, Bytes value, bool bound) {
   if (option.truth) number = number != 0;
   if (number < option.lowest || number > option.highest) return Error{EINVAL};
   // The bits of ECN are not the program's in a stream (RFC 3168).
-  if (name == IPV6_TCLASS) number = number < 0 ? option.initial : number & ~3;
+  if (name == IPV6_TCLASS) number = number < 0 ? option.initial : stream ? number & ~3 : number;
   values_[*place] = static_cast<int16_t>(number);
   return {};
 }

@@ -1,6 +1,6 @@
 // Sockets of AF_INET6 carry IPv4 too, by IPv4-mapped addresses (::ffff:192.0.2.1; RFC 3493, 3.7; ipv6(7)):
-// what java, node, iperf3 and many servers open. Streams of a host that has addresses of IPv6 are the stack's
-// as a whole (in_stack()). Else, and of datagrams, that half is the stack's and IPv6 itself the kernel's:
+// what java, node, iperf3 and many servers open. Those of a host that has addresses of IPv6 are the stack's
+// as a whole (in_stack()). Else that half is the stack's and IPv6 itself the kernel's:
 //
 //   connect() to, bind() of    a mapped address: the stack's (or the machine's loopback's, as in IPv4)
 //                              another: the socket becomes one of the kernel's
@@ -15,6 +15,7 @@
 
 #include "shim/address.h"
 #include "stack/base/result.h"
+#include "stack/socket/datagram_socket.h"
 
 namespace ustack::shim {
 
@@ -50,12 +51,12 @@ class DualStack {
   /// An option of IPPROTO_IPV6 that is remembered here. It concerns IPv6 packets (a mapped connection's are
   /// told by IP_TOS, IP_TTL, ...; ipv6(7)).
   static bool knows(int name);
-  /// `bound`: the socket has a port. EINVAL, ENOPROTOOPT.
-  Status set_option(int name, Bytes value, bool bound);
+  /// `bound`: the socket has a port; `stream`: it is one of TCP. EINVAL, ENOPROTOOPT.
+  Status set_option(int name, Bytes value, bool bound, bool stream);
   Result<size_t> get_option(int name, MutableBytes out) const;
 
-  /// IPV6_RECVPKTINFO, which tells of IPv4's datagrams too.
-  bool tells_packet_info() const;
+  /// What recvmsg(2) is to tell of each datagram: IPV6_RECVPKTINFO, ...
+  DatagramWishes wishes() const;
 
   static constexpr size_t kOptions = 23;
 

@@ -60,7 +60,7 @@ Result<size_t> SocketFile::receive_datagram(HostLock& lock, UserBytes& to, int f
                       .ttl = datagram.ttl,
                       .tos = datagram.tos,
                       .wishes = socket.wishes(),
-                      .packet_info6 = dual_stack_ != nullptr && dual_stack_->tells_packet_info()};
+                      .wishes6 = dual_stack_ != nullptr ? dual_stack_->wishes() : DatagramWishes{}};
   if (socket.time_stamping().wants_arrivals()) received.arrived = datagram.arrived;
   if (bytes.size() > room) received.message_flags |= MSG_TRUNC;
   const size_t size = bytes.size();

@@ -83,7 +83,7 @@ uint32_t SocketFile::readiness() {
 }
 
 Result<SocketFile*> SocketFile::open(Host& host, int domain, int type, int protocol) {
-  const bool ipv6 = domain == AF_INET6 && type == SOCK_STREAM && host.network().has_ipv6();
+  const bool ipv6 = domain == AF_INET6 && host.network().has_ipv6();
   Result<Socket*> socket = host.open_socket(ipv6 ? AF_INET6 : AF_INET, type, protocol);
   if (!socket.ok()) return socket.error();
   const std::optional<DualStack> dual_stack =
@@ -258,7 +258,8 @@ void SocketFile::linger(HostLock& lock) {
 
 Status SocketFile::set_ipv6_option(int name, Bytes value) {
   Result<SocketAddress> local = socket_->local_address();
-  Status s = dual_stack_->set_option(name, value, local.ok() && local->port != 0);
+  const DualStack before = *dual_stack_;
+  Status s = dual_stack_->set_option(name, value, local.ok() && local->port != 0, !has_datagrams());
   if (!s.ok() || !has_ipv6()) return s;
   int number = 0;
   (void)dual_stack_->get_option(name, std::as_writable_bytes(std::span(&number, 1)));
@@ -266,7 +267,9 @@ Status SocketFile::set_ipv6_option(int name, Bytes value) {
   // The socket has those that make a difference to it. Linux has one switch for both families' FREEBIND.
   if (name == IPV6_FREEBIND) return socket_->set_option(IPPROTO_IP, IP_FREEBIND, judged);
   s = socket_->set_option(IPPROTO_IPV6, name, judged);
-  return s.code() == ENOPROTOOPT ? Status() : s;
+  if (s.code() == ENOPROTOOPT) return {};
+  if (!s.ok()) *dual_stack_ = before;
+  return s;
 }
 
 Status SocketFile::set_option(int level, int name, Bytes value) {

@@ -36,9 +36,10 @@ struct SetOption : ListHook<> {
 struct DatagramArrival {
   SocketAddress source, destination;
   uint8_t ttl = 0, tos = 0;
+  /// Of ip(7).
   DatagramWishes wishes;
-  /// IPV6_RECVPKTINFO.
-  bool packet_info6 = false;
+  /// Of ipv6(7), which tell all but the first of datagrams over IPv6 only.
+  DatagramWishes wishes6;
 };
 
 /// Lock: the host's is held by every caller, as `lock` where a call may wait or copy (it is dropped

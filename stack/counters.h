@@ -39,6 +39,8 @@ namespace ustack {
   X(Tcp, InCsumErrors) \
   X(Udp, InDatagrams) X(Udp, NoPorts) X(Udp, InErrors) X(Udp, OutDatagrams) X(Udp, RcvbufErrors) \
   X(Udp, SndbufErrors) X(Udp, InCsumErrors) \
+  X(Udp6, InDatagrams) X(Udp6, NoPorts) X(Udp6, InErrors) X(Udp6, OutDatagrams) X(Udp6, RcvbufErrors) \
+  X(Udp6, SndbufErrors) X(Udp6, InCsumErrors) \
   X(TcpExt, SyncookiesSent) X(TcpExt, SyncookiesRecv) X(TcpExt, SyncookiesFailed) \
   X(TcpExt, ListenOverflows) X(TcpExt, ListenDrops) X(TcpExt, TW) X(TcpExt, TWRecycled) \
   X(TcpExt, DelayedACKs) X(TcpExt, DelayedACKLost) X(TcpExt, TCPHPHits) X(TcpExt, TCPPureAcks) \

@@ -72,14 +72,14 @@ Instant Host::next_deadline() const {
 
 Result<Socket*> Host::open_socket(int domain, int type, int protocol) {
   if (domain != AF_INET && domain != AF_INET6) return Error{EAFNOSUPPORT};
+  const Family family = domain == AF_INET ? Family::ipv4 : Family::ipv6;
   if (type == SOCK_DGRAM) {
-    if (domain != AF_INET) return Error{EAFNOSUPPORT};
     if (protocol != IPPROTO_IP && protocol != IPPROTO_UDP) return Error{EPROTONOSUPPORT};
-    return udp_->open_socket();
+    return udp_->open_socket(family);
   }
   if (type != SOCK_STREAM) return Error{ESOCKTNOSUPPORT};
   if (protocol != IPPROTO_IP && protocol != IPPROTO_TCP) return Error{EPROTONOSUPPORT};
-  return tcp_->open_socket(domain == AF_INET ? Family::ipv4 : Family::ipv6);
+  return tcp_->open_socket(family);
 }
 
 void Host::send_owed_acks() { tcp_->send_owed_acks(); }

@@ -119,4 +119,9 @@ LogLine& operator<<(LogLine& line, const MacAddress& mac) {
 
 LogLine& operator<<(LogLine& line, const ConnectionId& id) { return line << id.local << " -> " << id.remote; }
 
+bool addresses_overlap(const IpAddress& a, bool a_v6_only, const IpAddress& b, bool b_v6_only) {
+  if (a.family() == b.family()) return a.is_unspecified() || b.is_unspecified() || a == b;
+  return a.is_v6() ? a.is_unspecified() && !a_v6_only : b.is_unspecified() && !b_v6_only;
+}
+
 }  // namespace ustack

@@ -73,6 +73,10 @@ class IpAddress {
   Family family_ = Family::unspecified;
 };
 
+/// Two sockets that are bound to these would have some address in common: an unspecified one is the wildcard;
+/// IPv6's is IPv4's too, unless it is IPV6_V6ONLY (Linux's inet_rcv_saddr_equal).
+bool addresses_overlap(const IpAddress& a, bool a_v6_only, const IpAddress& b, bool b_v6_only);
+
 /// An address with a prefix length (RFC 4632): 192.0.2.2/24.
 struct Prefix {
   IpAddress address;

@@ -143,7 +143,7 @@ void Network::receive_icmpv6_error(const ReceivedV6& received, Bytes message) {
   // Only what we have sent.
   if (!is_own_address(quote->source) || quote->destination.is_multicast()) return;
   TransportProtocol* transport = transports_[quote->protocol];
-  if (transport == nullptr || quote->protocol == ip_protocol::kUdp) return;
+  if (transport == nullptr) return;
 
   IcmpError error;
   error.type = header->type;

@@ -108,12 +108,6 @@ void Network::deliver(ReceivedV6&& received) {
     return;
   }
   if (protocol == ip_protocol::kNoNextHeader) return;
-  // UDP over IPv6 is the kernel's: nobody of this host has a port.
-  if (protocol == ip_protocol::kUdp) {
-    ++counters.Ip6InDelivers;
-    send_icmpv6_error(make_packet(received), icmpv6::kUnreachable, icmpv6::kPortUnreachable, 0);
-    return;
-  }
   TransportProtocol* transport = transports_[protocol];
   if (transport == nullptr) {
     ++counters.Ip6InUnknownProtos;
@@ -124,7 +118,8 @@ void Network::deliver(ReceivedV6&& received) {
   }
   ++counters.Ip6InDelivers;
   // RFC 9293, 3.9.2.3: TCP answers nothing that was not sent to one host, or by none.
-  if (received.header.destination.is_multicast() || received.header.source.is_unspecified()) return;
+  const bool group = received.header.destination.is_multicast();
+  if ((group && protocol != ip_protocol::kUdp) || received.header.source.is_unspecified()) return;
   Packet packet = make_packet(received);
   received.packet = {};
   transport->on_packet(std::move(packet), context_.now);

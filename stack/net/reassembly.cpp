@@ -191,7 +191,9 @@ Slice Reassembler::assemble(Datagram& datagram) {
   // ECN-capable make no packet (Linux's ip_frag_ecn_table).
   bool mixed = (datagram.ecn_seen & (1u << ecn::kNotEct)) != 0 && datagram.ecn_seen != (1u << ecn::kNotEct);
   BlockRef block;
-  if (total <= Ipv4Header::kLargestPacket && !mixed) block = context_.blocks.allocate(total);
+  const uint32_t largest =
+      v6 ? Ipv6Header::kLength + Ipv6Header::kLargestPayload : Ipv4Header::kLargestPacket;
+  if (total <= largest && !mixed) block = context_.blocks.allocate(total);
   if (!block) {
     fail(datagram);
     return {};

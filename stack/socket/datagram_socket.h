@@ -32,10 +32,12 @@ struct Datagram : ListHook<> {
 struct DatagramOut {
   /// Unspecified: to the peer that it is connected with.
   SocketAddress to{};
-  /// IP_PKTINFO: from this address of the host's; unspecified: as bound.
+  /// IP_PKTINFO, IPV6_PKTINFO: from this address of the host's; unspecified: as bound.
   IpAddress from{};
-  /// IP_TTL and IP_TOS as ancillary data.
+  /// IP_TTL and IP_TOS as ancillary data, or IPV6_HOPLIMIT and IPV6_TCLASS.
   std::optional<uint8_t> ttl{}, tos{};
+  /// IPV6_DONTFRAG.
+  std::optional<bool> dont_fragment{};
 };
 
 /// What recvmsg(2) is to tell of each datagram (ip(7)).
@@ -52,9 +54,10 @@ class DatagramSocket : public Socket {
   /// A frame whose payload is room for a datagram of `bytes`, for send() or abandon(). EMSGSIZE; EPIPE,
   /// ENOBUFS, or a pending error.
   virtual Result<TxFrame*> reserve(size_t bytes) = 0;
-  /// Sends it; takes the frame over whatever it returns. EDESTADDRREQ, EINVAL (port 0), EADDRNOTAVAIL,
-  /// ENETUNREACH, EACCES (to a broadcast address), EMSGSIZE (larger than the path's MTU where
-  /// IP_MTU_DISCOVER forbids fragments), ENOBUFS.
+  /// Sends it; takes the frame over whatever it returns. EDESTADDRREQ, EINVAL (port 0; `from` isn't the
+  /// host's), EADDRNOTAVAIL (what it is bound to isn't), EAFNOSUPPORT (bound to IPv4, sent to IPv6),
+  /// ENETUNREACH, EACCES (to a broadcast address), EMSGSIZE (larger than the path's MTU where fragments are
+  /// forbidden: IP_MTU_DISCOVER, IPV6_DONTFRAG), ENOBUFS.
   virtual Status send(TxFrame* frame, const DatagramOut& how) = 0;
   virtual void abandon(TxFrame* frame) = 0;
 

@@ -85,16 +85,6 @@ bool ConnectionTable::grow() {
   return true;
 }
 
-namespace {
-
-/// Linux's inet_rcv_saddr_equal.
-bool addresses_overlap(const IpAddress& a, bool a_v6_only, const IpAddress& b, bool b_v6_only) {
-  if (a.family() == b.family()) return a.is_unspecified() || b.is_unspecified() || a == b;
-  return a.is_v6() ? a.is_unspecified() && !a_v6_only : b.is_unspecified() && !b_v6_only;
-}
-
-}  // namespace
-
 PortBucket* PortTable::find(uint16_t port) const {
   for (PortBucket& bucket : chains_[port % kChains])
     if (bucket.port == port) return &bucket;

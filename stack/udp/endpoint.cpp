@@ -20,13 +20,19 @@ namespace {
 constexpr uint32_t kDefaultBuffer = 212992;
 /// Frames of the whole host beyond which it takes no more datagrams: the link doesn't take them.
 constexpr uint64_t kMostFrames = 4096;
-constexpr size_t kLargestPayload = Ipv4Header::kLargestPacket - Ipv4Header::kLength - Protocol::kHeader;
+/// What no packet has room for. IPv4's have less (send_ipv4).
+constexpr size_t kLargestPayload = Ipv6Header::kLargestPayload - Protocol::kHeader;
+constexpr size_t kLargestOverIpv4 = Ipv4Header::kLargestPacket - Ipv4Header::kLength - Protocol::kHeader;
 
 }  // namespace
 
-Endpoint::Endpoint(Protocol& protocol)
+Endpoint::Endpoint(Protocol& protocol, Family family)
     : DatagramSocket(protocol.host()),
       protocol_(protocol),
+      family_(family),
+      any_(IpAddress::any(family)),
+      local_{any_, 0},
+      remote_{any_, 0},
       receive_limit_(kDefaultBuffer),
       send_limit_(kDefaultBuffer) {}
 
@@ -50,11 +56,12 @@ Status Endpoint::bind(const SocketAddress& local) {
   if (!local.address.is_unspecified() && !protocol_.network().is_own_address(local.address) &&
       !protocol_.network().is_broadcast(local.address) && !plain_.free_bind())
     return Error{EADDRNOTAVAIL};
-  SocketAddress wanted{local.address.is_unspecified() ? IpAddress::any(Family::ipv4) : local.address,
-                       local.port};
+  const bool has_family = local.address.family() != Family::unspecified;
+  SocketAddress wanted{has_family ? local.address : any_, local.port};
   if (Status s = protocol_.bind_port(*this, wanted, {}, plain_.port_range); !s.ok()) return s;
   local_.address = wanted.address;
   address_bound_ = !wanted.address.is_unspecified();
+  if (!address_bound_) any_ = wanted.address;
   port_bound_ = local.port != 0;
   return {};
 }
@@ -67,8 +74,8 @@ Result<SocketAddress> Endpoint::remote_address() const {
 
 /// __udp_disconnect.
 void Endpoint::dissolve() {
-  remote_ = {IpAddress::any(Family::ipv4), 0};
-  if (!address_bound_) local_.address = IpAddress::any(Family::ipv4);
+  remote_ = {any_, 0};
+  if (!address_bound_) local_.address = any_;
   if (!port_bound_) {
     retire();
     local_.port = 0;
@@ -77,8 +84,13 @@ void Endpoint::dissolve() {
 
 IpAddress Endpoint::source() const {
   const bool usable = address_bound_ || connected();
-  return usable && !protocol_.network().is_broadcast(local_.address) ? local_.address
-                                                                     : IpAddress::any(Family::ipv4);
+  return usable && !protocol_.network().is_broadcast(local_.address) ? local_.address : any_;
+}
+
+/// EAFNOSUPPORT: to IPv6 from an address of IPv4 (ip6_dst_lookup_tail); and what Network::find_route() says.
+Result<Route> Endpoint::route_to(const IpAddress& from, const IpAddress& to) {
+  if (to.is_v6() && from.is_v4()) return Error{EAFNOSUPPORT};
+  return protocol_.network().find_route(from, to);
 }
 
 Status Endpoint::connect(const SocketAddress& remote) {
@@ -86,7 +98,7 @@ Status Endpoint::connect(const SocketAddress& remote) {
     dissolve();
     return {};
   }
-  Result<Route> route = protocol_.network().find_route(source(), remote.address);
+  Result<Route> route = route_to(source(), remote.address);
   if (!route.ok()) return route.error();
   if (local_.port == 0) {
     Status s = protocol_.bind_port(*this, {route->local(), 0}, remote, plain_.port_range);
@@ -130,13 +142,13 @@ Result<int> Endpoint::ioctl_value(unsigned long request) {
 // --- sending ---
 
 Result<TxFrame*> Endpoint::reserve(size_t bytes) {
-  if (bytes > kLargestPayload) return Error{EMSGSIZE};
+  if (bytes > (family_ == Family::ipv4 ? kLargestOverIpv4 : kLargestPayload)) return Error{EMSGSIZE};
   if (int error = std::exchange(error_, 0)) return Error{error};
   if (write_shut_) return Error{EPIPE};
   const HostContext& context = protocol_.context();
   TxFrame* frame = context.frames.live() < kMostFrames ? context.frames.allocate() : nullptr;
   if (frame == nullptr) {
-    ++protocol_.counters().UdpSndbufErrors;
+    ++protocol_.counters(any_).send_buffer_errors;
     return Error{ENOBUFS};
   }
   if (bytes > 0) {
@@ -167,24 +179,30 @@ Status Endpoint::send(TxFrame* frame, const DatagramOut& how) {
   if (!given && !connected()) return refuse(EDESTADDRREQ);
   const SocketAddress to = given ? how.to : remote_;
   if (to.port == 0) return refuse(EINVAL);
-  Result<Route> route =
-      protocol_.network().find_route(how.from.is_unspecified() ? source() : how.from, to.address);
-  if (!route.ok()) return refuse(route.error().code);
+  Result<Route> route = route_to(how.from.is_unspecified() ? source() : how.from, to.address);
+  if (!route.ok()) {
+    // ip_route_output_key, ip6_datagram_send_ctl.
+    const bool wrong_source = !how.from.is_unspecified() && route.code() == EADDRNOTAVAIL;
+    return refuse(wrong_source ? EINVAL : route.code());
+  }
   const bool by_gateway = !route->is_local() && !(route->next_hop() == route->remote());
   if (!reaches(route->is_local()) || (dont_route_ && by_gateway)) return refuse(ENETUNREACH);
   if (local_.port == 0) {
     // inet_autobind.
-    Status s = protocol_.bind_port(*this, {IpAddress::any(Family::ipv4), 0}, to, plain_.port_range);
+    Status s = protocol_.bind_port(*this, {any_, 0}, to, plain_.port_range);
     if (!s.ok()) return refuse(EAGAIN);
   }
 
   write_header(*frame, *route, to.port);
-  Status s = route->send(frame, Protocol::kProtocolNumber, ip_options(how, frame->size(), *route));
+  Status s = route->send(
+      frame, Protocol::kProtocolNumber,
+      to.address.is_v6() ? ipv6_options(how, to.port, *route) : ip_options(how, frame->size(), *route));
+  const UdpCounters& counted = protocol_.counters(to.address);
   if (s.ok())
-    ++protocol_.counters().UdpOutDatagrams;
+    ++counted.out_datagrams;
   else if (s.code() == ENOBUFS)
-    ++protocol_.counters().UdpSndbufErrors;
-  else if (s.code() == EMSGSIZE && receive_errors_)
+    ++counted.send_buffer_errors;
+  else if (s.code() == EMSGSIZE && receives_errors(to.address))
     report_too_long(to, route->mtu());
   return s;
 }
@@ -197,7 +215,7 @@ void Endpoint::write_header(TxFrame& frame, const Route& route, uint16_t to) {
   store_be16(header + 2, to);
   store_be16(header + 4, static_cast<uint16_t>(length));
   store_be16(header + 6, 0);
-  if (no_checksum_) return;
+  if (no_checksum_ && route.remote().is_v4()) return;
   Checksum sum(pseudo_header_sum(route.local(), route.remote(), Protocol::kProtocolNumber, length));
   store_be16(header + 6, sum.folded());
   frame.offload.partial_checksum = true;
@@ -227,23 +245,46 @@ IpOptionsOut Endpoint::ip_options(const DatagramOut& how, uint32_t bytes, const 
   return ip;
 }
 
+IpOptionsOut Endpoint::ipv6_options(const DatagramOut& how, uint16_t to, const Route& route) const {
+  const int hops = ipv6_.hop_limit >= 0 ? int{ipv6_.hop_limit} : int{protocol_.settings().ipv6_hop_limit};
+  IpOptionsOut ip;
+  ip.ttl = how.ttl.value_or(static_cast<uint8_t>(hops));
+  ip.tos = how.tos.value_or(ipv6_.traffic_class);
+  switch (ipv6_.pmtu_discovery) {
+    case PmtuDiscovery::always:
+    case PmtuDiscovery::probe:
+    case PmtuDiscovery::interface:
+      // ip6_sk_ignore_df.
+      ip.dont_fragment = true;
+      break;
+    case PmtuDiscovery::want:
+    case PmtuDiscovery::dont:
+    case PmtuDiscovery::omit:
+      ip.dont_fragment = how.dont_fragment.value_or(dont_fragment_);
+      break;
+  }
+  if (ipv6_.flow_label)
+    ip.flow_label = protocol_.flow_label({route.local(), local_.port}, {route.remote(), to});
+  return ip;
+}
+
 // --- receiving ---
 
 void Endpoint::free(Datagram* datagram) { protocol_.datagrams().destroy(datagram); }
 
 void Endpoint::receive(const Datagram& what) {
-  Counters& counters = protocol_.counters();
+  const UdpCounters& counted = protocol_.counters(what.destination.address);
   const uint32_t cost = what.data.block->true_size();
   // __udp_enqueue_schedule_skb: one more than fits is taken.
   if (queue_bytes_ > receive_limit_) {
-    ++counters.UdpRcvbufErrors;
-    ++counters.UdpInErrors;
+    ++counted.receive_buffer_errors;
+    ++counted.in_errors;
     return;
   }
-  if (what.ttl < plain_.min_ttl) return;
+  if (what.destination.address.is_v4() && what.ttl < plain_.min_ttl) return;
   Datagram* datagram = protocol_.datagrams().create();
   if (datagram == nullptr) {
-    ++counters.UstackRxNoMemory;
+    ++protocol_.counters().UstackRxNoMemory;
     return;
   }
   datagram->data = what.data;
@@ -254,7 +295,7 @@ void Endpoint::receive(const Datagram& what) {
   datagram->arrived = what.arrived;
   queue_bytes_ += cost;
   queue_.push_back(*datagram);
-  ++counters.UdpInDatagrams;
+  ++counted.in_datagrams;
   wake(ready::kIn | ready::kRdNorm);
 }
 
@@ -286,7 +327,7 @@ DatagramWishes Endpoint::wishes() const {
 
 /// __udp4_lib_err.
 void Endpoint::on_error(int error, bool fatal, const IcmpError& icmp) {
-  if (receive_errors_)
+  if (receives_errors(icmp.remote))
     report_icmp(error, icmp);
   else if (!fatal || !connected())
     return;

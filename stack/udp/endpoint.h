@@ -8,14 +8,16 @@
 #include "stack/socket/option_values.h"
 #include "stack/tcp/plain_options.h"
 #include "stack/tcp/reports.h"
+#include "stack/tcp/socket_options.h"
 #include "stack/udp/protocol.h"
 
 namespace ustack::udp {
 
-/// Lock: the host's. Behaves as udp(7) and Linux's net/ipv4/udp.c.
+/// Lock: the host's. Behaves as udp(7) and Linux's net/ipv4/udp.c and net/ipv6/udp.c. One of IPv6 carries
+/// IPv4 too, unless it has IPV6_V6ONLY.
 class Endpoint final : public DatagramSocket, public ListHook<OfPort> {
  public:
-  explicit Endpoint(Protocol& protocol);
+  Endpoint(Protocol& protocol, Family family);
   ~Endpoint();
   /// For its slab.
   void retire();
@@ -48,12 +50,24 @@ class Endpoint final : public DatagramSocket, public ListHook<OfPort> {
   friend class Protocol;
 
   bool connected() const { return remote_.port != 0 || !remote_.address.is_unspecified(); }
+  /// Datagrams of that family may be its.
+  bool takes(Family family) const {
+    return local_.address.is_v4() ? family == Family::ipv4 : family == Family::ipv6 || !ipv6_.v6_only;
+  }
+  PmtuDiscovery pmtu_discovery(const IpAddress& address) const {
+    return address.is_v6() ? ipv6_.pmtu_discovery : pmtu_discovery_;
+  }
+  bool receives_errors(const IpAddress& address) const {
+    return address.is_v6() ? ipv6_.receive_errors : receive_errors_;
+  }
   /// The address that it sends from; unspecified: the route's. One that is bound to a broadcast address only
   /// receives by that (inet_bind).
   IpAddress source() const;
+  Result<Route> route_to(const IpAddress& from, const IpAddress& to);
   void write_header(TxFrame& frame, const Route& route, uint16_t to);
   /// `bytes`: of the datagram with its header.
   IpOptionsOut ip_options(const DatagramOut& how, uint32_t bytes, const Route& route) const;
+  IpOptionsOut ipv6_options(const DatagramOut& how, uint16_t to, const Route& route) const;
   void receive(const Datagram& what);
   void on_error(int error, bool fatal, const IcmpError& icmp);
   void report_icmp(int error, const IcmpError& icmp);
@@ -66,12 +80,17 @@ class Endpoint final : public DatagramSocket, public ListHook<OfPort> {
     return device_ == BoundDevice::any || (device_ == BoundDevice::loopback) == local;
   }
   Status set_number(int level, int name, int value, size_t bytes);
+  Status set_ipv6_number(int name, int value);
   Result<int> number(int level, int name);
+  Result<int> ipv6_number(int name);
+  Result<int> path_mtu();
   Status set_time_stamping(uint32_t flags, bool new_format);
 
   Protocol& protocol_;
-  SocketAddress local_{IpAddress::any(Family::ipv4), 0};
-  SocketAddress remote_{IpAddress::any(Family::ipv4), 0};
+  const Family family_;
+  /// Where it is bound to no address: the wildcard of its family, or of IPv4 if it is bound to that.
+  IpAddress any_;
+  SocketAddress local_, remote_;
   /// bind(2) has chosen them, and connect(2) doesn't change them.
   bool address_bound_ = false, port_bound_ = false;
   bool read_shut_ = false, write_shut_ = false;
@@ -91,6 +110,9 @@ class Endpoint final : public DatagramSocket, public ListHook<OfPort> {
   bool linger_ = false;
   TimeStamping times_;
   tcp::PlainOptions plain_;
+  tcp::Ipv6Options ipv6_;
+  /// IPV6_DONTFRAG.
+  bool dont_fragment_ = false;
   uint64_t cookie_ = 0;
 
   IntrusiveList<Datagram> queue_;

@@ -17,6 +17,8 @@ namespace ustack::udp {
 
 namespace {
 
+/// linux/in6.h, which netinet/in.h excludes.
+constexpr int kFlowInfoSend = 33;
 constexpr int kBufferLock = 72, kIpProtocol = 52, kReceiveMark = 75, kReceivePriority = 82;
 
 template <typename T>
@@ -167,8 +169,47 @@ Status Endpoint::set_number(int level, int name, int value, size_t bytes) {
         return plain_.set(level, name, value, bytes);
     }
   }
+  if (level == IPPROTO_IPV6) return set_ipv6_number(name, value);
   // UDP_CORK, UDP_SEGMENT, UDP_GRO, ...: as a Linux without them.
   return Error{ENOPROTOOPT};
+}
+
+/// Of ipv6(7): values that shim's DualStack has found good.
+Status Endpoint::set_ipv6_number(int name, int value) {
+  switch (name) {
+    case IPV6_V6ONLY:
+      ipv6_.v6_only = value != 0;
+      return {};
+    case IPV6_UNICAST_HOPS:
+      ipv6_.hop_limit = static_cast<int16_t>(value);
+      return {};
+    case IPV6_TCLASS:
+      ipv6_.traffic_class = static_cast<uint8_t>(value);
+      return {};
+    case IPV6_MTU_DISCOVER:
+      ipv6_.pmtu_discovery = static_cast<PmtuDiscovery>(value);
+      return {};
+    case IPV6_RECVERR:
+      ipv6_.receive_errors = value != 0;
+      return {};
+    case IPV6_AUTOFLOWLABEL:
+      ipv6_.flow_label = value != 0;
+      return {};
+    case IPV6_DONTFRAG:
+      dont_fragment_ = value != 0;
+      return {};
+    case IPV6_RECVRTHDR:
+    case IPV6_RECVHOPOPTS:
+    case IPV6_RECVDSTOPTS:
+    case IPV6_RECVPATHMTU:
+    case IPV6_RECVFRAGSIZE:
+    case IPV6_2292PKTINFO:
+    case kFlowInfoSend:
+      // Ancillary data that is never made, labels of the program's own.
+      return value == 0 ? Status() : Error{EOPNOTSUPP};
+    default:
+      return Error{ENOPROTOOPT};
+  }
 }
 
 Result<int> Endpoint::number(int level, int name) {
@@ -182,7 +223,7 @@ Result<int> Endpoint::number(int level, int name) {
       case SO_PROTOCOL:
         return int{IPPROTO_UDP};
       case SO_DOMAIN:
-        return int{AF_INET};
+        return int{family_ == Family::ipv4 ? AF_INET : AF_INET6};
       case SO_ACCEPTCONN:
         return 0;
       case SO_ERROR:
@@ -235,23 +276,53 @@ Result<int> Endpoint::number(int level, int name) {
         return static_cast<int>(pmtu_discovery_);
       case IP_RECVERR:
         return receive_errors_ ? 1 : 0;
-      case IP_MTU: {
-        if (!connected()) return Error{ENOTCONN};
-        Result<Route> route = protocol_.network().find_route(local_.address, remote_.address);
-        if (!route.ok()) return Error{ENOTCONN};
-        return static_cast<int>(route->mtu());
-      }
+      case IP_MTU:
+        return path_mtu();
       case kIpProtocol:
         return int{local_.port};
       default:
         return plain_.get(level, name);
     }
   }
+  if (level == IPPROTO_IPV6) return ipv6_number(name);
   return Error{ENOPROTOOPT};
 }
 
+Result<int> Endpoint::ipv6_number(int name) {
+  switch (name) {
+    case IPV6_V6ONLY:
+      return ipv6_.v6_only ? 1 : 0;
+    case IPV6_UNICAST_HOPS:
+      return ipv6_.hop_limit >= 0 ? int{ipv6_.hop_limit} : int{protocol_.settings().ipv6_hop_limit};
+    case IPV6_TCLASS:
+      return int{ipv6_.traffic_class};
+    case IPV6_MTU_DISCOVER:
+      return static_cast<int>(ipv6_.pmtu_discovery);
+    case IPV6_RECVERR:
+      return ipv6_.receive_errors ? 1 : 0;
+    case IPV6_AUTOFLOWLABEL:
+      return ipv6_.flow_label ? 1 : 0;
+    case IPV6_DONTFRAG:
+      return dont_fragment_ ? 1 : 0;
+    case IPV6_MTU:
+      return remote_.address.is_v6() ? path_mtu() : Error{ENOTCONN};
+    default:
+      return Error{ENOPROTOOPT};
+  }
+}
+
+/// ENOTCONN.
+Result<int> Endpoint::path_mtu() {
+  if (!connected()) return Error{ENOTCONN};
+  Result<Route> route = protocol_.network().find_route(local_.address, remote_.address);
+  if (!route.ok()) return Error{ENOTCONN};
+  return static_cast<int>(route->mtu());
+}
+
 Result<size_t> Endpoint::get_option(int level, int name, MutableBytes out) {
-  if (level != SOL_SOCKET && level != IPPROTO_UDP && level != IPPROTO_IP) return Error{EOPNOTSUPP};
+  if (level != SOL_SOCKET && level != IPPROTO_UDP && level != IPPROTO_IP &&
+      (level != IPPROTO_IPV6 || family_ != Family::ipv6))
+    return Error{EOPNOTSUPP};
   if (level == SOL_SOCKET) {
     switch (name) {
       case SO_RCVTIMEO:

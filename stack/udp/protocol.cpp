@@ -1,11 +1,14 @@
 #include "stack/udp/protocol.h"
 
+#include <array>
 #include <cerrno>
+#include <cstring>
 
 #include "stack/base/checksum.h"
 #include "stack/host.h"
 #include "stack/net/checksum.h"
 #include "stack/net/icmp.h"
+#include "stack/net/icmpv6.h"
 #include "stack/udp/endpoint.h"
 
 namespace ustack::udp {
@@ -16,12 +19,24 @@ bool overlap(const IpAddress& a, const IpAddress& b) {
   return a.is_unspecified() || b.is_unspecified() || a == b;
 }
 
+UdpCounters ipv4_counters(Counters& all) {
+  return {all.UdpInDatagrams,  all.UdpNoPorts,      all.UdpInErrors,    all.UdpOutDatagrams,
+          all.UdpRcvbufErrors, all.UdpSndbufErrors, all.UdpInCsumErrors};
+}
+
+UdpCounters ipv6_counters(Counters& all) {
+  return {all.Udp6InDatagrams,  all.Udp6NoPorts,      all.Udp6InErrors,    all.Udp6OutDatagrams,
+          all.Udp6RcvbufErrors, all.Udp6SndbufErrors, all.Udp6InCsumErrors};
+}
+
 }  // namespace
 
 Protocol::Protocol(Host& host, const HostContext& context, Network& network)
     : host_(host),
       context_(context),
       network_(network),
+      ipv4_(ipv4_counters(context.counters)),
+      ipv6_(ipv6_counters(context.counters)),
       selector_(context.random),
       key_(SipKey::random(context.random)),
       datagrams_(context.arena),
@@ -31,8 +46,9 @@ Protocol::Protocol(Host& host, const HostContext& context, Network& network)
 
 Protocol::~Protocol() { network_.set_transport(kProtocolNumber, nullptr); }
 
-Result<Socket*> Protocol::open_socket() {
-  Endpoint* endpoint = endpoints_.create(*this);
+Result<Socket*> Protocol::open_socket(Family family) {
+  if (family == Family::ipv6 && !network_.has_ipv6()) return Error{EAFNOSUPPORT};
+  Endpoint* endpoint = endpoints_.create(*this, family);
   return endpoint != nullptr ? Result<Socket*>(endpoint) : Error{ENOBUFS};
 }
 
@@ -40,10 +56,15 @@ void Protocol::destroy(Endpoint& endpoint) { endpoints_.destroy(&endpoint); }
 
 // --- ports ---
 
+/// Linux's inet_rcv_saddr_equal, of one that is to be bound.
+bool Protocol::share_addresses(const Endpoint& endpoint, const IpAddress& address, const Endpoint& other) {
+  return addresses_overlap(address, endpoint.ipv6_.v6_only, other.local_.address, other.ipv6_.v6_only);
+}
+
 bool Protocol::conflicts(const Endpoint& endpoint, const SocketAddress& local) {
   for (Endpoint& other : chain(local.port)) {
     if (&other == &endpoint || other.local_.port != local.port) continue;
-    if (!overlap(other.local_.address, local.address)) continue;
+    if (!share_addresses(endpoint, local.address, other)) continue;
     if (other.device_ != endpoint.device_ && other.device_ != BoundDevice::any &&
         endpoint.device_ != BoundDevice::any)
       continue;
@@ -62,7 +83,8 @@ Status Protocol::bind_port(Endpoint& endpoint, const SocketAddress& local, const
         settings(), local.address, remote,
         [&](uint16_t candidate) {
           for (Endpoint& other : chain(candidate))
-            if (other.local_.port == candidate && overlap(other.local_.address, local.address)) return false;
+            if (other.local_.port == candidate && share_addresses(endpoint, local.address, other))
+              return false;
           return true;
         },
         range);
@@ -81,8 +103,9 @@ Endpoint* Protocol::find(const SocketAddress& local, const SocketAddress& remote
   uint32_t best_score = 0, equals = 0;
   uint32_t hash = 0;
   for (Endpoint& candidate : chain(local.port)) {
-    if (candidate.local_.port != local.port) continue;
-    uint32_t score = 1;
+    if (candidate.local_.port != local.port || !candidate.takes(local.address.family())) continue;
+    // One of IPv4 goes before one that has both.
+    uint32_t score = candidate.family_ == Family::ipv4 ? 2 : 1;
     if (!candidate.local_.address.is_unspecified()) {
       if (!(candidate.local_.address == local.address)) continue;
       score += 4;
@@ -105,10 +128,10 @@ Endpoint* Protocol::find(const SocketAddress& local, const SocketAddress& remote
       equals = 1;
     } else if (score == best_score && candidate.reuse_port_ && best->reuse_port_ && !candidate.connected()) {
       if (equals == 1) {
-        std::byte peer[6];
-        store_be32(peer, remote.address.v4_host_order());
-        store_be16(peer + 4, remote.port);
-        hash = static_cast<uint32_t>(siphash(key_, peer));
+        std::array<std::byte, 18> peer;
+        std::memcpy(peer.data(), remote.address.data(), remote.address.size());
+        store_be16(peer.data() + remote.address.size(), remote.port);
+        hash = static_cast<uint32_t>(siphash(key_, Bytes(peer).first(remote.address.size() + 2)));
       }
       ++equals;
       // One of n, each with the same probability, decided by the hash alone.
@@ -119,22 +142,38 @@ Endpoint* Protocol::find(const SocketAddress& local, const SocketAddress& remote
   return best;
 }
 
+uint32_t Protocol::flow_label(const SocketAddress& local, const SocketAddress& remote) const {
+  std::array<std::byte, 36> flow;
+  std::memcpy(flow.data(), local.address.data(), 16);
+  std::memcpy(flow.data() + 16, remote.address.data(), 16);
+  store_be16(flow.data() + 32, local.port);
+  store_be16(flow.data() + 34, remote.port);
+  return static_cast<uint32_t>(siphash(key_, flow)) & 0xfffff;
+}
+
 // --- arrivals ---
 
+/// RFC 768: over IPv4 zero means that there is none; over IPv6 there is always one (RFC 8200, 8.1).
+bool Protocol::checksum_is_right(const Packet& packet) const {
+  if (packet.checksum_trusted) return true;
+  const Bytes bytes = packet.data.bytes();
+  if (load_be16(bytes.data() + 6) == 0) return packet.destination.is_v4();
+  const uint32_t sum = pseudo_header_sum(packet.source, packet.destination, kProtocolNumber,
+                                         static_cast<uint32_t>(bytes.size()));
+  return checksum_finish(checksum_add(bytes, sum)) == 0;
+}
+
 void Protocol::on_packet(Packet&& packet, Instant) {
-  auto wrong = [this] { ++counters().UdpInErrors; };
+  const UdpCounters& counted = counters(packet.destination);
+  auto wrong = [&] { ++counted.in_errors; };
   Bytes bytes = packet.data.bytes();
   if (bytes.size() < kHeader) return wrong();
   const uint32_t length = load_be16(bytes.data() + 4);
   if (length < kHeader || length > bytes.size()) return wrong();
   packet.data.truncate(length);
-  // RFC 768: zero means that there is none.
-  if (!packet.checksum_trusted && load_be16(bytes.data() + 6) != 0) {
-    uint32_t sum = pseudo_header_sum(packet.source, packet.destination, kProtocolNumber, length);
-    if (checksum_finish(checksum_add(packet.data.bytes(), sum)) != 0) {
-      ++counters().UdpInCsumErrors;
-      return wrong();
-    }
+  if (!checksum_is_right(packet)) {
+    ++counted.checksum_errors;
+    return wrong();
   }
   Datagram what;
   what.source = {packet.source, load_be16(bytes.data())};
@@ -144,7 +183,7 @@ void Protocol::on_packet(Packet&& packet, Instant) {
   what.arrived = packet.arrived;
   what.data = packet.data;
   what.data.trim_front(kHeader);
-  if (network_.is_broadcast(packet.destination)) {
+  if (network_.is_broadcast(packet.destination) || packet.destination.is_multicast()) {
     deliver_to_all(packet, what);
     return;
   }
@@ -152,16 +191,19 @@ void Protocol::on_packet(Packet&& packet, Instant) {
     owner->receive(what);
     return;
   }
-  ++counters().UdpNoPorts;
+  ++counted.no_ports;
   what.data = {};
-  network_.send_icmp_error(packet, icmp::kUnreachable, icmp::kPortUnreachable, 0);
+  if (packet.destination.is_v6())
+    network_.send_icmpv6_error(packet, icmpv6::kUnreachable, icmpv6::kPortUnreachable, 0);
+  else
+    network_.send_icmp_error(packet, icmp::kUnreachable, icmp::kPortUnreachable, 0);
 }
 
-/// A broadcast is everybody's whom it fits (__udp4_lib_mcast_deliver).
+/// What is for everybody, or a group of hosts, is everybody's whom it fits (__udp4_lib_mcast_deliver).
 void Protocol::deliver_to_all(const Packet& packet, const Datagram& what) {
   bool anybody = false;
   for (Endpoint& each : chain(what.destination.port)) {
-    if (each.local_.port != what.destination.port) continue;
+    if (each.local_.port != what.destination.port || !each.takes(packet.destination.family())) continue;
     if (!overlap(each.local_.address, packet.destination)) continue;
     if (!overlap(each.remote_.address, packet.source)) continue;
     if (each.remote_.port != 0 && each.remote_.port != what.source.port) continue;
@@ -169,7 +211,7 @@ void Protocol::deliver_to_all(const Packet& packet, const Datagram& what) {
     anybody = true;
     each.receive(what);
   }
-  if (!anybody) ++counters().UdpNoPorts;
+  if (!anybody) ++counters(packet.destination).no_ports;
 }
 
 void Protocol::on_icmp_error(const IcmpError& error, Instant) {
@@ -178,14 +220,14 @@ void Protocol::on_icmp_error(const IcmpError& error, Instant) {
   const SocketAddress remote{error.remote, load_be16(error.quoted.data() + 2)};
   Endpoint* owner = find(local, remote);
   if (owner == nullptr) {
-    ++counters().IcmpInErrors;
+    ++(local.address.is_v6() ? counters().Icmp6InErrors : counters().IcmpInErrors);
     return;
   }
   icmp::Meaning meaning = icmp::meaning_of(error);
   if (meaning.error == 0) return;
   if (icmp::is_too_big(error)) {
     network_.update_path_mtu(error.remote, error.mtu);
-    if (owner->pmtu_discovery_ == PmtuDiscovery::dont) return;
+    if (owner->pmtu_discovery(local.address) == PmtuDiscovery::dont) return;
     meaning.fatal = true;
   }
   owner->on_error(meaning.error, meaning.fatal, error);

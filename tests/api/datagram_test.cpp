@@ -17,8 +17,26 @@ namespace api {
 
 namespace {
 
+/// What differs between the families.
+struct OfFamily {
+  int level, receive_errors, path_mtu, discovery, hops, traffic_class;
+  /// What a packet has room for, on the link and at all.
+  size_t on_link, largest;
+};
+
+const OfFamily& ours() {
+  static constexpr OfFamily ipv4{IPPROTO_IP, IP_RECVERR, IP_MTU, IP_MTU_DISCOVER,
+                                 IP_TTL,     IP_TOS,     1472,   65507};
+  static constexpr OfFamily ipv6{IPPROTO_IPV6,      IPV6_RECVERR, IPV6_MTU, IPV6_MTU_DISCOVER,
+                                 IPV6_UNICAST_HOPS, IPV6_TCLASS,  1452,     65527};
+  return family() == AF_INET ? ipv4 : ipv6;
+}
+
+/// As name_of() says it.
+const char* any_ip() { return family() == AF_INET ? "0.0.0.0" : "::"; }
+
 Fd udp(int flags = 0) {
-  Fd fd(socket(AF_INET, SOCK_DGRAM | flags, 0));
+  Fd fd(socket(family(), SOCK_DGRAM | flags, 0));
   EXPECT_GE(fd, 0) << strerror(errno);
   return fd;
 }
@@ -106,9 +124,9 @@ TEST(Datagram, KindOfSocket) {
   Fd fd = udp();
   EXPECT_EQ(get_option(fd, SOL_SOCKET, SO_TYPE), SOCK_DGRAM);
   EXPECT_EQ(get_option(fd, SOL_SOCKET, SO_PROTOCOL), IPPROTO_UDP);
-  EXPECT_EQ(get_option(fd, SOL_SOCKET, SO_DOMAIN), AF_INET);
+  EXPECT_EQ(get_option(fd, SOL_SOCKET, SO_DOMAIN), family());
   EXPECT_EQ(get_option(fd, SOL_SOCKET, SO_ACCEPTCONN), 0);
-  EXPECT_FAILS(EPROTONOSUPPORT, socket(AF_INET, SOCK_DGRAM, IPPROTO_TCP));
+  EXPECT_FAILS(EPROTONOSUPPORT, socket(family(), SOCK_DGRAM, IPPROTO_TCP));
   EXPECT_FAILS(EOPNOTSUPP, listen(fd, 1));
   EXPECT_FAILS(EOPNOTSUPP, accept(fd, nullptr, nullptr));
 }
@@ -152,25 +170,26 @@ TEST(Datagram, APeekLeavesIt) {
 
 TEST(Datagram, LargerThanThePacketsOfTheLink) {
   Fd fd = connected_to_peer();
-  for (size_t size : {1472u, 1473u, 9000u, 65507u}) {
+  const OfFamily& of = ours();
+  for (size_t size : {of.on_link, of.on_link + 1, size_t{9000}, of.largest}) {
     ASSERT_TRUE(send_all(fd, "size " + std::to_string(size)));
     EXPECT_EQ(receive(fd).bytes, pattern(size)) << size;
     std::string back = "echo " + pattern(size - 5);
     ASSERT_EQ(send(fd, back.data(), back.size(), 0), static_cast<ssize_t>(size)) << strerror(errno);
     EXPECT_EQ(receive(fd).bytes, back) << size;
   }
-  std::string too_large(65508, 'x');
+  std::string too_large(of.largest + 1, 'x');
   EXPECT_FAILS(EMSGSIZE, send(fd, too_large.data(), too_large.size(), 0));
-  set_option(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO);
-  EXPECT_FAILS(EMSGSIZE, send(fd, too_large.data(), 1473, 0));
-  EXPECT_EQ(send(fd, too_large.data(), 1472, 0), 1472);
-  EXPECT_EQ(get_option(fd, IPPROTO_IP, IP_MTU), 1500);
+  set_option(fd, of.level, of.discovery, IP_PMTUDISC_DO);
+  EXPECT_FAILS(EMSGSIZE, send(fd, too_large.data(), of.on_link + 1, 0));
+  EXPECT_EQ(send(fd, too_large.data(), of.on_link, 0), static_cast<ssize_t>(of.on_link));
+  EXPECT_EQ(get_option(fd, of.level, of.path_mtu), 1500);
 }
 
 TEST(Datagram, Names) {
   Fd fd = udp();
   EXPECT_EQ(name_of(fd).port(), 0);
-  EXPECT_EQ(name_of(fd).ip(), "0.0.0.0");
+  EXPECT_EQ(name_of(fd).ip(), any_ip());
   Address name;
   socklen_t length = Address::size;
   EXPECT_FAILS(ENOTCONN, getpeername(fd, name.get(), &length));
@@ -186,14 +205,14 @@ TEST(Datagram, Names) {
   ASSERT_WORKS(connect(fd, none.get(), Address::size));
   length = Address::size;
   EXPECT_FAILS(ENOTCONN, getpeername(fd, name.get(), &length));
-  EXPECT_EQ(name_of(fd).ip(), "0.0.0.0");
+  EXPECT_EQ(name_of(fd).ip(), any_ip());
 }
 
 TEST(Datagram, SendingBindsIt) {
   Fd fd = udp();
   ASSERT_EQ(send_to(fd, "echo x", peer()), 6);
   EXPECT_NE(name_of(fd).port(), 0);
-  EXPECT_EQ(name_of(fd).ip(), "0.0.0.0");
+  EXPECT_EQ(name_of(fd).ip(), any_ip());
   EXPECT_FAILS(EINVAL, bind(fd, local().get(), Address::size));
   set_timeout(fd, SO_RCVTIMEO, milliseconds(3000));
   EXPECT_EQ(receive(fd).bytes, "echo x");
@@ -203,11 +222,14 @@ TEST(Datagram, WithoutADestination) {
   Fd fd = udp();
   EXPECT_FAILS(EDESTADDRREQ, send(fd, "x", 1, 0));
   EXPECT_FAILS(EINVAL, send_to(fd, "x", Address(peer().ip().c_str(), 0)));
-  EXPECT_FAILS(EINVAL, sendto(fd, "x", 1, 0, peer().get(), Address::size - 1));
+  EXPECT_FAILS(EINVAL, sendto(fd, "x", 1, 0, peer().get(), sizeof(sockaddr_in) - 1));
   Address strange = peer();
   strange.in.sin_family = AF_UNIX;
-  EXPECT_FAILS(EAFNOSUPPORT, send_to(fd, "x", strange));
-  EXPECT_FAILS(EOPNOTSUPP, send_to(fd, "x", peer(), MSG_OOB));
+  EXPECT_FAILS(family() == AF_INET ? EAFNOSUPPORT : EINVAL, send_to(fd, "x", strange));
+  if (family() == AF_INET)
+    EXPECT_FAILS(EOPNOTSUPP, send_to(fd, "x", peer(), MSG_OOB));
+  else
+    EXPECT_EQ(send_to(fd, "x", peer(), MSG_OOB), 1);
 }
 
 TEST(Datagram, AConnectedOneHearsItsPeerOnly) {
@@ -247,7 +269,7 @@ TEST(Datagram, ARefusalIsNotToldToOthers) {
 
 TEST(Datagram, TheErrorQueue) {
   Fd fd = bound();
-  ASSERT_WORKS(set_option(fd, IPPROTO_IP, IP_RECVERR, 1));
+  ASSERT_WORKS(set_option(fd, ours().level, ours().receive_errors, 1));
   ASSERT_EQ(send_to(fd, "lost", nobody()), 4);
   EXPECT_EQ(poll_one(fd, POLLIN) & (POLLERR | POLLIN), POLLERR);
   EXPECT_FAILS(ECONNREFUSED, recv(fd, nullptr, 0, MSG_DONTWAIT));
@@ -255,13 +277,14 @@ TEST(Datagram, TheErrorQueue) {
   EXPECT_EQ(got.bytes, "lost");
   EXPECT_EQ(got.flags, MSG_ERRQUEUE);
   EXPECT_EQ(got.from.port(), nobody().port());
-  const std::string told = got.ancillary(IPPROTO_IP, IP_RECVERR);
+  const std::string told = got.ancillary(ours().level, ours().receive_errors);
   ASSERT_GE(told.size(), sizeof(sock_extended_err));
   auto error = as<sock_extended_err>(told.substr(0, sizeof(sock_extended_err)));
   EXPECT_EQ(error.ee_errno, static_cast<uint32_t>(ECONNREFUSED));
-  EXPECT_EQ(error.ee_origin, SO_EE_ORIGIN_ICMP);
-  EXPECT_EQ(error.ee_type, 3);
-  EXPECT_EQ(error.ee_code, 3);
+  const bool v4 = family() == AF_INET;
+  EXPECT_EQ(error.ee_origin, v4 ? SO_EE_ORIGIN_ICMP : SO_EE_ORIGIN_ICMP6);
+  EXPECT_EQ(error.ee_type, v4 ? 3 : 1);
+  EXPECT_EQ(error.ee_code, v4 ? 3 : 4);
   EXPECT_EQ(receive(fd, 100, MSG_ERRQUEUE | MSG_DONTWAIT).result, -1);
   EXPECT_EQ(pending_error(fd), 0);
 }
@@ -322,6 +345,119 @@ TEST(Datagram, AncillaryDataOfASend) {
   EXPECT_EQ(send_with(IP_TOS, &tos, sizeof tos), 6);
   EXPECT_EQ(receive(fd).bytes, "echo x");
   EXPECT_FAILS(EINVAL, static_cast<int>(send_with(99, &tos, sizeof tos)));
+}
+
+class Ipv6Datagram : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (family() != AF_INET6) GTEST_SKIP() << "over IPv4";
+  }
+  /// Sends "echo x" to the peer with that ancillary data.
+  static int send_with(int fd, int level, int type, const void* data, size_t bytes) {
+    alignas(cmsghdr) char control[128]{};
+    iovec part{const_cast<char*>("echo x"), 6};
+    Address to = peer();
+    msghdr message{};
+    message.msg_name = to.get();
+    message.msg_namelen = Address::size;
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = CMSG_SPACE(bytes);
+    cmsghdr* head = CMSG_FIRSTHDR(&message);
+    head->cmsg_level = level;
+    head->cmsg_type = type;
+    head->cmsg_len = CMSG_LEN(bytes);
+    std::memcpy(CMSG_DATA(head), data, bytes);
+    return static_cast<int>(sendmsg(fd, &message, 0));
+  }
+};
+
+TEST_F(Ipv6Datagram, AncillaryData) {
+  Fd fd = bound();
+  for (int option : {IPV6_RECVPKTINFO, IPV6_RECVHOPLIMIT, IPV6_RECVTCLASS, IPV6_RECVORIGDSTADDR})
+    ASSERT_WORKS(set_option(fd, IPPROTO_IPV6, option, 1));
+  ASSERT_GT(send_to(fd, "echo x", peer()), 0);
+  Got got = receive(fd);
+  EXPECT_EQ(got.bytes, "echo x");
+  const Address own = local();
+  auto info = as<in6_pktinfo>(got.ancillary(IPPROTO_IPV6, IPV6_PKTINFO));
+  EXPECT_TRUE(IN6_ARE_ADDR_EQUAL(&info.ipi6_addr, &own.in6.sin6_addr));
+  char device[IF_NAMESIZE];
+  EXPECT_NE(if_indextoname(info.ipi6_ifindex, device), nullptr);
+  EXPECT_EQ(as<int>(got.ancillary(IPPROTO_IPV6, IPV6_HOPLIMIT)), 64);
+  EXPECT_EQ(as<int>(got.ancillary(IPPROTO_IPV6, IPV6_TCLASS)), 0);
+  auto destination = as<sockaddr_in6>(got.ancillary(IPPROTO_IPV6, IPV6_ORIGDSTADDR));
+  EXPECT_EQ(ntohs(destination.sin6_port), name_of(fd).port());
+  EXPECT_TRUE(IN6_ARE_ADDR_EQUAL(&destination.sin6_addr, &own.in6.sin6_addr));
+}
+
+TEST_F(Ipv6Datagram, AncillaryDataOfASend) {
+  Fd fd = udp();
+  set_timeout(fd, SO_RCVTIMEO, milliseconds(3000));
+  auto sends = [&](int type, auto value) {
+    const int sent = send_with(fd, IPPROTO_IPV6, type, &value, sizeof value);
+    if (sent > 0) {
+      EXPECT_EQ(receive(fd).bytes, "echo x");
+    }
+    return sent;
+  };
+  in6_pktinfo info{};
+  EXPECT_EQ(sends(IPV6_PKTINFO, info), 6) << "of no address";
+  info.ipi6_addr = local().in6.sin6_addr;
+  EXPECT_EQ(sends(IPV6_PKTINFO, info), 6);
+  info.ipi6_addr = Address("203.0.113.7", 0).in6.sin6_addr;
+  EXPECT_FAILS(EINVAL, sends(IPV6_PKTINFO, info));
+  EXPECT_FAILS(EINVAL, sends(IPV6_PKTINFO, 1));
+  for (int type : {IPV6_HOPLIMIT, IPV6_TCLASS}) {
+    EXPECT_EQ(sends(type, 3), 6);
+    EXPECT_EQ(sends(type, -1), 6);
+    EXPECT_FAILS(EINVAL, sends(type, -2));
+    EXPECT_FAILS(EINVAL, sends(type, 256));
+    EXPECT_FAILS(EINVAL, sends(type, char{1}));
+  }
+  EXPECT_EQ(sends(IPV6_DONTFRAG, 1), 6);
+  EXPECT_FAILS(EINVAL, sends(IPV6_DONTFRAG, 2));
+  EXPECT_FAILS(EINVAL, sends(999, 1));
+  // Of the other family, which isn't the destination's: nobody looks at it.
+  const int ttl = 0;
+  EXPECT_EQ(send_with(fd, IPPROTO_IP, IP_TTL, &ttl, sizeof ttl), 6);
+  EXPECT_EQ(receive(fd).bytes, "echo x");
+}
+
+TEST_F(Ipv6Datagram, WithoutFragments) {
+  Fd fd = connected_to_peer();
+  const std::string large(3000, 'x');
+  EXPECT_EQ(send(fd, large.data(), large.size(), 0), 3000);
+  ASSERT_WORKS(set_option(fd, IPPROTO_IPV6, IPV6_DONTFRAG, 1));
+  EXPECT_FAILS(EMSGSIZE, send(fd, large.data(), large.size(), 0));
+  ASSERT_WORKS(set_option(fd, IPPROTO_IPV6, IPV6_DONTFRAG, 0));
+  EXPECT_EQ(send(fd, large.data(), large.size(), 0), 3000);
+}
+
+TEST_F(Ipv6Datagram, PortsOfBothFamilies) {
+  Fd both = udp();
+  ASSERT_WORKS(bind(both, Address("0.0.0.0", 0).get(), Address::size));
+  sockaddr_in any{};
+  any.sin_family = AF_INET;
+  any.sin_port = htons(name_of(both).port());
+  Fd other(socket(AF_INET, SOCK_DGRAM, 0));
+  EXPECT_FAILS(EADDRINUSE, bind(other, reinterpret_cast<sockaddr*>(&any), sizeof any));
+  both = udp();
+  ASSERT_WORKS(set_option(both, IPPROTO_IPV6, IPV6_V6ONLY, 1));
+  ASSERT_WORKS(bind(both, Address("0.0.0.0", ntohs(any.sin_port)).get(), Address::size));
+  EXPECT_WORKS(bind(other, reinterpret_cast<sockaddr*>(&any), sizeof any));
+}
+
+TEST_F(Ipv6Datagram, FromAnAddressOfIpv4) {
+  Fd fd = udp();
+  ASSERT_WORKS(set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0));
+  Address mapped;
+  ASSERT_EQ(inet_pton(AF_INET6, "::ffff:0.0.0.0", &mapped.in6.sin6_addr), 1);
+  ASSERT_WORKS(bind(fd, mapped.get(), Address::size));
+  EXPECT_EQ(name_of(fd).ip(), "::ffff:0.0.0.0");
+  EXPECT_FAILS(EAFNOSUPPORT, send_to(fd, "x", peer()));
+  EXPECT_FAILS(EAFNOSUPPORT, connect(fd, peer().get(), Address::size));
 }
 
 TEST(Datagram, SeveralByOneCall) {
@@ -497,21 +633,26 @@ TEST(Datagram, TheReceiveBufferHasAnEnd) {
 
 TEST(Datagram, Options) {
   Fd fd = udp();
+  const OfFamily& of = ours();
   EXPECT_EQ(get_option(fd, SOL_SOCKET, SO_BROADCAST), 0);
-  EXPECT_EQ(get_option(fd, IPPROTO_IP, IP_TTL), 64);
-  EXPECT_EQ(get_option(fd, IPPROTO_IP, IP_TOS), 0);
-  EXPECT_EQ(get_option(fd, IPPROTO_IP, IP_MTU_DISCOVER), IP_PMTUDISC_WANT);
-  EXPECT_WORKS(set_option(fd, IPPROTO_IP, IP_TTL, 9));
-  EXPECT_EQ(get_option(fd, IPPROTO_IP, IP_TTL), 9);
-  EXPECT_FAILS(EINVAL, set_option(fd, IPPROTO_IP, IP_TTL, 256));
-  EXPECT_WORKS(set_option(fd, IPPROTO_IP, IP_TOS, 0x1b));
-  EXPECT_EQ(get_option(fd, IPPROTO_IP, IP_TOS), 0x1b);
-  EXPECT_FAILS(EINVAL, set_option(fd, IPPROTO_IP, IP_MTU_DISCOVER, 6));
+  EXPECT_EQ(get_option(fd, of.level, of.hops), 64);
+  EXPECT_EQ(get_option(fd, of.level, of.traffic_class), 0);
+  EXPECT_EQ(get_option(fd, of.level, of.discovery), IP_PMTUDISC_WANT);
+  EXPECT_WORKS(set_option(fd, of.level, of.hops, 9));
+  EXPECT_EQ(get_option(fd, of.level, of.hops), 9);
+  EXPECT_FAILS(EINVAL, set_option(fd, of.level, of.hops, 256));
+  EXPECT_WORKS(set_option(fd, of.level, of.traffic_class, 0x1b));
+  EXPECT_EQ(get_option(fd, of.level, of.traffic_class), 0x1b);
+  EXPECT_FAILS(EINVAL, set_option(fd, of.level, of.discovery, 6));
   int value = 0;
   socklen_t length = sizeof value;
-  EXPECT_FAILS(ENOTCONN, getsockopt(fd, IPPROTO_IP, IP_MTU, &value, &length));
-  EXPECT_FAILS(EACCES, send_to(fd, "x", Address("192.0.2.255", 9)));
+  EXPECT_FAILS(ENOTCONN, getsockopt(fd, of.level, of.path_mtu, &value, &length));
   EXPECT_EQ(get_option(fd, SOL_SOCKET, SO_SNDLOWAT), 1);
+}
+
+TEST(Datagram, ABroadcastWantsToBeAllowed) {
+  Fd fd = udp();
+  EXPECT_FAILS(EACCES, send_to(fd, "x", Address("192.0.2.255", 9)));
 }
 
 TEST(Datagram, AChildHasItToo) {

@@ -156,8 +156,8 @@ class Session {
   bool follows_ = true;
 };
 
-void answer(int fd, const sockaddr_in& from, const std::string& datagram) {
-  sockaddr_in to = from;
+void answer(int fd, const sockaddr_in6& from, const std::string& datagram) {
+  sockaddr_in6 to = from;
   auto say = [&](const std::string& bytes) {
     sendto(fd, bytes.data(), bytes.size(), 0, reinterpret_cast<sockaddr*>(&to), sizeof to);
   };
@@ -175,7 +175,7 @@ void answer(int fd, const sockaddr_in& from, const std::string& datagram) {
   if (command == "many" && line >> number >> size)
     for (size_t i = 0; i < number; ++i) say(bytes_of_pattern(size));
   if (command == "to" && line >> number >> word) {
-    to.sin_port = htons(static_cast<uint16_t>(number));
+    to.sin6_port = htons(static_cast<uint16_t>(number));
     say(word);
   }
 }
@@ -183,7 +183,7 @@ void answer(int fd, const sockaddr_in& from, const std::string& datagram) {
 void serve_datagrams(int fd) {
   std::string datagram(65536, '\0');
   for (;;) {
-    sockaddr_in from{};
+    sockaddr_in6 from{};
     socklen_t length = sizeof from;
     ssize_t n =
         recvfrom(fd, datagram.data(), datagram.size(), 0, reinterpret_cast<sockaddr*>(&from), &length);
@@ -204,15 +204,13 @@ int main(int argc, char** argv) {
   sockaddr_in6 any{};
   any.sin6_family = AF_INET6;
   any.sin6_port = htons(static_cast<uint16_t>(std::atoi(argv[1])));
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = any.sin6_port;
   if (bind(listener, reinterpret_cast<sockaddr*>(&any), sizeof any) != 0 || listen(listener, 128) != 0) {
     std::perror("api_peer");
     return 1;
   }
-  int datagrams = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (bind(datagrams, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
+  int datagrams = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  setsockopt(datagrams, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+  if (bind(datagrams, reinterpret_cast<sockaddr*>(&any), sizeof any) != 0) {
     std::perror("api_peer");
     return 1;
   }

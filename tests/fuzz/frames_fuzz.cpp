@@ -209,15 +209,16 @@ class Machine {
         mutate(payload);
         break;
       }
-      case 5: {  // an error about a segment of the connection's
+      case 5: {  // an error about a segment of the connection's, or a datagram
         payload.resize(8);
         payload[0] = std::byte{static_cast<uint8_t>(1 + input_.u8() % 4)};
         payload[1] = std::byte{static_cast<uint8_t>(input_.u8() % 8)};
         store_be32(&payload[4], input_.u16());
-        std::vector<std::byte> quoted = ip6_header(kHost6, kPeer6, kTcp, 64, 1020);
+        const bool segment = input_.u8() % 4 != 0;
+        std::vector<std::byte> quoted = ip6_header(kHost6, kPeer6, segment ? kTcp : kUdp, 64, 1020);
         quoted.resize(48 + input_.u8());
-        store_be16(&quoted[40], conversation6_.host_port);
-        store_be16(&quoted[42], conversation6_.peer_port);
+        store_be16(&quoted[40], segment ? conversation6_.host_port : uint16_t{5000});
+        store_be16(&quoted[42], segment ? conversation6_.peer_port : uint16_t{53});
         store_be32(&quoted[44],
                    conversation6_.host_next + static_cast<uint32_t>(static_cast<int16_t>(input_.u16())));
         mutate(quoted);
@@ -252,10 +253,13 @@ class Machine {
         bytes.resize(8 + input_.u16() % 3000, std::byte{'u'});
         store_be16(&bytes[4], static_cast<uint16_t>(bytes.size()));
         mutate(bytes);
-        const IpAddress source = (flags & 0x80) != 0 ? kFar : kPeer;
-        const uint32_t sum = pseudo_header_sum(source, kHost, kUdp, static_cast<uint32_t>(bytes.size()));
+        const bool v6 = (flags & 0x10) != 0;
+        const IpAddress source = v6 ? kPeer6 : (flags & 0x80) != 0 ? kFar : kPeer;
+        const uint32_t sum =
+            pseudo_header_sum(source, v6 ? kHost6 : kHost, kUdp, static_cast<uint32_t>(bytes.size()));
         store_be16(&bytes[6], 0);
         if ((flags & 0x40) == 0) store_be16(&bytes[6], checksum_finish(checksum_add(bytes, sum)));
+        if (v6) return deliver_packet6(source, kHost6, kUdp, flags, bytes);
         return deliver_packet(source, kUdp, bytes, flags, (flags & 0x20) != 0 ? input_.u16() : 0x4000);
       }
       case 1: {
@@ -279,7 +283,10 @@ class Machine {
         if (argument % 16 == 0)
           datagrams_->abandon(*frame);
         else
-          (void)datagrams_->send(*frame, {.to = {argument % 2 != 0 ? kPeer : kFar, argument}});
+          (void)datagrams_->send(*frame, {.to = {argument % 2 == 0   ? kFar
+                                                 : argument % 4 == 1 ? kPeer
+                                                                     : kPeer6,
+                                                 argument}});
         break;
       }
       case 3: {
@@ -293,9 +300,11 @@ class Machine {
         const uint8_t argument = input_.u8();
         const int on = argument % 2;
         if (argument < 128)
-          (void)datagrams_->set_option(IPPROTO_IP, IP_RECVERR, std::as_bytes(std::span(&on, 1)));
+          (void)datagrams_->set_option(argument < 64 ? IPPROTO_IP : IPPROTO_IPV6,
+                                       argument < 64 ? IP_RECVERR : IPV6_RECVERR,
+                                       std::as_bytes(std::span(&on, 1)));
         else
-          (void)datagrams_->connect({on != 0 ? kPeer : IpAddress(), 53});
+          (void)datagrams_->connect({on == 0 ? IpAddress() : argument % 4 == 1 ? kPeer : kPeer6, 53});
         break;
       }
     }
@@ -591,8 +600,9 @@ class Machine {
       append_address(frame, kHost);
       deliver(std::move(frame));
     }
-    datagrams_ = (*host_->open_socket(AF_INET, SOCK_DGRAM, 0))->datagrams();
-    if (!datagrams_->bind({kHost, 5000}).ok()) wrong("no socket of datagrams at the start");
+    datagrams_ = (*host_->open_socket(AF_INET6, SOCK_DGRAM, 0))->datagrams();
+    if (!datagrams_->bind({IpAddress::any(Family::ipv6), 5000}).ok())
+      wrong("no socket of datagrams at the start");
     Socket* listener = *host_->open_socket(AF_INET, SOCK_STREAM, 0);
     sockets_.push_back(listener);
     if (!listener->bind({IpAddress::any(Family::ipv4), 80}).ok() || !listener->listen(4).ok())

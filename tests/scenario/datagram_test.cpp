@@ -8,7 +8,7 @@
 #include <string>
 
 #include "stack/socket/datagram_socket.h"
-#include "tests/support/simulator.h"
+#include "tests/scenario/pair.h"
 
 namespace ustack::test {
 namespace {
@@ -35,13 +35,12 @@ class Datagrams : public testing::TestWithParam<Case> {
  protected:
   Datagrams()
       : net_(7),
-        a_(net_.add_host(
-            {.name = "a", .address = {IpAddress::v4(192, 0, 2, 1), 24}, .link = GetParam().link})),
-        b_(net_.add_host(
-            {.name = "b", .address = {IpAddress::v4(192, 0, 2, 2), 24}, .link = GetParam().link})) {
+        a_(net_.add_host({.name = "a", .address = pair_address(1), .link = GetParam().link})),
+        b_(net_.add_host({.name = "b", .address = pair_address(2), .link = GetParam().link})) {
     net_.connect(a_, b_, GetParam().network);
-    from_ = TestSocket(*a_.host().open_socket(AF_INET, SOCK_DGRAM, 0));
-    to_ = TestSocket(*b_.host().open_socket(AF_INET, SOCK_DGRAM, 0));
+    const int domain = a_.address().is_v4() ? AF_INET : AF_INET6;
+    from_ = TestSocket(*a_.host().open_socket(domain, SOCK_DGRAM, 0));
+    to_ = TestSocket(*b_.host().open_socket(domain, SOCK_DGRAM, 0));
     EXPECT_TRUE(to_->bind({b_.address(), kPort}).ok());
   }
 

@@ -5,6 +5,7 @@
 
 #include "stack/net/checksum.h"
 #include "stack/net/icmpv6.h"
+#include "stack/socket/datagram_socket.h"
 #include "tests/scenario/pair.h"
 
 namespace ustack::test {
@@ -137,6 +138,173 @@ TEST_F(Ipv6, TooFewHopsAreDropped) {
   net.run_for(1s);
   EXPECT_FALSE(far.readable());
   EXPECT_GE(server.counters().TcpExtTCPMinTTLDrop, 1u);
+}
+
+// --- datagrams
+
+class Ipv6Datagrams : public Ipv6 {
+ protected:
+  TestSocket datagrams(TestHost& host, int domain, const SocketAddress& local = {}) {
+    Result<Socket*> socket = host.host().open_socket(domain, SOCK_DGRAM, 0);
+    TestSocket made = socket.ok() ? TestSocket(*socket) : TestSocket();
+    if (local.port != 0) {
+      EXPECT_TRUE(made->bind(local).ok());
+    }
+    return made;
+  }
+  Status send(TestSocket& socket, std::string_view text, const DatagramOut& how = {}) {
+    Result<TxFrame*> frame = socket->datagrams()->reserve(text.size());
+    if (!frame.ok()) return frame.status();
+    size_t at = 0;
+    for (const Slice& slice : (*frame)->payload()) {
+      std::memcpy(slice.data(), text.data() + at, slice.length);
+      at += slice.length;
+    }
+    Status s = socket->datagrams()->send(*frame, how);
+    net.run_for(100ms);
+    return s;
+  }
+  /// The next one's text and where it is from; "nothing".
+  std::string take(TestSocket& socket, SocketAddress* source = nullptr) {
+    Result<Datagram*> got = socket->datagrams()->take(false);
+    if (!got.ok()) return got.code() == EAGAIN ? "nothing" : "error " + std::to_string(got.code());
+    const Bytes bytes = (*got)->data.bytes();
+    std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    if (source != nullptr) *source = (*got)->source;
+    socket->datagrams()->done(*got);
+    return text;
+  }
+};
+
+TEST_F(Ipv6Datagrams, OneSocketHasBothFamilies) {
+  TestSocket both = datagrams(server, AF_INET6, {kAny6, 53}), near = datagrams(client, AF_INET6);
+  EXPECT_TRUE(send(near, "six", {.to = {kServer6, 53}}).ok());
+  EXPECT_TRUE(send(near, "four", {.to = {kServer4, 53}}).ok());
+  SocketAddress source;
+  EXPECT_EQ(take(both, &source), "six");
+  EXPECT_EQ(source.address, v6_number(1));
+  EXPECT_TRUE(send(both, "answer", {.to = source}).ok());
+  EXPECT_EQ(take(near), "answer");
+  EXPECT_EQ(take(both, &source), "four");
+  EXPECT_EQ(source.address, IpAddress::v4(192, 0, 2, 1));
+  EXPECT_TRUE(send(both, "answer", {.to = source}).ok());
+  EXPECT_EQ(take(near), "answer");
+  EXPECT_EQ(server.counters().Udp6InDatagrams, 1u);
+  EXPECT_EQ(server.counters().UdpInDatagrams, 1u);
+  EXPECT_EQ(client.counters().Udp6OutDatagrams, 1u);
+  EXPECT_EQ(client.counters().UdpOutDatagrams, 1u);
+}
+
+TEST_F(Ipv6Datagrams, GoToWhomTheyFitBest) {
+  TestSocket both = datagrams(server, AF_INET6), own = datagrams(server, AF_INET),
+             only = datagrams(server, AF_INET6), near = datagrams(client, AF_INET6);
+  for (TestSocket* each : {&both, &own, &only}) {
+    ASSERT_TRUE(each->set(SOL_SOCKET, SO_REUSEADDR, 1).ok());
+  }
+  ASSERT_TRUE(only.set(IPPROTO_IPV6, IPV6_V6ONLY, 1).ok());
+  ASSERT_TRUE(both->bind({kAny6, 53}).ok());
+  ASSERT_TRUE(own->bind({kAny4, 53}).ok());
+  ASSERT_TRUE(only->bind({kServer6, 53}).ok());
+  EXPECT_TRUE(send(near, "four", {.to = {kServer4, 53}}).ok());
+  EXPECT_TRUE(send(near, "six", {.to = {kServer6, 53}}).ok());
+  EXPECT_EQ(take(own), "four") << "IPv4's own goes before one of both";
+  EXPECT_EQ(take(only), "six") << "the address says more than the wildcard";
+  EXPECT_EQ(take(both), "nothing");
+  own = TestSocket();
+  EXPECT_TRUE(send(near, "four", {.to = {kServer4, 53}}).ok());
+  EXPECT_EQ(take(both), "four");
+  EXPECT_EQ(take(only), "nothing");
+}
+
+TEST_F(Ipv6Datagrams, OneBoundToAllOfIpv4HasNoOther) {
+  TestSocket mapped = datagrams(server, AF_INET6, {kAny4, 53}), near = datagrams(client, AF_INET6);
+  EXPECT_TRUE(send(near, "six", {.to = {kServer6, 53}}).ok());
+  EXPECT_EQ(take(mapped), "nothing");
+  EXPECT_TRUE(send(near, "four", {.to = {kServer4, 53}}).ok());
+  EXPECT_EQ(take(mapped), "four");
+  EXPECT_EQ(send(mapped, "x", {.to = {v6_number(1), 9}}).code(), EAFNOSUPPORT);
+}
+
+TEST_F(Ipv6Datagrams, ARefusalComesBack) {
+  TestSocket near = datagrams(client, AF_INET6);
+  ASSERT_TRUE(near->connect({kServer6, 9}).ok());
+  EXPECT_TRUE(send(near, "x").ok());
+  EXPECT_EQ(take(near), "error " + std::to_string(ECONNREFUSED));
+  EXPECT_EQ(server.counters().Udp6NoPorts, 1u);
+  EXPECT_EQ(server.counters().Icmp6OutDestUnreachs, 1u);
+}
+
+TEST_F(Ipv6Datagrams, TheChecksumIsNoChoice) {
+  TestSocket far = datagrams(server, AF_INET6, {kAny6, 53}), near = datagrams(client, AF_INET6);
+  ASSERT_TRUE(near.set(SOL_SOCKET, SO_NO_CHECK, 1).ok());
+  EXPECT_TRUE(send(near, "with", {.to = {kServer6, 53}}).ok());
+  EXPECT_EQ(take(far), "with");
+  // RFC 8200, 8.1: one without is no datagram.
+  cable.forward->add_rule([](WireFrame& frame) {
+    if (frame.bytes[12] == std::byte{0x86} && frame.bytes[20] == std::byte{17})
+      store_be16(&frame.bytes[60], 0);
+    return Verdict::pass;
+  });
+  EXPECT_TRUE(send(near, "without", {.to = {kServer6, 53}}).ok());
+  EXPECT_EQ(take(far), "nothing");
+  EXPECT_EQ(server.counters().Udp6InCsumErrors, 1u);
+  EXPECT_EQ(server.counters().Udp6InErrors, 1u);
+}
+
+TEST_F(Ipv6Datagrams, OptionsGoIntoThePackets) {
+  TestSocket far = datagrams(server, AF_INET6, {kAny6, 53}), near = datagrams(client, AF_INET6);
+  ASSERT_TRUE(near.set(IPPROTO_IPV6, IPV6_TCLASS, 0x4a).ok());
+  ASSERT_TRUE(near.set(IPPROTO_IPV6, IPV6_UNICAST_HOPS, 7).ok());
+  std::vector<uint32_t> labels;
+  uint8_t hops = 0, traffic_class = 0;
+  cable.forward->add_rule([&](WireFrame& frame) {
+    if (frame.bytes[12] != std::byte{0x86} || frame.bytes[20] != std::byte{17}) return Verdict::pass;
+    const Ipv6View header(&frame.bytes[14]);
+    labels.push_back(header.flow_label());
+    hops = header.hop_limit();
+    traffic_class = header.traffic_class();
+    return Verdict::pass;
+  });
+  EXPECT_TRUE(send(near, "a", {.to = {kServer6, 53}}).ok());
+  EXPECT_EQ(hops, 7);
+  EXPECT_EQ(traffic_class, 0x4a);
+  EXPECT_TRUE(send(near, "b", {.to = {kServer6, 53}, .ttl = 3, .tos = 0x10}).ok());
+  EXPECT_EQ(hops, 3);
+  EXPECT_EQ(traffic_class, 0x10);
+  EXPECT_TRUE(send(near, "c", {.to = {kServer6, 54}}).ok());
+  ASSERT_TRUE(near.set(IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, 0).ok());
+  EXPECT_TRUE(send(near, "d", {.to = {kServer6, 53}}).ok());
+  ASSERT_EQ(labels.size(), 4u);
+  EXPECT_EQ(labels[0], labels[1]) << "of one flow";
+  EXPECT_NE(labels[0], labels[2]);
+  EXPECT_NE(labels[0], 0u);
+  EXPECT_EQ(labels[3], 0u);
+}
+
+TEST_F(Ipv6Datagrams, AGroupsIsEverybodys) {
+  TestSocket all = datagrams(server, AF_INET6, {kAny6, 53}),
+             one = datagrams(server, AF_INET6, {kServer6, 54}), near = datagrams(client, AF_INET6);
+  // All nodes (ff02::1), as another host of the link may send it; the stack itself sends to no group.
+  cable.forward->add_rule([](WireFrame& frame) {
+    if (frame.bytes[12] != std::byte{0x86} || frame.bytes[20] != std::byte{17}) return Verdict::pass;
+    std::byte* udp = &frame.bytes[54];
+    const IpAddress group = v6(0xff02, 0, 1), source = v6_number(1);
+    std::memcpy(&frame.bytes[14 + 24], group.data(), 16);
+    const std::byte mac[6] = {std::byte{0x33}, std::byte{0x33}, {}, {}, {}, std::byte{1}};
+    std::memcpy(&frame.bytes[0], mac, sizeof mac);
+    store_be16(udp + 6, 0);
+    const auto length = static_cast<uint32_t>(frame.bytes.size() - 54);
+    store_be16(udp + 6, checksum_finish(
+                            checksum_add(Bytes(udp, length), pseudo_header_sum(source, group, 17, length))));
+    frame.offload = {};
+    return Verdict::pass;
+  });
+  EXPECT_TRUE(send(near, "to all", {.to = {kServer6, 53}}).ok());
+  EXPECT_EQ(take(all), "to all");
+  EXPECT_TRUE(send(near, "to all", {.to = {kServer6, 54}}).ok());
+  EXPECT_EQ(take(one), "nothing") << "it is bound to an address";
+  EXPECT_EQ(server.counters().Icmp6OutDestUnreachs, 0u) << "no answer to a group";
+  EXPECT_EQ(send(near, "x", {.to = {v6(0xff02, 0, 1), 53}}).code(), ENETUNREACH);
 }
 
 /// A router whose next link takes packets of 1300 bytes (RFC 8201).

@@ -32,7 +32,7 @@ class ShimDualStack : public testing::Test {
   void SetUp() override {
     if (!DualStack::available()) GTEST_SKIP() << "the kernel has no IPv6";
     const int no = 0;
-    ASSERT_TRUE(socket_.set_option(IPV6_V6ONLY, bytes_of(no), false).ok());
+    ASSERT_TRUE(socket_.set_option(IPV6_V6ONLY, bytes_of(no), false, true).ok());
   }
   DualStack socket_{false};
 };
@@ -58,12 +58,12 @@ TEST_F(ShimDualStack, JudgesLengthAndFamily) {
 
 TEST_F(ShimDualStack, WithV6OnlyHasNoIpv4) {
   const int yes = 7;
-  ASSERT_TRUE(socket_.set_option(IPV6_V6ONLY, bytes_of(yes), false).ok());
+  ASSERT_TRUE(socket_.set_option(IPV6_V6ONLY, bytes_of(yes), false, true).ok());
   EXPECT_TRUE(socket_.v6_only());
   EXPECT_EQ(socket_.address_to_connect(raw6("::ffff:192.0.2.7", 80)).code(), ENETUNREACH);
   EXPECT_EQ(socket_.address_to_bind(raw6("::ffff:192.0.2.7", 80)).code(), EINVAL);
   EXPECT_TRUE(socket_.address_to_bind(raw6("::", 5))->address.is_v6());
-  EXPECT_EQ(socket_.set_option(IPV6_V6ONLY, bytes_of(yes), true).code(), EINVAL) << "once it is bound";
+  EXPECT_EQ(socket_.set_option(IPV6_V6ONLY, bytes_of(yes), true, true).code(), EINVAL) << "once it is bound";
 }
 
 TEST_F(ShimDualStack, ShowsItsIpv4HalfMapped) {
@@ -89,7 +89,7 @@ TEST_F(ShimDualStack, MapsThereAndBack) {
 TEST_F(ShimDualStack, OptionsOfOtherThingsAreUnknown) {
   const int one = 1;
   EXPECT_FALSE(DualStack::knows(IPV6_JOIN_GROUP));
-  EXPECT_EQ(socket_.set_option(IPV6_JOIN_GROUP, bytes_of(one), false).code(), ENOPROTOOPT);
+  EXPECT_EQ(socket_.set_option(IPV6_JOIN_GROUP, bytes_of(one), false, true).code(), ENOPROTOOPT);
   int value = 0;
   EXPECT_EQ(socket_.get_option(IPV6_JOIN_GROUP, std::as_writable_bytes(std::span(&value, 1))).code(),
             ENOPROTOOPT);
