@@ -257,6 +257,7 @@ void SocketFile::linger(HostLock& lock) {
 }
 
 Status SocketFile::set_ipv6_option(int name, Bytes value) {
+  if (name == IPV6_MTU && has_ipv6()) return socket_->set_option(IPPROTO_IPV6, name, value);
   Result<SocketAddress> local = socket_->local_address();
   const DualStack before = *dual_stack_;
   Status s = dual_stack_->set_option(name, value, local.ok() && local->port != 0, !has_datagrams());

@@ -16,7 +16,8 @@ Status Network::send_ipv6(Route& route, TxFrame* frame, uint8_t protocol, const 
     Status status = prepare_segmentation(route, *frame, protocol, segments);
     if (!status.ok()) return refuse(route, frame, status.error());
   }
-  const bool fragments = segments == 1 && Ipv6Header::kLength + payload > route.mtu();
+  const uint32_t mtu = options.mtu != 0 ? std::min(options.mtu, route.mtu()) : route.mtu();
+  const bool fragments = segments == 1 && Ipv6Header::kLength + payload > mtu;
   if (fragments && options.dont_fragment) return refuse(route, frame, Error{EMSGSIZE});
   if (Status status = prepare_checksum(route, *frame, protocol, fragments); !status.ok())
     return refuse(route, frame, status.error());
@@ -31,15 +32,15 @@ Status Network::send_ipv6(Route& route, TxFrame* frame, uint8_t protocol, const 
   header.hop_limit = options.ttl;
   header.source = route.local_;
   header.destination = route.remote_;
-  if (fragments) return send_fragments(route, frame, header);
+  if (fragments) return send_fragments(route, frame, header, mtu);
   header.emit(frame->prepend(Ipv6Header::kLength));
   return send_to_next_hop(route, frame);
 }
 
 /// RFC 8200, section 4.5. All fragments are made before the first is sent: part of a packet is of no use.
-Status Network::send_fragments(Route& route, TxFrame* frame, const Ipv6Header& header) {
+Status Network::send_fragments(Route& route, TxFrame* frame, const Ipv6Header& header, uint32_t mtu) {
   constexpr uint32_t kHeaders = Ipv6Header::kLength + Ipv6Fragment::kLength;
-  const uint32_t most = (route.mtu() - kHeaders) & ~7u;
+  const uint32_t most = (mtu - kHeaders) & ~7u;
   FrameQueue parts;
   if (!cut(*frame, most, parts)) {
     ++context_.counters.Ip6FragFails;

@@ -162,7 +162,7 @@ class Network final : private NeighbourPort {
 
   // ipv6_output.cpp
   Status send_ipv6(Route& route, TxFrame* frame, uint8_t protocol, const IpOptionsOut& options);
-  Status send_fragments(Route& route, TxFrame* frame, const Ipv6Header& header);
+  Status send_fragments(Route& route, TxFrame* frame, const Ipv6Header& header, uint32_t mtu);
 
   // icmpv6.cpp
   void receive_icmpv6(const ReceivedV6& received);

@@ -22,6 +22,8 @@ struct IpOptionsOut {
   bool dont_fragment = true;
   /// Of IPv6 (RFC 6437), 20 bits.
   uint32_t flow_label = 0;
+  /// Of IPv6: the largest packet, where that is less than the path's MTU; 0: that.
+  uint32_t mtu = 0;
 };
 
 /// A destination with the way there. Cheap to copy; holds a reference to nothing: the neighbour is looked up

@@ -801,6 +801,12 @@ struct OptionRows : OptionTable {
       ipv6<&Ipv6Options::flow_label>(IPV6_AUTOFLOWLABEL),
       {.level = IPPROTO_IPV6,
        .name = IPV6_MTU,
+       // It is how large packets may be that are cut: no segment is.
+       .set_int =
+           [](Endpoint&, int value) {
+             return value != 0 && value < static_cast<int>(Ipv6Header::kLeastMtu) ? Status(Error{EINVAL})
+                                                                                  : Status();
+           },
        .get_int = [](Endpoint& ep) -> Result<int> { return ep.over_ipv6() ? get_mtu(ep) : Error{ENOTCONN}; }},
   };
 

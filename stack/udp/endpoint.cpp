@@ -250,6 +250,7 @@ IpOptionsOut Endpoint::ipv6_options(const DatagramOut& how, uint16_t to, const R
   IpOptionsOut ip;
   ip.ttl = how.ttl.value_or(static_cast<uint8_t>(hops));
   ip.tos = how.tos.value_or(ipv6_.traffic_class);
+  ip.mtu = fragment_mtu_;
   switch (ipv6_.pmtu_discovery) {
     case PmtuDiscovery::always:
     case PmtuDiscovery::probe:

@@ -113,6 +113,8 @@ class Endpoint final : public DatagramSocket, public ListHook<OfPort> {
   tcp::Ipv6Options ipv6_;
   /// IPV6_DONTFRAG.
   bool dont_fragment_ = false;
+  /// IPV6_MTU: of packets that are cut; 0: the path's.
+  uint32_t fragment_mtu_ = 0;
   uint64_t cookie_ = 0;
 
   IntrusiveList<Datagram> queue_;

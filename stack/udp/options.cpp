@@ -174,7 +174,7 @@ Status Endpoint::set_number(int level, int name, int value, size_t bytes) {
   return Error{ENOPROTOOPT};
 }
 
-/// Of ipv6(7): values that shim's DualStack has found good.
+/// Of ipv6(7): values that shim's DualStack has found good, but for IPV6_MTU.
 Status Endpoint::set_ipv6_number(int name, int value) {
   switch (name) {
     case IPV6_V6ONLY:
@@ -197,6 +197,10 @@ Status Endpoint::set_ipv6_number(int name, int value) {
       return {};
     case IPV6_DONTFRAG:
       dont_fragment_ = value != 0;
+      return {};
+    case IPV6_MTU:
+      if (value != 0 && value < static_cast<int>(Ipv6Header::kLeastMtu)) return Error{EINVAL};
+      fragment_mtu_ = static_cast<uint32_t>(value);
       return {};
     case IPV6_RECVRTHDR:
     case IPV6_RECVHOPOPTS:

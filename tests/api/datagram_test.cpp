@@ -435,6 +435,21 @@ TEST_F(Ipv6Datagram, WithoutFragments) {
   EXPECT_EQ(send(fd, large.data(), large.size(), 0), 3000);
 }
 
+TEST_F(Ipv6Datagram, SmallerPackets) {
+  Fd fd = connected_to_peer();
+  EXPECT_FAILS(EINVAL, set_option(fd, IPPROTO_IPV6, IPV6_MTU, 1279));
+  ASSERT_WORKS(set_option(fd, IPPROTO_IPV6, IPV6_MTU, 1280));
+  EXPECT_EQ(get_option(fd, IPPROTO_IPV6, IPV6_MTU), 1500) << "the path's";
+  const std::string bytes = "echo " + std::string(1300, 'x');
+  EXPECT_TRUE(send_all(fd, bytes));
+  EXPECT_EQ(receive(fd).bytes, bytes);
+  ASSERT_WORKS(set_option(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO));
+  EXPECT_FAILS(EMSGSIZE, send(fd, bytes.data(), 1280 - 48 + 1, 0));
+  EXPECT_EQ(send(fd, bytes.data(), 1280 - 48, 0), 1280 - 48);
+  ASSERT_WORKS(set_option(fd, IPPROTO_IPV6, IPV6_MTU, 0));
+  EXPECT_EQ(send(fd, bytes.data(), 1305, 0), 1305);
+}
+
 TEST_F(Ipv6Datagram, PortsOfBothFamilies) {
   Fd both = udp();
   ASSERT_WORKS(bind(both, Address("0.0.0.0", 0).get(), Address::size));

@@ -14,7 +14,7 @@ PORT = 5300
 #: Asks ADDRESS PORT COUNT times, one question after the other, and says how many answers were right.
 _ASK = """
 import socket, sys
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
 s.settimeout(0.5)
 right = 0
 for i in range(int(sys.argv[3])):
@@ -32,7 +32,7 @@ print(right)
 #: Answers at ADDRESS PORT with what it was asked, in as many processes.
 _ANSWER = """
 import os, socket, sys, time
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
 s.bind((sys.argv[1], int(sys.argv[2])))
 print("bound", flush=True)
 def serve():
@@ -50,9 +50,10 @@ while True:
 """
 
 
-def answering(lab: Lab, *, on_host: bool, workers: int = 0, n: int = 1):
+def answering(lab: Lab, *, on_host: bool, workers: int = 0, n: int = 1, address: str = ""):
     """A server, of the kernel's or under the library."""
-    command = [PYTHON, "-c", _ANSWER, lab.host_address(n) if on_host else lab.peer_address, PORT, workers]
+    address = address or (lab.host_address(n) if on_host else lab.peer_address)
+    command = [PYTHON, "-c", _ANSWER, address, PORT, workers]
     server = lab.host(*command, n=n, env=STACK, label=f"server{n}") if on_host else lab.peer(*command, label="server")
     server.wait_for_output("bound")
     return server
@@ -195,3 +196,60 @@ except OSError: print("refused")
     done = lab.host(PYTHON, "-c", program, env=STACK | {"USTACK_LOG": f"warning:{log}"}).ok(20)
     equal(done.stdout.strip(), "refused", "a write to the inherited number")
     check("UDP" in log.read_text(), "the log doesn't tell")
+
+
+@case("datagrams.ipv6", kernel=False)
+def ipv6(context: Context) -> None:
+    """A server on :: has both families, and IPv6 the other way round; up to 5 KB, by a cable whose capture is clean."""
+    lab = context.lab(wire=True, ipv6=True)
+    capture = lab.capture()
+    server_ = answering(lab, on_host=True, workers=2, address="::")
+    for address in (lab.host6_address(), lab.host_address()):
+        equal(ask(lab, address, 100).ok(60).stdout.strip(), "100", f"right answers of {address}")
+    server_.end()
+    answering(lab, on_host=False, address=lab.peer6_address)
+    asked = lab.host(PYTHON, "-c", _ASK, lab.peer6_address, PORT, 100, env=STACK, label="ask").ok(60)
+    equal(asked.stdout.strip(), "100", "right answers of the peer")
+    capture.stop()
+    wrong = capture.tshark("udp.checksum.status == 0 || ip.checksum.status == 0 || icmpv6.checksum.status == 0 || _ws.malformed")
+    check(not wrong, f"wrong packets: {wrong}")
+    # Of all twenty sizes six need no fragments.
+    equal(len(capture.tshark(f"udp.length < 1460 && ipv6.src == {lab.host6_address()}")), 60, "small ones from the host")
+
+
+@case("datagrams.ipv6_packet_link", kernel=False)
+def ipv6_packet_link(context: Context) -> None:
+    """Over AF_PACKET both ways, and refused where nobody listens."""
+    lab = context.lab("packet", ipv6=True)
+    answering(lab, on_host=True, address=lab.host6_address())
+    equal(ask(lab, lab.host6_address(), 50).ok(60).stdout.strip(), "50", "right answers")
+    refused = """
+import socket, sys
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.settimeout(5)
+s.connect((sys.argv[1], 9))
+s.send(b"x")
+try: s.recv(1); print("received")
+except ConnectionRefusedError: print("refused")
+"""
+    for start, address in ((lab.host, lab.peer6_address), (lab.peer, lab.host6_address())):
+        env = {"env": STACK} if start == lab.host else {}
+        equal(start(PYTHON, "-c", refused, address, label="refused", **env).ok(20).stdout.strip(), "refused", f"what {address} says")
+
+
+@case("datagrams.ipv6_programs", kernel=False)
+def ipv6_programs(context: Context) -> None:
+    """socat sends a line; iperf3 -u sends and receives 20 Mbit/s."""
+    lab = context.lab(ipv6=True)
+    server_ = lab.peer("socat", "-u", f"UDP6-RECV:{PORT}", "STDOUT", label="server")
+    wait_until(lambda: lab.peer("ss", "-Hlun", f"sport = :{PORT}", label="ss").ok().stdout.strip(), "the server")
+    text = context.directory / "line"
+    text.write_text("a line\n")
+    lab.host("socat", "-u", "STDIN", f"UDP6-SENDTO:[{lab.peer6_address}]:{PORT}", stdin=text, env=STACK).ok(20)
+    server_.wait_for_output("a line\n")
+    lab.peer("iperf3", "-s", "-B", lab.peer6_address, label="iperf3 server")
+    wait_until(lambda: lab.peer("ss", "-Hltn", "sport = :5201", label="ss").ok().stdout.strip(), "iperf3's server")
+    for options in ([], ["-R"]):
+        done = lab.host("iperf3", "-6", "-c", lab.peer6_address, "-u", "-b", "20M", "-t", "1", "-J", *options, env=STACK).ok(30)
+        total = json.loads(done.stdout)["end"]["sum"]
+        check(total["packets"] > 1000 and total["lost_percent"] < 10, f"{options}: {total}")

@@ -14,15 +14,15 @@ PYTHON = "/usr/bin/python3"
 _PORT = 7100
 
 
-def program(name: str, *executables: str, always: bool = False, limit: float = 90):
-    """Registers program.NAME, which is skipped where one of the programs isn't installed."""
+def program(name: str, *executables: str, always: bool = False, limit: float = 90, ipv6: bool = False):
+    """Registers program.NAME, which is skipped where one of the programs isn't installed. `ipv6`: its hosts have both families."""
 
     def register(function):
         def run(context: Context) -> None:
             for executable in executables:
                 if shutil.which(executable, path="/usr/sbin:/usr/bin:/sbin:/bin") is None:
                     raise Skipped(f"{executable} is not installed")
-            function(context, context.lab())
+            function(context, context.lab(ipv6=ipv6))
 
         run.__doc__ = function.__doc__
         case(f"program.{name}", limit=limit, always=always)(run)

@@ -254,14 +254,16 @@ def ask_for_names(context: Context, lab: Lab, *server) -> None:
     process.end()
 
 
-def unbound_at(context: Context, address: str) -> list:
+def unbound_at(context: Context, *addresses: str) -> list:
     """The command of an unbound that knows host.test."""
+    interfaces = "\n".join(f"  interface: {address}" for address in addresses)
     return ["unbound", "-d", "-c", configuration(context, f"""
 server:
-  interface: {address}
+{interfaces}
   port: {_PORT}
   do-daemonize: no
   access-control: 192.0.2.0/24 allow
+  access-control: 2001:db8::/32 allow
   chroot: ""
   username: "nobody"
   pidfile: ""

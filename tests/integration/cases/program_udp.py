@@ -22,7 +22,7 @@ def by_udp(name: str, executable: str):
             context.open_to_all()
             function(context, lab)
 
-        return program(name, executable, "dig")(run)
+        return program(name, executable, "dig", ipv6=True)(run)
 
     return register
 
@@ -37,20 +37,21 @@ def answered(lab: Lab, address: str) -> bool:
     return asked.wait(20) == 0 and asked.stdout.strip() == _ADDRESS
 
 
-def answers(lab: Lab, *server, questions: int = 40) -> None:
-    """A server under the library is asked by the kernel's dig, some questions at a time."""
+def answers(lab: Lab, *server, questions: int = 40, ipv6: bool = False) -> None:
+    """A server under the library is asked by the kernel's dig, some questions at a time, `ipv6`: by both families."""
     process = lab.host(*server, env=_STACK, label="server")
     wait_until(lambda: answered(lab, lab.host_address()), "the first answer", 20)
-    for _ in range(questions // 8):
-        for asked in [dig(lab.peer, lab.host_address(), f"dig{number}") for number in range(8)]:
-            equal(asked.ok(20).stdout.strip(), _ADDRESS, "the answer")
+    for address in [lab.host_address()] + [lab.host6_address()] * ipv6:
+        for _ in range(questions // 8):
+            for asked in [dig(lab.peer, address, f"dig{number}") for number in range(8)]:
+                equal(asked.ok(20).stdout.strip(), _ADDRESS, f"the answer of {address}")
     process.end()
 
 
 @by_udp("unbound_udp", "unbound")
 def unbound_udp(context: Context, lab: Lab):
-    """server: over UDP, two threads, bound to every address"""
-    answers(lab, *unbound_at(context, "0.0.0.0"))
+    """server: over UDP, two threads, bound to every address, of IPv6 too"""
+    answers(lab, *unbound_at(context, "0.0.0.0", "::0"), ipv6=True)
 
 
 @by_udp("bind9_udp", "named")
@@ -69,9 +70,9 @@ zone "test" {{ type primary; file "{zones}/zone"; }};
 
 @by_udp("dnsmasq", "dnsmasq")
 def dnsmasq(_context: Context, lab: Lab):
-    """server: over UDP, tells its interfaces apart by IP_PKTINFO"""
+    """server: over UDP, tells its interfaces apart by IP_PKTINFO and IPV6_PKTINFO"""
     answers(lab, "dnsmasq", "-k", "-p", _PORT, "-R", "-h", "-u", "root", f"--address=/{_NAME}/{_ADDRESS}", "--conf-file=/dev/null",
-            "--pid-file=")
+            "--pid-file=", ipv6=True)
 
 
 @by_udp("nsd", "nsd")
@@ -116,9 +117,9 @@ zone:
 
 @by_udp("dig", "unbound")
 def dig_(context: Context, lab: Lab):
-    """client: asks a kernel's server over UDP"""
-    server = lab.peer(*unbound_at(context, lab.peer_address), label="server")
+    """client: asks a kernel's server over UDP, by both families"""
+    server = lab.peer(*unbound_at(context, lab.peer_address, lab.peer6_address), label="server")
     wait_until(lambda: answered(lab, lab.peer_address), "the first answer", 20)
-    for number in range(5):
-        equal(dig(lab.host, lab.peer_address, f"dig{number}", env=_STACK).ok(20).stdout.strip(), _ADDRESS, "the answer")
+    for address in (lab.peer_address, lab.peer6_address) * 3:
+        equal(dig(lab.host, address, "dig", env=_STACK).ok(20).stdout.strip(), _ADDRESS, f"the answer of {address}")
     server.end()
