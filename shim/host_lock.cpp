@@ -10,6 +10,7 @@
 #include "shim/events.h"
 #include "shim/process.h"
 #include "shim/scope.h"
+#include "stack/base/sanitizers.h"
 
 namespace ustack::shim {
 
@@ -130,6 +131,8 @@ void relax() {
 /// one is killed while a third, who knows of no sleepers, has the lock already, the next is told by nobody.
 /// So it looks itself.
 int sleep_for_lock(SharedHost& shared) {
+  // It doesn't know pthread_mutex_clocklock().
+  if constexpr (kThreadSanitizer) return pthread_mutex_lock(&shared.lock);
   for (;;) {
     const Duration until = (io::now() + kLockTick).time_since_epoch();
     const timespec deadline{.tv_sec = until / 1s, .tv_nsec = (until % 1s).count()};
