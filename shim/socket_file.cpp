@@ -1,6 +1,7 @@
 #include "shim/socket_file.h"
 
 #include <fcntl.h>
+#include <net/if.h>
 
 #include <algorithm>
 #include <array>
@@ -95,6 +96,12 @@ Result<SocketFile*> SocketFile::open(Host& host, int domain, int type, int proto
     (void)file->socket_->set_option(IPPROTO_IPV6, IPV6_V6ONLY, std::as_bytes(std::span(&on, 1)));
   }
   return file;
+}
+
+bool SocketFile::bound_to_device() const {
+  std::array<std::byte, IFNAMSIZ> name;
+  Result<size_t> bytes = socket_->get_option(SOL_SOCKET, SO_BINDTODEVICE, name);
+  return bytes.ok() && *bytes > 0;
 }
 
 SocketAddress SocketFile::shown(const SocketAddress& address) const {

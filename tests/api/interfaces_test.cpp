@@ -148,5 +148,15 @@ TEST(BindToDevice, TheLoopback) {
 
 TEST(Interfaces, FreeingNothing) { freeifaddrs(nullptr); }
 
+/// In place of sin6_scope_id.
+TEST(Ipv6Interfaces, TheBoundOneIsTheLinkOfAnAddress) {
+  if (family() != AF_INET6) GTEST_SKIP() << "over IPv4";
+  const Address somewhere("fe80::77", 80);
+  Fd fd = tcp(SOCK_NONBLOCK);
+  EXPECT_FAILS(EINVAL, connect(fd, somewhere.get(), Address::size));
+  ASSERT_WORKS(bind_to(fd, own_device()));
+  EXPECT_FAILS(EINPROGRESS, connect(fd, somewhere.get(), Address::size));
+}
+
 }  // namespace
 }  // namespace api
