@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <compare>
 #include <cstdint>
 #include <cstring>
@@ -52,9 +53,8 @@ class IpAddress {
 
   /// 0.0.0.0, :: or no address.
   constexpr bool is_unspecified() const {
-    for (std::byte b : bytes_)
-      if (b != std::byte{0}) return false;
-    return true;
+    const auto words = std::bit_cast<Words>(bytes_);
+    return (words[0] | words[1]) == 0;
   }
   /// 127.0.0.0/8 or ::1.
   bool is_loopback() const;
@@ -66,9 +66,15 @@ class IpAddress {
   bool is_multicast() const;
   bool is_limited_broadcast() const { return is_v4() && v4_host_order() == 0xffffffff; }
 
-  friend constexpr bool operator==(const IpAddress&, const IpAddress&) = default;
+  // Not byte by byte: each segment that comes is looked up by this.
+  friend constexpr bool operator==(const IpAddress& a, const IpAddress& b) {
+    const auto own = std::bit_cast<Words>(a.bytes_), other = std::bit_cast<Words>(b.bytes_);
+    return ((own[0] ^ other[0]) | (own[1] ^ other[1])) == 0 && a.family_ == b.family_;
+  }
 
  private:
+  using Words = std::array<uint64_t, 2>;
+
   std::array<std::byte, 16> bytes_{};
   Family family_ = Family::unspecified;
 };

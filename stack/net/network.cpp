@@ -34,6 +34,7 @@ bool Network::is_own_address(const IpAddress& address) const {
 }
 
 bool Network::is_broadcast(const IpAddress& address) const {
+  if (!address.is_v4()) return false;
   if (address.is_limited_broadcast()) return true;
   for (const Prefix& own : addresses()) {
     IpAddress broadcast = own.broadcast();

@@ -11,6 +11,14 @@ ConnectionTable::~ConnectionTable() {
 }
 
 uint32_t ConnectionTable::hash(const ConnectionId& id) const {
+  if (id.local.address.is_v4()) {
+    std::array<std::byte, 12> key;
+    std::memcpy(key.data(), id.local.address.data(), 4);
+    std::memcpy(key.data() + 4, id.remote.address.data(), 4);
+    store_be16(key.data() + 8, id.local.port);
+    store_be16(key.data() + 10, id.remote.port);
+    return static_cast<uint32_t>(siphash(key_, key));
+  }
   std::array<std::byte, 36> key;
   std::byte* p = key.data();
   std::memcpy(p, id.local.address.data(), 16);
