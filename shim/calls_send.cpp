@@ -200,12 +200,10 @@ Result<SendControl> read_control(const msghdr& header) {
       IpAddress mapped;
       if (Status s = read_ipv6_control(control, at, wanted.ipv6.how, mapped); !s.ok())
         wanted.ipv6.error = s.code();
-      // Of IPv4's this one is looked at (ip_cmsg_send).
-      if (control.cmsg_type != IPV6_PKTINFO) {
-      } else if (mapped.is_v4()) {
+      if (control.cmsg_type == IPV6_PKTINFO) {
+        // To IPv4 this one counts as well (ip_cmsg_send).
         wanted.ipv4.how.from = mapped;
-      } else {
-        wanted.ipv4.error = EINVAL;
+        if (!mapped.is_v4()) wanted.ipv4.error = EINVAL;
       }
     } else if (control.cmsg_level == IPPROTO_UDP) {
       wanted.ipv4.error = wanted.ipv6.error = EINVAL;  // UDP_SEGMENT
