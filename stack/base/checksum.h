@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "stack/base/bytes.h"
 
@@ -36,6 +37,19 @@ uint32_t checksum_add(Bytes bytes, uint32_t sum);
 uint16_t checksum_finish(uint32_t sum);
 /// The header checksum of one run of bytes.
 inline uint16_t checksum_of(Bytes bytes) { return checksum_finish(checksum_add(bytes, 0)); }
+
+/// The same of an IPv4 header without options, in line: each packet has one to be made and one to be checked.
+inline uint16_t checksum_of_20(const std::byte* header) {
+  uint64_t words[2];
+  uint32_t last;
+  std::memcpy(words, header, sizeof words);
+  std::memcpy(&last, header + sizeof words, sizeof last);
+  uint64_t sum =
+      (words[0] & 0xffffffff) + (words[0] >> 32) + (words[1] & 0xffffffff) + (words[1] >> 32) + last;
+  sum = (sum & 0xffffffff) + (sum >> 32);
+  for (int i = 0; i < 3; ++i) sum = (sum & 0xffff) + (sum >> 16);
+  return static_cast<uint16_t>(~__builtin_bswap16(static_cast<uint16_t>(sum)));
+}
 
 /// The new checksum of data in which a 16-bit field changed, all in host order (RFC 1624, equation 3).
 inline uint16_t checksum_update(uint16_t checksum, uint16_t old_value, uint16_t new_value) {

@@ -33,8 +33,7 @@ bool Prefix::contains(const IpAddress& other) const {
 IpAddress Prefix::broadcast() const {
   // A /31 has no broadcast address (RFC 3021), nor has a host route.
   if (!address.is_v4() || length > 30) return {};
-  uint32_t host_mask = length == 0 ? 0xffffffff : (uint32_t{1} << (32 - length)) - 1;
-  return IpAddress::v4(address.v4_host_order() | host_mask);
+  return IpAddress::v4(address.v4_host_order() | host_mask());
 }
 
 namespace {

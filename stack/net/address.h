@@ -90,7 +90,16 @@ struct Prefix {
   bool contains(const IpAddress& other) const;
   /// The prefix's directed broadcast address (IPv4, length <= 30), else "no address".
   IpAddress broadcast() const;
+  /// `other` is that.
+  bool is_broadcast(const IpAddress& other) const {
+    if (!address.is_v4() || !other.is_v4() || length > 30) return false;
+    return other.v4_host_order() == (address.v4_host_order() | host_mask());
+  }
   friend constexpr bool operator==(const Prefix&, const Prefix&) = default;
+
+ private:
+  /// Of IPv4, length <= 30.
+  uint32_t host_mask() const { return length == 0 ? 0xffffffff : (uint32_t{1} << (32 - length)) - 1; }
 };
 
 /// Where a transport endpoint is: an address and a port in host order.

@@ -19,9 +19,14 @@ class IpIds {
     random.fill(std::as_writable_bytes(std::span(next_)));
   }
 
-  /// The first of `count` consecutive numbers: a superframe takes one for each segment it will be cut into.
-  uint16_t take(const IpAddress& destination, uint32_t count = 1) {
-    uint16_t& next = next_[siphash(key_, Bytes(destination.data(), destination.size())) % next_.size()];
+  /// Which counter a destination has.
+  uint8_t counter_of(const IpAddress& destination) const {
+    return static_cast<uint8_t>(siphash(key_, Bytes(destination.data(), destination.size())));
+  }
+  /// The first of `count` consecutive numbers of a counter: a superframe takes one for each segment it will
+  /// be cut into.
+  uint16_t take(uint8_t counter, uint32_t count = 1) {
+    uint16_t& next = next_[counter];
     uint16_t first = next;
     next = static_cast<uint16_t>(next + count);
     return first;

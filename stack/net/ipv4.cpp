@@ -11,7 +11,9 @@ Ipv4Error Ipv4Header::parse(Bytes packet, Ipv4Header& out) {
   uint32_t header_length = view.header_length();
   if (header_length < kLength) return Ipv4Error::header_length;
   if (packet.size() < header_length) return Ipv4Error::short_header;
-  if (checksum_of(packet.first(header_length)) != 0) return Ipv4Error::checksum;
+  const bool plain = header_length == kLength;
+  if ((plain ? checksum_of_20(packet.data()) : checksum_of(packet.first(header_length))) != 0)
+    return Ipv4Error::checksum;
   if (view.total_length() < header_length) return Ipv4Error::total_length;
   if (packet.size() < view.total_length()) return Ipv4Error::truncated;
 
@@ -42,7 +44,7 @@ void Ipv4Header::emit(std::byte* out) const {
   store_be16(out + 10, 0);
   std::memcpy(out + 12, source.data(), 4);
   std::memcpy(out + 16, destination.data(), 4);
-  store_be16(out + 10, checksum_of(Bytes(out, kLength)));
+  store_be16(out + 10, checksum_of_20(out));
 }
 
 namespace {

@@ -118,7 +118,7 @@ Status Network::send_ipv4(Route& route, TxFrame* frame, uint8_t protocol, const 
   Ipv4Header header;
   header.tos = options.tos;
   header.total_length = static_cast<uint16_t>(total);
-  header.id = ip_ids_.take(route.remote_, segments);
+  header.id = ip_ids_.take(route.ip_ids_, segments);
   header.dont_fragment = options.dont_fragment;
   header.ttl = options.ttl;
   header.protocol = protocol;

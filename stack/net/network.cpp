@@ -28,19 +28,14 @@ Network::~Network() {
 bool Network::is_own_address(const IpAddress& address) const {
   for (const Prefix& own : addresses()) {
     if (own.address == address) return true;
-    if (own.address.is_loopback() && own.contains(address)) return !(address == own.broadcast());
+    if (own.address.is_loopback() && own.contains(address)) return !own.is_broadcast(address);
   }
   return false;
 }
 
 bool Network::is_broadcast(const IpAddress& address) const {
-  if (!address.is_v4()) return false;
-  if (address.is_limited_broadcast()) return true;
-  for (const Prefix& own : addresses()) {
-    IpAddress broadcast = own.broadcast();
-    if (!broadcast.is_unspecified() && broadcast == address) return true;
-  }
-  return false;
+  return address.is_limited_broadcast() ||
+         std::ranges::any_of(addresses(), [&](const Prefix& own) { return own.is_broadcast(address); });
 }
 
 bool Network::has_ipv6() const {

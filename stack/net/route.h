@@ -82,6 +82,8 @@ class Route {
   IpAddress local_, remote_, next_hop_;
   bool local_delivery_ = false;
   bool via_gateway_ = false;
+  /// IpIds::counter_of() its destination, of IPv4.
+  uint8_t ip_ids_ = 0;
 
  public:
   /// By which of the link's queues what is sent leaves.

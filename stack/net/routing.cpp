@@ -109,6 +109,7 @@ Result<Route> Network::find_route(const IpAddress& local, const IpAddress& remot
     const Prefix* turned = loopback(remote.family());
     route.remote_ = !any_local ? local : turned != nullptr ? turned->address : choose_source(remote, remote);
   }
+  if (route.remote_.is_v4()) route.ip_ids_ = ip_ids_.counter_of(route.remote_);
   if (is_own_address(route.remote_)) {
     route.local_ = any_local ? source_to_self(route.remote_) : local;
     route.next_hop_ = route.remote_;

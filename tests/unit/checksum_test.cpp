@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "tests/support/seeded_random.h"
@@ -53,6 +54,21 @@ TEST(Checksum, AgreesWithTheDefinitionAtEveryLengthAndAlignment) {
       Bytes part(data.data() + start, length);
       ASSERT_EQ(checksum_of(part), reference(part)) << start << ' ' << length;
     }
+}
+
+TEST(Checksum, AHeadersIsTheSameInLine) {
+  test::SeededRandom random(2);
+  std::vector<std::byte> header(20);
+  EXPECT_EQ(checksum_of_20(header.data()), 0xffff);
+  for (int i = 0; i < 10'000; ++i) {
+    random.fill(header);
+    // Also such as carry from one end to the other.
+    if (i % 3 == 1) std::fill_n(header.begin(), 16, std::byte{0xff});
+    if (i % 3 == 2) std::fill_n(header.begin(), 18, std::byte{0xff});
+    ASSERT_EQ(checksum_of_20(header.data()), reference(header)) << i;
+  }
+  std::fill(header.begin(), header.end(), std::byte{0xff});
+  EXPECT_EQ(checksum_of_20(header.data()), 0);
 }
 
 TEST(Checksum, PiecesOfAnyLengthGiveTheSumOfTheWhole) {
