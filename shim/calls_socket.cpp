@@ -48,10 +48,10 @@ Status bind_socket(HostLock& lock, SocketFile& file, int fd, const sockaddr* add
   Result<RawAddress> raw = unlocked(lock, [&] { return read_address(address, length); });
   if (!raw.ok()) return raw.error();
   DualStack* dual_stack = file.dual_stack();
-  Result<SocketAddress> local = dual_stack != nullptr
-                                    ? dual_stack->address_to_bind(*raw, file.bound_to_device())
-                                    : address_to_bind(*raw);
+  Result<SocketAddress> local =
+      dual_stack != nullptr ? dual_stack->address_to_bind(*raw) : address_to_bind(*raw);
   if (!local.ok()) return local.error();
+  if (file.lacks_link(*raw, *local)) return Error{EINVAL};
   if (file.undecided() &&
       (local_address_of_kernel(*local, file.has_ipv6()) || DualStack::is_of_other_link(dual_stack, *raw) ||
        (file.has_datagrams() && local->address.is_multicast())))

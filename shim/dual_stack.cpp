@@ -143,20 +143,18 @@ bool DualStack::lacks_link(const RawAddress& raw, const SocketAddress& address) 
   return in_stack_ && address.address.is_link_local() && scope_of(raw) == 0 && link_index() != 0;
 }
 
-Result<SocketAddress> DualStack::address_to_bind(const RawAddress& raw, bool on_device) const {
+Result<SocketAddress> DualStack::address_to_bind(const RawAddress& raw) const {
   Result<SocketAddress> local = from_sockaddr_in6(raw);
   if (!local.ok()) return local;
-  if (!on_device && lacks_link(raw, *local)) return Error{EINVAL};
   if (local->address.is_v4()) return v6_only() ? Result<SocketAddress>(Error{EINVAL}) : local;
   if (local->address.is_unspecified() && !v6_only() && !in_stack_)
     local->address = IpAddress::any(Family::ipv4);
   return local;
 }
 
-Result<SocketAddress> DualStack::address_to_connect(const RawAddress& raw, bool on_device) const {
+Result<SocketAddress> DualStack::address_to_connect(const RawAddress& raw) const {
   Result<SocketAddress> remote = from_sockaddr_in6(raw);
   if (remote.ok() && remote->address.is_v4() && v6_only()) return Error{ENETUNREACH};
-  if (remote.ok() && !on_device && lacks_link(raw, *remote)) return Error{EINVAL};
   return remote;
 }
 

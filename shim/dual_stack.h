@@ -35,9 +35,12 @@ class DualStack {
   /// IPV6_V6ONLY: it has no IPv4 half.
   bool v6_only() const;
   /// bind(2) and connect(2): an IPv4 address for a mapped one. EINVAL, EAFNOSUPPORT; of a mapped address
-  /// where there is no IPv4 half EINVAL, ENETUNREACH. `on_device`: SO_BINDTODEVICE says of which link it is.
-  Result<SocketAddress> address_to_bind(const RawAddress& raw, bool on_device = false) const;
-  Result<SocketAddress> address_to_connect(const RawAddress& raw, bool on_device = false) const;
+  /// where there is no IPv4 half EINVAL, ENETUNREACH.
+  Result<SocketAddress> address_to_bind(const RawAddress& raw) const;
+  Result<SocketAddress> address_to_connect(const RawAddress& raw) const;
+  /// That is one of a link only, and doesn't say which (inet6_bind, tcp_v6_connect): EINVAL, unless the
+  /// socket is bound to a device.
+  bool lacks_link(const RawAddress& raw, const SocketAddress& address) const;
   /// Of a socket that may have none: an address of IPv6 on a link of the machine's other than the host's:
   /// that one's kernel's (ipv6(7), sin6_scope_id).
   static bool is_of_other_link(const DualStack* socket, const RawAddress& raw);
@@ -61,9 +64,6 @@ class DualStack {
   static constexpr size_t kOptions = 23;
 
  private:
-  /// One of a link only without saying which (inet6_bind, tcp_v6_connect).
-  bool lacks_link(const RawAddress& raw, const SocketAddress& address) const;
-
   std::array<int16_t, kOptions> values_;
   bool in_stack_;
   bool mapped_any_ = false;

@@ -101,9 +101,9 @@ Result<SocketAddress> choose_remote(SocketFile& file, int fd, const RawAddress& 
   if (raw.length < sizeof(sa_family_t)) return Error{EINVAL};
   if (is_disconnect(raw)) return SocketAddress{};
   DualStack* dual_stack = file.dual_stack();
-  Result<SocketAddress> remote = dual_stack != nullptr
-                                     ? dual_stack->address_to_connect(raw, file.bound_to_device())
-                                     : address_to_connect(raw);
+  Result<SocketAddress> remote =
+      dual_stack != nullptr ? dual_stack->address_to_connect(raw) : address_to_connect(raw);
+  if (remote.ok() && file.lacks_link(raw, *remote)) remote = Error{EINVAL};
   if (remote.ok() && file.undecided() && !file.connecting() &&
       (destination_of_kernel(*remote, file.has_ipv6()) || DualStack::is_of_other_link(dual_stack, raw) ||
        (file.has_datagrams() && is_for_many(*remote))))

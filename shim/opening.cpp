@@ -145,11 +145,16 @@ void hand_on_options(int fd, OpenRequest& request) {
 }
 
 Result<SocketAddress> to_bind(int domain, const RawAddress& raw) {
-  return domain == AF_INET6 ? DualStack::of_both(has_ipv6()).address_to_bind(raw) : address_to_bind(raw);
+  if (domain != AF_INET6) return address_to_bind(raw);
+  const DualStack both = DualStack::of_both(has_ipv6());
+  Result<SocketAddress> local = both.address_to_bind(raw);
+  return local.ok() && both.lacks_link(raw, *local) ? Error{EINVAL} : local;
 }
 Result<SocketAddress> to_connect(int domain, const RawAddress& raw) {
-  return domain == AF_INET6 ? DualStack::of_both(has_ipv6()).address_to_connect(raw)
-                            : address_to_connect(raw);
+  if (domain != AF_INET6) return address_to_connect(raw);
+  const DualStack both = DualStack::of_both(has_ipv6());
+  Result<SocketAddress> remote = both.address_to_connect(raw);
+  return remote.ok() && both.lacks_link(raw, *remote) ? Error{EINVAL} : remote;
 }
 
 SocketAddress name_of(int domain, int fd) {

@@ -98,10 +98,11 @@ Result<SocketFile*> SocketFile::open(Host& host, int domain, int type, int proto
   return file;
 }
 
-bool SocketFile::bound_to_device() const {
-  std::array<std::byte, IFNAMSIZ> name;
-  Result<size_t> bytes = socket_->get_option(SOL_SOCKET, SO_BINDTODEVICE, name);
-  return bytes.ok() && *bytes > 0;
+bool SocketFile::lacks_link(const RawAddress& raw, const SocketAddress& address) const {
+  if (dual_stack_ == nullptr || !dual_stack_->lacks_link(raw, address)) return false;
+  std::array<std::byte, IFNAMSIZ> device;
+  Result<size_t> bytes = socket_->get_option(SOL_SOCKET, SO_BINDTODEVICE, device);
+  return !bytes.ok() || *bytes == 0;
 }
 
 SocketAddress SocketFile::shown(const SocketAddress& address) const {

@@ -63,8 +63,8 @@ class SocketFile final : public OpenFile {
   const DualStack* dual_stack() const { return dual_stack_; }
   /// Addresses of IPv6 are the stack's where this is one of AF_INET6.
   bool has_ipv6() const { return dual_stack_ != nullptr && dual_stack_->in_stack(); }
-  /// SO_BINDTODEVICE.
-  bool bound_to_device() const;
+  /// DualStack::lacks_link(), and SO_BINDTODEVICE doesn't say it either.
+  bool lacks_link(const RawAddress& raw, const SocketAddress& address) const;
   /// An address of its connection as its program sees it.
   SocketAddress shown(const SocketAddress& address) const;
   /// getsockname(2) and getpeername(2): of AF_INET6 where the socket is.

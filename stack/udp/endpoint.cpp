@@ -20,8 +20,8 @@ namespace {
 constexpr uint32_t kDefaultBuffer = 212992;
 /// Frames of the whole host beyond which it takes no more datagrams: the link doesn't take them.
 constexpr uint64_t kMostFrames = 4096;
-/// What no packet has room for. IPv4's have less (send_ipv4).
-constexpr size_t kLargestPayload = Ipv6Header::kLargestPayload - Protocol::kHeader;
+/// What packets of IPv6 have room for, and those of IPv4.
+constexpr size_t kLargestOverIpv6 = Ipv6Header::kLargestPayload - Protocol::kHeader;
 constexpr size_t kLargestOverIpv4 = Ipv4Header::kLargestPacket - Ipv4Header::kLength - Protocol::kHeader;
 
 }  // namespace
@@ -142,7 +142,7 @@ Result<int> Endpoint::ioctl_value(unsigned long request) {
 // --- sending ---
 
 Result<TxFrame*> Endpoint::reserve(size_t bytes) {
-  if (bytes > (family_ == Family::ipv4 ? kLargestOverIpv4 : kLargestPayload)) return Error{EMSGSIZE};
+  if (bytes > (family_ == Family::ipv4 ? kLargestOverIpv4 : kLargestOverIpv6)) return Error{EMSGSIZE};
   if (int error = std::exchange(error_, 0)) return Error{error};
   if (write_shut_) return Error{EPIPE};
   const HostContext& context = protocol_.context();

@@ -15,10 +15,6 @@ namespace ustack::udp {
 
 namespace {
 
-bool overlap(const IpAddress& a, const IpAddress& b) {
-  return a.is_unspecified() || b.is_unspecified() || a == b;
-}
-
 UdpCounters ipv4_counters(Counters& all) {
   return {all.UdpInDatagrams,  all.UdpNoPorts,      all.UdpInErrors,    all.UdpOutDatagrams,
           all.UdpRcvbufErrors, all.UdpSndbufErrors, all.UdpInCsumErrors};
@@ -203,9 +199,9 @@ void Protocol::on_packet(Packet&& packet, Instant) {
 void Protocol::deliver_to_all(const Packet& packet, const Datagram& what) {
   bool anybody = false;
   for (Endpoint& each : chain(what.destination.port)) {
-    if (each.local_.port != what.destination.port || !each.takes(packet.destination.family())) continue;
-    if (!overlap(each.local_.address, packet.destination)) continue;
-    if (!overlap(each.remote_.address, packet.source)) continue;
+    if (each.local_.port != what.destination.port) continue;
+    if (!addresses_overlap(each.local_.address, each.ipv6_.v6_only, packet.destination, false)) continue;
+    if (!addresses_overlap(each.remote_.address, false, packet.source, false)) continue;
     if (each.remote_.port != 0 && each.remote_.port != what.source.port) continue;
     if (!each.reaches(false)) continue;
     anybody = true;

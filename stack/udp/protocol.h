@@ -24,13 +24,13 @@ class Host;
 namespace ustack::udp {
 
 class Endpoint;
+struct OfPort;  // tag: the endpoints of one hash chain
 
 /// What is counted of one family.
 struct UdpCounters {
   uint64_t &in_datagrams, &no_ports, &in_errors, &out_datagrams, &receive_buffer_errors, &send_buffer_errors,
       &checksum_errors;
 };
-struct OfPort;  // tag: the endpoints of one hash chain
 
 /// One for each host. Lock: the host's.
 class Protocol final : public TransportProtocol {

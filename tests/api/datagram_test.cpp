@@ -99,6 +99,26 @@ Got receive(int fd, size_t room = 65536, int flags = 0) {
   return got;
 }
 
+/// Sends "echo x" to the peer with that ancillary data.
+int send_with(int fd, int level, int type, const void* data, size_t bytes) {
+  alignas(cmsghdr) char control[128]{};
+  iovec part{const_cast<char*>("echo x"), 6};
+  Address to = peer();
+  msghdr message{};
+  message.msg_name = to.get();
+  message.msg_namelen = Address::size;
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = CMSG_SPACE(bytes);
+  cmsghdr* head = CMSG_FIRSTHDR(&message);
+  head->cmsg_level = level;
+  head->cmsg_type = type;
+  head->cmsg_len = CMSG_LEN(bytes);
+  std::memcpy(CMSG_DATA(head), data, bytes);
+  return static_cast<int>(sendmsg(fd, &message, 0));
+}
+
 template <typename T>
 T as(const std::string& bytes) {
   T value{};
@@ -314,62 +334,28 @@ TEST(Datagram, AncillaryDataOfASend) {
   Fd fd = udp();
   set_timeout(fd, SO_RCVTIMEO, milliseconds(3000));
   auto send_with = [&](int type, const void* data, size_t bytes) {
-    alignas(cmsghdr) char control[128]{};
-    iovec part{const_cast<char*>("echo x"), 6};
-    Address to = peer();
-    msghdr message{};
-    message.msg_name = to.get();
-    message.msg_namelen = Address::size;
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = CMSG_SPACE(bytes);
-    cmsghdr* head = CMSG_FIRSTHDR(&message);
-    head->cmsg_level = IPPROTO_IP;
-    head->cmsg_type = type;
-    head->cmsg_len = CMSG_LEN(bytes);
-    std::memcpy(CMSG_DATA(head), data, bytes);
-    return sendmsg(fd, &message, 0);
+    return api::send_with(fd, IPPROTO_IP, type, data, bytes);
   };
   in_pktinfo info{};
   info.ipi_spec_dst = local().in.sin_addr;
   EXPECT_EQ(send_with(IP_PKTINFO, &info, sizeof info), 6);
   EXPECT_EQ(receive(fd).bytes, "echo x");
-  EXPECT_FAILS(EINVAL, static_cast<int>(send_with(IP_PKTINFO, &info, 4)));
+  EXPECT_FAILS(EINVAL, send_with(IP_PKTINFO, &info, 4));
   int ttl = 3;
   EXPECT_EQ(send_with(IP_TTL, &ttl, sizeof ttl), 6);
   EXPECT_EQ(receive(fd).bytes, "echo x");
   ttl = 0;
-  EXPECT_FAILS(EINVAL, static_cast<int>(send_with(IP_TTL, &ttl, sizeof ttl)));
+  EXPECT_FAILS(EINVAL, send_with(IP_TTL, &ttl, sizeof ttl));
   int tos = 8;
   EXPECT_EQ(send_with(IP_TOS, &tos, sizeof tos), 6);
   EXPECT_EQ(receive(fd).bytes, "echo x");
-  EXPECT_FAILS(EINVAL, static_cast<int>(send_with(99, &tos, sizeof tos)));
+  EXPECT_FAILS(EINVAL, send_with(99, &tos, sizeof tos));
 }
 
 class Ipv6Datagram : public ::testing::Test {
  protected:
   void SetUp() override {
     if (family() != AF_INET6) GTEST_SKIP() << "over IPv4";
-  }
-  /// Sends "echo x" to the peer with that ancillary data.
-  static int send_with(int fd, int level, int type, const void* data, size_t bytes) {
-    alignas(cmsghdr) char control[128]{};
-    iovec part{const_cast<char*>("echo x"), 6};
-    Address to = peer();
-    msghdr message{};
-    message.msg_name = to.get();
-    message.msg_namelen = Address::size;
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = CMSG_SPACE(bytes);
-    cmsghdr* head = CMSG_FIRSTHDR(&message);
-    head->cmsg_level = level;
-    head->cmsg_type = type;
-    head->cmsg_len = CMSG_LEN(bytes);
-    std::memcpy(CMSG_DATA(head), data, bytes);
-    return static_cast<int>(sendmsg(fd, &message, 0));
   }
 };
 

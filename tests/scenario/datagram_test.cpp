@@ -7,8 +7,8 @@
 #include <map>
 #include <string>
 
-#include "stack/socket/datagram_socket.h"
 #include "tests/scenario/pair.h"
+#include "tests/support/datagrams.h"
 
 namespace ustack::test {
 namespace {
@@ -45,15 +45,7 @@ class Datagrams : public testing::TestWithParam<Case> {
   }
 
   void send(const std::string& text) {
-    DatagramSocket& socket = *from_->datagrams();
-    Result<TxFrame*> frame = socket.reserve(text.size());
-    ASSERT_TRUE(frame.ok());
-    size_t at = 0;
-    for (const Slice& slice : (*frame)->payload()) {
-      std::memcpy(slice.data(), text.data() + at, slice.length);
-      at += slice.length;
-    }
-    EXPECT_TRUE(socket.send(*frame, {.to = {b_.address(), kPort}}).ok());
+    ASSERT_TRUE(send_text(*from_->datagrams(), text, {.to = {b_.address(), kPort}}).ok());
   }
 
   /// Takes all that has come; how often each number has.
@@ -64,8 +56,7 @@ class Datagrams : public testing::TestWithParam<Case> {
       uint32_t n = 0;
       ASSERT_GE(bytes.size(), sizeof n);
       std::memcpy(&n, bytes.data(), sizeof n);
-      EXPECT_EQ(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()),
-                text_of(n, GetParam().bytes));
+      EXPECT_EQ(content_of(**got), text_of(n, GetParam().bytes));
       EXPECT_EQ((*got)->source.address, a_.address());
       ++arrived_[n];
       socket.done(*got);

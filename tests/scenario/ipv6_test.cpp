@@ -5,8 +5,8 @@
 
 #include "stack/net/checksum.h"
 #include "stack/net/icmpv6.h"
-#include "stack/socket/datagram_socket.h"
 #include "tests/scenario/pair.h"
+#include "tests/support/datagrams.h"
 
 namespace ustack::test {
 namespace {
@@ -153,27 +153,17 @@ class Ipv6Datagrams : public Ipv6 {
     return made;
   }
   Status send(TestSocket& socket, std::string_view text, const DatagramOut& how = {}) {
-    Result<TxFrame*> frame = socket->datagrams()->reserve(text.size());
-    if (!frame.ok()) return frame.status();
-    size_t at = 0;
-    for (const Slice& slice : (*frame)->payload()) {
-      std::memcpy(slice.data(), text.data() + at, slice.length);
-      at += slice.length;
-    }
-    Status s = socket->datagrams()->send(*frame, how);
+    Status s = send_text(*socket->datagrams(), text, how);
     net.run_for(100ms);
     return s;
   }
-  /// The next one's text and where it is from; "nothing".
-  std::string take(TestSocket& socket, SocketAddress* source = nullptr) {
-    Result<Datagram*> got = socket->datagrams()->take(false);
-    if (!got.ok()) return got.code() == EAGAIN ? "nothing" : "error " + std::to_string(got.code());
-    const Bytes bytes = (*got)->data.bytes();
-    std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    if (source != nullptr) *source = (*got)->source;
-    socket->datagrams()->done(*got);
-    return text;
+  static std::string take(TestSocket& socket, SocketAddress* source = nullptr) {
+    return take_text(*socket->datagrams(), false, source);
   }
+  static bool is_datagram(const WireFrame& frame) {
+    return frame.bytes[12] == std::byte{0x86} && frame.bytes[20] == std::byte{17};
+  }
+  const std::string kNothing = "error " + std::to_string(EAGAIN);
 };
 
 TEST_F(Ipv6Datagrams, OneSocketHasBothFamilies) {
@@ -209,17 +199,17 @@ TEST_F(Ipv6Datagrams, GoToWhomTheyFitBest) {
   EXPECT_TRUE(send(near, "six", {.to = {kServer6, 53}}).ok());
   EXPECT_EQ(take(own), "four") << "IPv4's own goes before one of both";
   EXPECT_EQ(take(only), "six") << "the address says more than the wildcard";
-  EXPECT_EQ(take(both), "nothing");
+  EXPECT_EQ(take(both), kNothing);
   own = TestSocket();
   EXPECT_TRUE(send(near, "four", {.to = {kServer4, 53}}).ok());
   EXPECT_EQ(take(both), "four");
-  EXPECT_EQ(take(only), "nothing");
+  EXPECT_EQ(take(only), kNothing);
 }
 
 TEST_F(Ipv6Datagrams, OneBoundToAllOfIpv4HasNoOther) {
   TestSocket mapped = datagrams(server, AF_INET6, {kAny4, 53}), near = datagrams(client, AF_INET6);
   EXPECT_TRUE(send(near, "six", {.to = {kServer6, 53}}).ok());
-  EXPECT_EQ(take(mapped), "nothing");
+  EXPECT_EQ(take(mapped), kNothing);
   EXPECT_TRUE(send(near, "four", {.to = {kServer4, 53}}).ok());
   EXPECT_EQ(take(mapped), "four");
   EXPECT_EQ(send(mapped, "x", {.to = {v6_number(1), 9}}).code(), EAFNOSUPPORT);
@@ -241,12 +231,11 @@ TEST_F(Ipv6Datagrams, TheChecksumIsNoChoice) {
   EXPECT_EQ(take(far), "with");
   // RFC 8200, 8.1: one without is no datagram.
   cable.forward->add_rule([](WireFrame& frame) {
-    if (frame.bytes[12] == std::byte{0x86} && frame.bytes[20] == std::byte{17})
-      store_be16(&frame.bytes[60], 0);
+    if (is_datagram(frame)) store_be16(&frame.bytes[60], 0);
     return Verdict::pass;
   });
   EXPECT_TRUE(send(near, "without", {.to = {kServer6, 53}}).ok());
-  EXPECT_EQ(take(far), "nothing");
+  EXPECT_EQ(take(far), kNothing);
   EXPECT_EQ(server.counters().Udp6InCsumErrors, 1u);
   EXPECT_EQ(server.counters().Udp6InErrors, 1u);
 }
@@ -258,7 +247,7 @@ TEST_F(Ipv6Datagrams, OptionsGoIntoThePackets) {
   std::vector<uint32_t> labels;
   uint8_t hops = 0, traffic_class = 0;
   cable.forward->add_rule([&](WireFrame& frame) {
-    if (frame.bytes[12] != std::byte{0x86} || frame.bytes[20] != std::byte{17}) return Verdict::pass;
+    if (!is_datagram(frame)) return Verdict::pass;
     const Ipv6View header(&frame.bytes[14]);
     labels.push_back(header.flow_label());
     hops = header.hop_limit();
@@ -286,7 +275,7 @@ TEST_F(Ipv6Datagrams, AGroupsIsEverybodys) {
              one = datagrams(server, AF_INET6, {kServer6, 54}), near = datagrams(client, AF_INET6);
   // All nodes (ff02::1), as another host of the link may send it; the stack itself sends to no group.
   cable.forward->add_rule([](WireFrame& frame) {
-    if (frame.bytes[12] != std::byte{0x86} || frame.bytes[20] != std::byte{17}) return Verdict::pass;
+    if (!is_datagram(frame)) return Verdict::pass;
     std::byte* udp = &frame.bytes[54];
     const IpAddress group = v6(0xff02, 0, 1), source = v6_number(1);
     std::memcpy(&frame.bytes[14 + 24], group.data(), 16);
@@ -302,7 +291,7 @@ TEST_F(Ipv6Datagrams, AGroupsIsEverybodys) {
   EXPECT_TRUE(send(near, "to all", {.to = {kServer6, 53}}).ok());
   EXPECT_EQ(take(all), "to all");
   EXPECT_TRUE(send(near, "to all", {.to = {kServer6, 54}}).ok());
-  EXPECT_EQ(take(one), "nothing") << "it is bound to an address";
+  EXPECT_EQ(take(one), kNothing) << "it is bound to an address";
   EXPECT_EQ(server.counters().Icmp6OutDestUnreachs, 0u) << "no answer to a group";
   EXPECT_EQ(send(near, "x", {.to = {v6(0xff02, 0, 1), 53}}).code(), ENETUNREACH);
 }

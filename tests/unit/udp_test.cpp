@@ -12,6 +12,7 @@
 #include "stack/base/checksum.h"
 #include "stack/net/checksum.h"
 #include "stack/udp/protocol.h"
+#include "tests/support/datagrams.h"
 #include "tests/support/packet_builder.h"
 #include "tests/support/packet_matchers.h"
 #include "tests/support/tcp_peer.h"
@@ -60,23 +61,9 @@ class UdpTest : public testing::Test {
     peer.send_packet(ipv4_packet({.source = fields.source, .destination = fields.destination, .protocol = 17},
                                  udp_message(fields, text)));
   }
-  static std::string take(DatagramSocket& socket, bool peek = false) {
-    Result<Datagram*> got = socket.take(peek);
-    if (!got.ok()) return "error " + std::to_string(got.code());
-    const Bytes bytes = (*got)->data.bytes();
-    std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    socket.done(*got);
-    return text;
-  }
+  static std::string take(DatagramSocket& socket, bool peek = false) { return take_text(socket, peek); }
   static Status send(DatagramSocket& socket, std::string_view text, const DatagramOut& how = {}) {
-    Result<TxFrame*> frame = socket.reserve(text.size());
-    if (!frame.ok()) return frame.status();
-    size_t at = 0;
-    for (const Slice& slice : (*frame)->payload()) {
-      std::memcpy(slice.data(), text.data() + at, slice.length);
-      at += slice.length;
-    }
-    return socket.send(*frame, how);
+    return send_text(socket, text, how);
   }
   int number(DatagramSocket& socket, int level, int name) {
     int value = -1;
