@@ -72,6 +72,7 @@ namespace ustack {
   X(IpExt, InOctets) X(IpExt, OutOctets) X(IpExt, InCsumErrors) X(IpExt, InTruncatedPkts) \
   X(IpExt, InBcastPkts) X(IpExt, InBcastOctets) X(IpExt, InNoECTPkts) X(IpExt, InECT1Pkts) \
   X(IpExt, InECT0Pkts) X(IpExt, InCEPkts) X(IpExt, ReasmOverlaps) \
+  X(Ustack, ShardStrays) X(Ustack, ShardStraysDropped) \
   X(Ustack, RxFrames) X(Ustack, TxFrames) X(Ustack, RxMalformed) X(Ustack, RxNotForUs) \
   X(Ustack, RxMartians) X(Ustack, RxNoMemory) X(Ustack, TxNoMemory) X(Ustack, TxQueueDrops) \
   X(Ustack, TxLinkErrors) X(Ustack, ArpRequestsSent) X(Ustack, ArpRepliesSent) X(Ustack, ArpReceived) \
@@ -98,5 +99,10 @@ inline constexpr auto kCounterTable = std::to_array<CounterDescription>({
     USTACK_COUNTERS(USTACK_COUNTER_ROW)
 #undef USTACK_COUNTER_ROW
 });
+
+/// Adds another shard's.
+inline void add(Counters& sum, const Counters& other) {
+  for (const CounterDescription& row : kCounterTable) sum.*row.field += other.*row.field;
+}
 
 }  // namespace ustack

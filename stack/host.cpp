@@ -10,12 +10,29 @@
 
 namespace ustack {
 
+namespace {
+
+/// A shard has its part of what the host may have in all.
+Settings share(const HostConfig& config) {
+  Settings settings = config.settings;
+  if (config.shards == nullptr) return settings;
+  const auto shards = static_cast<int32_t>(config.shards->count());
+  for (int32_t& pages : settings.tcp_mem) pages = std::max(pages / shards, 1);
+  for (int32_t* limit : {&settings.tcp_max_tw_buckets, &settings.tcp_max_orphans, &settings.tcp_awake,
+                         &settings.tcp_challenge_ack_limit, &settings.tcp_reset_limit})
+    *limit = *limit / shards + (*limit % shards != 0 ? 1 : 0);
+  return settings;
+}
+
+}  // namespace
+
 Host* Host::create(Arena& arena, RandomSource& random, const HostConfig& config, Instant now) {
   Host* host = arena.create<Host>(arena, random, config, now);
   if (host == nullptr) return nullptr;
-  HostContext context{host->arena_,  host->blocks_, host->frames_,   host->scheduler_,
-                      host->timers_, random,        host->counters_, host->settings_,
-                      host->log_,    host->now_,    host->queue_};
+  HostContext context{host->arena_, host->blocks_,   host->frames_,   host->scheduler_, host->timers_,
+                      random,       host->counters_, host->settings_, host->log_,       host->now_,
+                      host->queue_, config.shards,   config.shard};
+  if (config.shards != nullptr) config.shards->hosts[config.shard] = host;
   host->tcp_ = arena.create<tcp::Protocol>(*host, context, host->network_);
   host->udp_ = arena.create<udp::Protocol>(*host, context, host->network_);
   if (host->tcp_ == nullptr || host->udp_ == nullptr) {
@@ -28,22 +45,25 @@ Host* Host::create(Arena& arena, RandomSource& random, const HostConfig& config,
 void Host::destroy(Host* host) {
   if (host == nullptr) return;
   Arena& arena = host->arena_;
+  if (host->shards_ != nullptr) host->shards_->hosts[host->queue_] = nullptr;
   arena.destroy(host);
 }
 
 Host::Host(Arena& arena, RandomSource& random, const HostConfig& config, Instant now)
     : arena_(arena),
-      settings_(config.settings),
+      settings_(share(config)),
       log_(config.log),
       now_(now),
       acks_wait_(config.acks_wait),
+      queue_(config.shard),
+      shards_(config.shards),
       blocks_(arena),
       frames_(arena),
       scheduler_(arena, config.fiber_stack_bytes, config.fiber_stacks_carved),
       timers_(now),
-      network_(
-          {arena_, blocks_, frames_, scheduler_, timers_, random, counters_, settings_, log_, now_, queue_},
-          config.network, transmit_) {}
+      network_({arena_, blocks_, frames_, scheduler_, timers_, random, counters_, settings_, log_, now_,
+                queue_, config.shards, config.shard},
+               config.network, transmit_) {}
 
 Host::~Host() {
   arena_.destroy(udp_);
@@ -54,6 +74,20 @@ Host::~Host() {
 void Host::receive(RxFrame&& frame, Instant now) {
   now_ = std::max(now_, now);
   network_.receive(std::move(frame));
+}
+
+bool Host::hand_over(Shards& shards) {
+  bool found = false;
+  if (shards.count() == 1) return found;
+  for (uint32_t i = 0; i < shards.count(); ++i) {
+    while (std::optional<Stray> stray = shards.hosts[i]->network_.take_stray()) {
+      found = true;
+      for (uint32_t to = 0; to < shards.count(); ++to)
+        if (to != i && (stray->shard == to || stray->shard == Steering::kAnyShard))
+          shards.hosts[to]->network_.receive_stray(*stray);
+    }
+  }
+  return found;
 }
 
 void Host::run(Instant now) {

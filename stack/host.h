@@ -19,6 +19,7 @@
 #include "stack/mem/block.h"
 #include "stack/net/network.h"
 #include "stack/settings.h"
+#include "stack/shards.h"
 #include "stack/socket/socket.h"
 #include "stack/time/timer.h"
 
@@ -40,6 +41,10 @@ struct HostConfig {
   uint32_t fiber_stacks_carved = 4;
   /// Whoever runs the host calls send_owed_acks() before it waits.
   bool acks_wait = false;
+  /// It is `shard` of these, of which it becomes a part; number 0 is made first and destroyed last. nullptr:
+  /// it is a whole host.
+  Shards* shards = nullptr;
+  uint8_t shard = 0;
 };
 
 class Host {
@@ -54,6 +59,11 @@ class Host {
   /// Fires timers and runs what became ready, until nothing is. Time never goes back: an earlier `now` than
   /// before counts as that.
   void run(Instant now);
+  /// Something has come that is another shard's: hand_over().
+  bool has_strays() const { return network_.has_strays(); }
+  /// With all locks held: gives each shard what has come to another one. True: there was something; run()
+  /// them all.
+  static bool hand_over(Shards& shards);
   /// run() has nothing to do before next_deadline(), unless something comes in.
   bool idle() const { return scheduler_.idle() && !network_.has_local(); }
   /// When run() is next due if nothing comes in; kNever if nothing is pending.
@@ -65,7 +75,7 @@ class Host {
   bool acks_wait() const { return acks_wait_; }
   /// Where the link has several queues: that of the thread which calls from here on. A connection's frames
   /// leave by the queue of the thread that has used it last, so that links that follow their senders (TAP)
-  /// bring its segments to the thread that reads that queue.
+  /// bring its segments to the thread that reads that queue. Not for one of several shards.
   void set_queue(uint8_t queue) { queue_ = queue; }
   /// Frames to be handed to the link, in order; the caller takes them out and gives each back to frames().
   FrameQueue& transmit_queue() { return transmit_; }
@@ -74,6 +84,9 @@ class Host {
   /// EPROTONOSUPPORT, ENOBUFS. Type without SOCK_NONBLOCK and SOCK_CLOEXEC, which are the descriptor's.
   Result<Socket*> open_socket(int domain, int type, int protocol);
 
+  /// Of which it is one; nullptr: it is whole.
+  const Shards* shards() const { return shards_; }
+  uint8_t shard() const { return queue_; }
   Arena& arena() { return arena_; }
   BlockPool& blocks() { return blocks_; }
   FramePool& frames() { return frames_; }
@@ -115,7 +128,9 @@ class Host {
   Log log_;
   Instant now_;
   const bool acks_wait_;
+  /// Whose queue its frames leave by; a shard's own.
   uint8_t queue_ = 0;
+  Shards* const shards_;
   BlockPool blocks_;
   FramePool frames_;
   Scheduler scheduler_;

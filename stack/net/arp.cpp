@@ -43,16 +43,35 @@ void Network::receive_arp(Bytes bytes) {
     return;
   }
 
+  learn_from(*packet, for_us);
+  if (request && for_us) reply();
+}
+
+void Network::learn_from(const ArpPacket& packet, bool for_us) {
+  const IpAddress& sender = packet.sender_address;
+  const bool request = packet.operation == ArpPacket::Operation::request;
   auto evidence = NeighbourCache::Evidence::mention;
-  if (sender == target)
+  if (sender == packet.target_address)
     evidence = NeighbourCache::Evidence::announce;
-  else if (!request && for_us && packet->target_mac == link().mac)
+  else if (!request && for_us && packet.target_mac == link().mac)
     evidence = NeighbourCache::Evidence::answer;
   // RFC 826: what is known is brought up to date; somebody new is remembered only if we are the target, who
   // will soon answer. One off the link is never our next hop.
   bool may_create = request && for_us && prefix_of(sender) != nullptr;
-  neighbours_.learn(sender, packet->sender_mac, evidence, may_create);
-  if (request && for_us) reply();
+  neighbours_.learn(sender, packet.sender_mac, evidence, may_create);
+}
+
+/// Of a packet that another shard has received, and answered where it had to.
+void Network::learn_from_arp(Bytes bytes) {
+  auto packet = ArpPacket::parse(bytes);
+  if (!packet || packet->sender_mac.is_multicast() || packet->sender_mac.is_zero() ||
+      packet->sender_mac == link().mac)
+    return;
+  const IpAddress& sender = packet->sender_address;
+  if (sender.is_unspecified() || sender.is_multicast() || sender.is_loopback() || is_broadcast(sender) ||
+      is_own_address(sender))
+    return;
+  learn_from(*packet, is_own_address(packet->target_address) && !packet->target_address.is_loopback());
 }
 
 void Network::conflict(const IpAddress& own, const MacAddress& other) {

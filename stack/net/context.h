@@ -9,6 +9,7 @@
 #include "stack/mem/block.h"
 #include "stack/net/frame.h"
 #include "stack/settings.h"
+#include "stack/shards.h"
 #include "stack/time/timer.h"
 
 namespace ustack {
@@ -28,6 +29,9 @@ struct HostContext {
   const Instant& now;
   /// Host::set_queue().
   const uint8_t& queue;
+  /// nullptr: the host is whole; else it is this one of several.
+  const Shards* shards = nullptr;
+  uint8_t shard = 0;
 };
 
 }  // namespace ustack

@@ -106,6 +106,7 @@ void Network::receive_icmpv6(const ReceivedV6& received) {
         ++counters.Icmp6InErrors;
         return;
       }
+      hand_to_all(Stray::Kind::discovery, received);
       if (asks)
         receive_solicitation(received, *parsed);
       else

@@ -27,9 +27,12 @@ void Network::count_ecn(uint8_t tos, Family family) {
 }
 
 void Network::receive_ipv4(Received&& received) {
+  if (hand_over(received)) return;
   Counters& counters = context_.counters;
-  ++counters.IpInReceives;
-  counters.IpExtInOctets += received.packet.length;
+  if (!received.counted) {
+    ++counters.IpInReceives;
+    counters.IpExtInOctets += received.packet.length;
+  }
   Ipv4Header& header = received.header;
   switch (Ipv4Header::parse(received.packet.bytes(), header)) {
     case Ipv4Error::none:
@@ -48,7 +51,7 @@ void Network::receive_ipv4(Received&& received) {
       return;
   }
   received.packet.truncate(header.total_length);
-  count_ecn(header.tos, Family::ipv4);
+  if (!received.counted) count_ecn(header.tos, Family::ipv4);
 
   Destination destination = classify(header.destination);
   if (destination == Destination::foreign) {
@@ -63,7 +66,7 @@ void Network::receive_ipv4(Received&& received) {
     ++counters.UstackRxMartians;
     return;
   }
-  if (destination == Destination::broadcast) {
+  if (destination == Destination::broadcast && !received.counted) {
     ++counters.IpExtInBcastPkts;
     counters.IpExtInBcastOctets += header.total_length;
   }
@@ -85,6 +88,9 @@ void Network::receive_ipv4(Received&& received) {
     if (!received.packet.block) return;
     if (Ipv4Header::parse(received.packet.bytes(), header) != Ipv4Error::none) return;
     received.offload = {};
+    received.handed_over = false;
+    received.counted = true;
+    if (hand_over(received)) return;
   }
   deliver(std::move(received));
 }

@@ -17,8 +17,11 @@ void Network::receive_ipv6(ReceivedV6&& received) {
     ++counters.UstackRxNotForUs;
     return;
   }
-  ++counters.Ip6InReceives;
-  counters.Ip6InOctets += received.packet.length;
+  if (hand_over(received)) return;
+  if (!received.counted) {
+    ++counters.Ip6InReceives;
+    counters.Ip6InOctets += received.packet.length;
+  }
   Ipv6Header& header = received.header;
   switch (Ipv6Header::parse(received.packet.bytes(), header)) {
     case Ipv6Error::none:
@@ -32,7 +35,7 @@ void Network::receive_ipv6(ReceivedV6&& received) {
       return;
   }
   received.packet.truncate(header.total_length());
-  count_ecn(header.traffic_class, Family::ipv6);
+  if (!received.counted) count_ecn(header.traffic_class, Family::ipv6);
 
   const bool group = header.destination.is_multicast();
   if (group ? !is_own_group(header.destination) : !is_own_address(header.destination)) {
@@ -51,7 +54,7 @@ void Network::receive_ipv6(ReceivedV6&& received) {
     ++counters.UstackRxMartians;
     return;
   }
-  if (group) ++counters.Ip6InMcastPkts;
+  if (group && !received.counted) ++counters.Ip6InMcastPkts;
 
   received.chain = Ipv6Chain::walk(received.packet.bytes(), group);
   if (received.chain.verdict == Ipv6Chain::Verdict::fragment) {
@@ -60,6 +63,9 @@ void Network::receive_ipv6(ReceivedV6&& received) {
     if (Ipv6Header::parse(received.packet.bytes(), header) != Ipv6Error::none) return;
     received.chain = Ipv6Chain::walk(received.packet.bytes(), group);
     received.offload = {};
+    received.handed_over = false;
+    received.counted = true;
+    if (hand_over(received)) return;
   }
   switch (received.chain.verdict) {
     case Ipv6Chain::Verdict::ok:

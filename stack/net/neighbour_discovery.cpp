@@ -90,6 +90,25 @@ uint32_t NeighbourMessage::emit(std::byte* out) const {
   return kWhole;
 }
 
+void Network::learn_from_solicitation(const IpAddress& sender, const NeighbourMessage& message) {
+  if (message.mac)
+    neighbours_.learn(sender, *message.mac, NeighbourCache::Evidence::mention, prefix_of(sender) != nullptr);
+}
+
+/// Of a message that another shard has received and found to be sound, and answered where it had to.
+void Network::learn_by_discovery(ReceivedV6&& received) {
+  if (Ipv6Header::parse(received.packet.bytes(), received.header) != Ipv6Error::none) return;
+  received.chain = Ipv6Chain::walk(received.packet.bytes(), received.header.destination.is_multicast());
+  auto message = NeighbourMessage::parse(received.packet.bytes().subspan(received.chain.offset));
+  if (!message) return;
+  if (message->type == icmpv6::kNeighbourAdvertisement) return receive_advertisement(*message, false);
+  const IpAddress& sender = received.header.source;
+  if (!is_own_address(message->target) || message->target.is_loopback() || sender.is_unspecified() ||
+      (message->mac && *message->mac == link().mac))
+    return;
+  learn_from_solicitation(sender, *message);
+}
+
 /// RFC 4861, 7.2.3 and 7.2.4.
 void Network::receive_solicitation(const ReceivedV6& received, const NeighbourMessage& message) {
   const IpAddress& sender = received.header.source;
@@ -104,10 +123,8 @@ void Network::receive_solicitation(const ReceivedV6& received, const NeighbourMe
     send_neighbour_message(answer, message.target, all_nodes(), group_mac(all_nodes()));
     return;
   }
-  if (message.mac) {
-    if (*message.mac == link().mac) return;  // our own, come back
-    neighbours_.learn(sender, *message.mac, NeighbourCache::Evidence::mention, prefix_of(sender) != nullptr);
-  }
+  if (message.mac && *message.mac == link().mac) return;  // our own, come back
+  learn_from_solicitation(sender, message);
   answer.solicited = true;
   NeighbourHint hint;
   const Neighbour* known = message.mac ? nullptr : neighbours_.find(sender);
@@ -117,10 +134,10 @@ void Network::receive_solicitation(const ReceivedV6& received, const NeighbourMe
 }
 
 /// RFC 4861, 7.2.5.
-void Network::receive_advertisement(const NeighbourMessage& message) {
+void Network::receive_advertisement(const NeighbourMessage& message, bool answers) {
   const IpAddress& target = message.target;
   if (is_own_address(target)) {
-    if (message.mac && !(*message.mac == link().mac)) conflict(target, *message.mac);
+    if (answers && message.mac && !(*message.mac == link().mac)) conflict(target, *message.mac);
     return;
   }
   NeighbourHint hint;

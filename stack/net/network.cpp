@@ -43,6 +43,7 @@ bool Network::has_ipv6() const {
 }
 
 void Network::start() {
+  if (context_.shard != 0) return;
   // Before the rest, so that bridges that watch over groups let through what is asked for by them.
   if (has_ipv6()) send_group_report(true);
   for (const Prefix& own : addresses()) {
@@ -98,6 +99,8 @@ void Network::receive(RxFrame&& frame) {
           {{std::move(frame.data), frame.offload, frame.arrived, false, broadcast || group}, {}, {}});
       return;
     case ethertype::kArp:
+      if (context_.shards != nullptr)
+        hand_to_all(Stray::Kind::arp, {frame.data, frame.offload, frame.arrived});
       receive_arp(frame.data.bytes());
       return;
     default:

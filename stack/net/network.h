@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -37,6 +38,31 @@ struct NetworkConfig {
   uint8_t address_count = 0;
   std::array<IpAddress, kMaxGateways> gateways{};
   uint8_t gateway_count = 0;
+};
+
+/// A packet on its way up.
+struct Arrival {
+  Slice packet;  // from its IP header, without padding
+  Offload offload;
+  Instant arrived{};
+  bool from_self = false;  // it never left the host
+  bool link_broadcast = false;
+  /// By another shard, which has counted it already (it was put together of fragments there) or not.
+  bool handed_over = false, counted = false;
+
+  bool trusted() const { return from_self || offload.partial_checksum || offload.checksum_valid; }
+};
+
+/// What has come to one shard of a host and is another's.
+struct Stray {
+  enum class Kind : uint8_t {
+    packet,
+    arp,        ///< for all others, who learn from it; `packet` is ARP's
+    discovery,  ///< the same of IPv6's neighbour discovery
+  };
+  uint8_t shard = Steering::kAnyShard;
+  Kind kind = Kind::packet;
+  Arrival arrival;
 };
 
 /// The host's side of one link. What comes in goes
@@ -100,6 +126,11 @@ class Network final : private NeighbourPort {
   /// Receives the frames that turned round inside the host (is_local routes) since the last call. True if
   /// there were any. They are queued and not received by their senders, so that nothing recurses.
   bool deliver_local();
+  /// What has come that is another shard's, oldest first; nothing: there is none.
+  std::optional<Stray> take_stray();
+  bool has_strays() const { return stray_count_ != 0; }
+  /// What has come to another one, in whose memory it is.
+  void receive_stray(const Stray& stray);
   /// deliver_local() has something to do.
   bool has_local() const { return !local_.empty(); }
 
@@ -111,21 +142,12 @@ class Network final : private NeighbourPort {
     census.see(local_);
     neighbours_.show(census);
     reassembler_.show(census);
+    for (uint32_t i = 0; i < stray_count_; ++i) census.see(stray_at(i).arrival.packet);
   }
   const Reassembler& reassembler() const { return reassembler_; }
 
  private:
   friend class Route;
-  /// A packet on its way up.
-  struct Arrival {
-    Slice packet;  // from its IP header, without padding
-    Offload offload;
-    Instant arrived{};
-    bool from_self = false;  // it never left the host
-    bool link_broadcast = false;
-
-    bool trusted() const { return from_self || offload.partial_checksum || offload.checksum_valid; }
-  };
   struct Received : Arrival {
     Ipv4Header header;
   };
@@ -135,8 +157,16 @@ class Network final : private NeighbourPort {
   };
   enum class Destination : uint8_t { foreign, own, broadcast };
 
+  // strays.cpp
+  bool hand_over(Arrival& arrival);
+  void hand_to_all(Stray::Kind kind, const Arrival& arrival);
+  void add_stray(Stray&& stray);
+  Stray& stray_at(uint32_t i) { return strays_[(first_stray_ + i) % kMostStrays]; }
+
   // arp.cpp
   void receive_arp(Bytes packet);
+  void learn_from_arp(Bytes packet);
+  void learn_from(const ArpPacket& packet, bool for_us);
   void conflict(const IpAddress& own, const MacAddress& other);
   void defend(const IpAddress& address);
   bool send_arp(const ArpPacket& packet, const MacAddress& destination);
@@ -169,8 +199,10 @@ class Network final : private NeighbourPort {
   void receive_icmpv6_error(const ReceivedV6& received, Bytes message);
 
   // neighbour_discovery.cpp
+  void learn_by_discovery(ReceivedV6&& received);
+  void learn_from_solicitation(const IpAddress& sender, const NeighbourMessage& message);
   void receive_solicitation(const ReceivedV6& received, const NeighbourMessage& message);
-  void receive_advertisement(const NeighbourMessage& message);
+  void receive_advertisement(const NeighbourMessage& message, bool answers = true);
   void advertise(const IpAddress& address);
   void solicit_by_discovery(const IpAddress& target, const MacAddress* known);
   bool send_neighbour_message(const NeighbourMessage& message, const IpAddress& source,
@@ -215,6 +247,10 @@ class Network final : private NeighbourPort {
   NetworkConfig config_;
   FrameQueue& transmit_;
   FrameQueue local_;
+  /// More than that are dropped until they are handed over.
+  static constexpr uint32_t kMostStrays = 64;
+  std::array<Stray, kMostStrays> strays_;
+  uint32_t first_stray_ = 0, stray_count_ = 0;
   uint32_t local_count_ = 0;
   NeighbourCache neighbours_;
   PathMtuCache path_mtus_;

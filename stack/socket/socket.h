@@ -79,6 +79,10 @@ class Socket : public NotOnHeap {
   /// connect(2). Starts the connection and returns EINPROGRESS; EALREADY while under way, EISCONN once
   /// connected (the first call after success of a blocking wait is answered by connect_result()).
   virtual Status connect(const SocketAddress& remote) = 0;
+  /// Where the host has shards (stack/shards.h): the socket to connect in place of this one, which is this
+  /// one or has taken over all that it had in the shard that the connection will be in: then this one is
+  /// gone. nullptr: no memory, and it is as it was.
+  virtual Socket* to_connect(const SocketAddress& /*remote*/) { return this; }
   /// sendmsg(2) with MSG_FASTOPEN: as connect(), but success at once where data may travel in the first
   /// segment: then nothing is sent until commit_send() brings it. EOPNOTSUPP: not this protocol.
   virtual Status connect_with_data(const SocketAddress&) { return Error{EOPNOTSUPP}; }

@@ -69,6 +69,8 @@ class WaitQueue {
     return nullptr;
   }
   bool empty() const { return entries_.empty(); }
+  /// All that wait on `other` wait on this one.
+  void take_over(WaitQueue& other) { entries_.splice_back(other.entries_); }
   /// An entry other than `own` is interested in some of `events`. Looks at all entries.
   bool awaited(uint32_t events, const WaitEntry& own) {
     for (WaitEntry& entry : entries_)

@@ -112,10 +112,6 @@ bool PortTable::conflicts(const PortHolder& holder, const IpAddress& address, ui
   return false;
 }
 
-bool PortTable::conflicts_listening(const PortHolder& holder) const {
-  return holder.bucket_ != nullptr && conflicts(holder, holder.address_, holder.bucket_->port);
-}
-
 bool PortTable::free_for_connect(uint16_t port) const {
   PortBucket* bucket = find(port);
   return bucket == nullptr || bucket->exclusive == 0;

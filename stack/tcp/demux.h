@@ -129,8 +129,6 @@ class PortTable {
   Status claim(PortHolder& holder, const IpAddress& address, uint16_t port);
   /// Gives it up, if it was held.
   void release(PortHolder& holder);
-  /// Another socket could not listen where this one wants to: listen(2)'s second check (inet_csk_get_port).
-  bool conflicts_listening(const PortHolder& holder) const;
   /// After a process was killed while it changed the host: counts anew who holds what. Holders that had not
   /// got into a bucket's list hold nothing: mend(holder) for each.
   void mend();

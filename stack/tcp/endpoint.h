@@ -52,6 +52,7 @@ class Endpoint final : public Socket, public Connection, public ListHook<Listene
   Status connect_with_data(const SocketAddress& remote) override;
   Status connect_result() override;
   Status listen(int backlog) override;
+  Socket* to_connect(const SocketAddress& remote) override;
   Result<Socket*> accept() override;
   Status shutdown(ShutdownHow how) override;
   void release() override;
@@ -110,6 +111,8 @@ class Endpoint final : public Socket, public Connection, public ListHook<Listene
   Route& route() { return awake_->route; }
   SocketOptions& options() { return awake_->options; }
   Listener* listener() { return awake_->listener; }
+  /// It is a listener's in another shard.
+  bool is_sibling() const;
   /// These always. The listener in whose queue it is, until it is accepted:
   Endpoint* parent() { return awake_ != nullptr ? awake_->parent : nullptr; }
   State tcp_state() const { return awake_ != nullptr ? awake_->tcb.state : State::established; }
@@ -280,10 +283,22 @@ class Endpoint final : public Socket, public Connection, public ListHook<Listene
   void break_off();
 
   // listener.cpp
+  bool start_listening(uint32_t backlog);
+  template <typename Visit>
+  void for_each_sibling(Visit&& visit) const;
+  bool open_siblings();
+  void be_sibling_of(const Endpoint& eldest);
+  void tell_siblings_options();
+  void tell_acceptors();
+  bool sibling_acceptable() const;
+  bool accept_queue_full() const;
+  Result<Socket*> accept_of_shards();
+  Result<Socket*> accept_own();
   void close_listener();
   Endpoint* next_to_accept() const;
 
   // passive_open.cpp
+  void take_options(const Endpoint& from);
   bool handle_listen_segments();
   void handle_listen_segment(Segment* segment);
   void handle_syn(Segment* syn);
@@ -297,6 +312,9 @@ class Endpoint final : public Socket, public Connection, public ListHook<Listene
   void passive_open_failed(int error);
   void passive_open_done();
   void show_early();
+
+  // endpoint_options.cpp
+  Status set_own_option(int level, int name, Bytes value);
 
   bool handshaking() const { return tcp_state() == State::syn_sent || tcp_state() == State::syn_received; }
   /// The program may queue data: the connection's, or what the SYN (or the answer to one) carries (RFC 7413).

@@ -82,6 +82,38 @@ bool Endpoint::fast_open_possible() const {
   return known != nullptr && known->cookie.length > 0 && cache.usable(id().remote.address);
 }
 
+/// A port that was chosen before, by bind(2) or for an earlier connection, may lead to another shard.
+Socket* Endpoint::to_connect(const SocketAddress& remote) {
+  const Shards* shards = protocol_.shards();
+  if (shards == nullptr || !awake() || !port_.bound() || connecting_ != Connecting::idle ||
+      awake_->tcb.state != State::closed || remote.address.family() == Family::unspecified)
+    return this;
+  Result<Route> route = protocol_.network().find_route(awake_->bound_address, remote.address);
+  if (!route.ok()) return this;  // as connect() will say
+  const uint8_t shard =
+      shards->steering.shard_of({route->local(), awake_->local.port}, {route->remote(), remote.port});
+  Protocol& other = protocol_.of_shard(shard);
+  if (&other == &protocol_) return this;
+  Endpoint* heir = other.create_endpoint(family_);
+  if (heir == nullptr) return nullptr;
+  Change change(*heir);
+  heir->be_sibling_of(*this);
+  heir->port_.listening = false;
+  heir->port_chosen_by_user_ = port_chosen_by_user_;
+  if (!other.ports().claim(heir->port_, port_.bound_address(), awake_->local.port).ok()) {
+    heir->release();
+    return nullptr;
+  }
+  heir->awake_->cookie = awake_->cookie;
+  heir->error_ = error_;
+  heir->owned = owned;
+  heir->tells_of_sends = tells_of_sends;
+  heir->waiters.take_over(waiters);
+  owned = false;
+  release();
+  return heir;
+}
+
 /// RFC 9293, 3.10.1: an active OPEN. `with_data`: by Fast Open if that is possible, then the SYN waits for
 /// the program's data; if not, a cookie is asked for.
 Status Endpoint::open_active(const SocketAddress& remote, bool with_data) {
@@ -106,6 +138,10 @@ Status Endpoint::open_active(const SocketAddress& remote, bool with_data) {
     if (!port.ok()) return port.error();
     id.local.port = *port;
   }
+  // Nothing that is for it would come here: to_connect() was not asked.
+  if (const Shards* shards = protocol_.shards();
+      shards != nullptr && shards->steering.shard_of(id.local, id.remote) != protocol_.context().shard)
+    return Error{EADDRNOTAVAIL};
   auto give_port_back = [&] {
     if (!port_chosen_by_user_) protocol_.ports().release(port_);
   };

@@ -828,6 +828,12 @@ struct OptionRows : OptionTable {
 
 Status Endpoint::set_option(int level, int name, Bytes value) {
   if (!ensure_awake()) return Error{ENOBUFS};
+  Status result = set_own_option(level, name, value);
+  if (result.ok() && awake_->listener != nullptr) tell_siblings_options();
+  return result;
+}
+
+Status Endpoint::set_own_option(int level, int name, Bytes value) {
   const Result<int> number = read_number(level, value);
   Status result = number.status();
   const bool known = level != IPPROTO_IPV6 || family_ == Family::ipv6;

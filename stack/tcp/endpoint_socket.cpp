@@ -156,7 +156,8 @@ Result<std::byte> Endpoint::receive_urgent(bool peek) {
 /// Linux's tcp_poll.
 uint32_t Endpoint::readiness() const {
   if (!awake()) return ready::kOut | ready::kWrNorm | (error_ != 0 ? ready::kErr : 0);
-  if (awake_->listener != nullptr) return awake_->listener->ready.empty() ? 0 : ready::kIn | ready::kRdNorm;
+  if (awake_->listener != nullptr)
+    return awake_->listener->ready.empty() && !sibling_acceptable() ? 0 : ready::kIn | ready::kRdNorm;
   uint32_t bits = 0;
   const Receiver& rcv = awake_->tcb.rcv;
   bool receive_over = receive_ended_ || awake_->tcb.receive_shut;

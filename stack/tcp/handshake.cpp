@@ -338,8 +338,7 @@ Status Handshake::ask_listener(const Segment& segment) {
     acknowledged_ = true;
     return Error{EAGAIN};
   }
-  Listener& listener = *ep_.awake_->parent->listener();
-  if (!listener.full()) return {};
+  if (!ep_.awake_->parent->accept_queue_full()) return {};
   // Linux drops the ACK: the SYN-ACK is sent again, and its answer may find room.
   ++ep_.protocol_.counters().TcpExtListenOverflows;
   ++ep_.protocol_.counters().TcpExtListenDrops;

@@ -1,6 +1,7 @@
 #include "stack/tcp/listener.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "stack/tcp/endpoint.h"
 
@@ -14,6 +15,7 @@ Status Endpoint::listen(int backlog) {
   uint32_t wanted = std::min(static_cast<uint32_t>(backlog), most);
   if (awake_->listener != nullptr) {
     awake_->listener->backlog = wanted;
+    for_each_sibling([=](Endpoint& sibling) { sibling.awake_->listener->backlog = wanted; });
     return {};
   }
   if (!port_.bound()) {
@@ -27,25 +29,97 @@ Status Endpoint::listen(int backlog) {
   }
   // Two sockets with SO_REUSEADDR may share a port until one of them listens (inet_csk_listen_start).
   port_.listening = true;
-  if (protocol_.ports().conflicts_listening(port_)) {
+  if (protocol_.conflicts_listening(port_, awake_->local.port)) {
     port_.listening = false;
     return Error{EADDRINUSE};
   }
-  awake_->listener = protocol_.context().arena.create<Listener>();
-  if (awake_->listener == nullptr) {
+  if (!start_listening(wanted)) {
     port_.listening = false;
     return Error{ENOBUFS};
   }
-  awake_->listener->backlog = wanted;
+  if (protocol_.shards() != nullptr && !open_siblings()) {
+    close_listener();
+    return Error{ENOBUFS};
+  }
+  protocol_.context().log(LogLevel::info, [&](LogLine& line) {
+    line << "listening on " << awake_->local << ", backlog " << wanted;
+  });
+  return {};
+}
+
+/// False: there is no memory for it.
+bool Endpoint::start_listening(uint32_t backlog) {
+  awake_->listener = protocol_.context().arena.create<Listener>();
+  if (awake_->listener == nullptr) return false;
+  awake_->listener->backlog = backlog;
   connecting_ = Connecting::idle;
   error_ = 0;
   send_shut_ = receive_ended_ = false;
   awake_->tcb.state = State::listen;
   protocol_.add_listener(*this);
-  protocol_.context().log(LogLevel::info, [&](LogLine& line) {
-    line << "listening on " << awake_->local << ", backlog " << wanted;
-  });
-  return {};
+  return true;
+}
+
+template <typename Visit>
+void Endpoint::for_each_sibling(Visit&& visit) const {
+  for (Endpoint* sibling : awake_->listener->siblings)
+    if (sibling != nullptr) visit(*sibling);
+}
+
+bool Endpoint::is_sibling() const {
+  return awake() && awake_->listener != nullptr && awake_->listener->eldest != nullptr;
+}
+
+/// In each other shard one that listens as this one does. False: there is no memory for it.
+bool Endpoint::open_siblings() {
+  const Shards& shards = *protocol_.shards();
+  for (uint8_t i = 0; i < shards.count(); ++i) {
+    Protocol& other = protocol_.of_shard(i);
+    if (&other == &protocol_) continue;
+    Endpoint* sibling = other.create_endpoint(family_);
+    if (sibling == nullptr) return false;
+    Change change(*sibling);
+    sibling->be_sibling_of(*this);
+    if (!sibling->start_listening(awake_->listener->backlog) ||
+        !other.ports().claim(sibling->port_, port_.bound_address(), awake_->local.port).ok()) {
+      sibling->release();
+      return false;
+    }
+    sibling->awake_->listener->eldest = this;
+    awake_->listener->siblings[i] = sibling;
+  }
+  return true;
+}
+
+/// What it has of the program's wishes.
+void Endpoint::be_sibling_of(const Endpoint& eldest) {
+  take_options(eldest);
+  awake_->bound_address = eldest.awake_->bound_address;
+  awake_->local = eldest.awake_->local;
+  port_.reuse_address = eldest.port_.reuse_address;
+  port_.reuse_port = eldest.port_.reuse_port;
+  port_.v6_only = eldest.port_.v6_only;
+  port_.by_connect = false;
+  port_.listening = true;
+  port_chosen_by_user_ = true;
+}
+
+void Endpoint::tell_siblings_options() {
+  for_each_sibling([this](Endpoint& sibling) { sibling.take_options(*this); });
+}
+
+/// A connection waits for accept(2), which somebody may wait for.
+void Endpoint::tell_acceptors() {
+  ToOtherShards telling(protocol_.shards());
+  Endpoint* eldest = awake_->listener->eldest;
+  (eldest != nullptr ? eldest : this)->wake(ready::kIn | ready::kRdNorm);
+}
+
+/// Some sibling of its own has a connection for accept(2).
+bool Endpoint::sibling_acceptable() const {
+  bool found = false;
+  for_each_sibling([&](Endpoint& sibling) { found |= !sibling.awake_->listener->ready.empty(); });
+  return found;
 }
 
 /// The oldest, or where the link has several queues one of the calling thread's among the oldest: what is on
@@ -67,12 +141,40 @@ Endpoint* Endpoint::next_to_accept() const {
   return oldest;
 }
 
+/// Those of the calling thread's shard, unless another's waits for long.
+Result<Socket*> Endpoint::accept_of_shards() {
+  constexpr Duration kMayWait = 1ms;
+  const Shards& shards = *protocol_.shards();
+  auto of = [&](uint32_t shard) {
+    Endpoint* sibling = awake_->listener->siblings[shard];
+    return sibling != nullptr ? sibling : this;
+  };
+  Endpoint* from = of(shards.callers);
+  Endpoint* oldest = nullptr;
+  for (uint32_t i = 0; i < shards.count(); ++i) {
+    const Endpoint* child = of(i)->awake_->listener->ready.front();
+    if (child == nullptr) continue;
+    if (oldest == nullptr ||
+        child->awake_->established_at < oldest->awake_->listener->ready.front()->awake_->established_at)
+      oldest = of(i);
+  }
+  if (oldest == nullptr) return Error{EAGAIN};
+  const bool for_long =
+      protocol_.now() - oldest->awake_->listener->ready.front()->awake_->established_at > kMayWait;
+  if (from->awake_->listener->ready.empty() || for_long) from = oldest;
+  return from->accept_own();
+}
+
 Result<Socket*> Endpoint::accept() {
   if (!awake() || awake_->listener == nullptr) return Error{EINVAL};
+  return protocol_.shards() != nullptr ? accept_of_shards() : accept_own();
+}
+
+Result<Socket*> Endpoint::accept_own() {
   Endpoint* child = next_to_accept();
   if (child == nullptr) return Error{EAGAIN};
   awake_->listener->ready.remove(*child);
-  --awake_->listener->ready_count;
+  awake_->listener->count_ready(-1u);
   child->just_accepted_ = child->accepted_ = true;
   child->awake_->route.queue = protocol_.context().queue;
   if (child->early_)
@@ -82,9 +184,20 @@ Result<Socket*> Endpoint::accept() {
   return static_cast<Socket*>(child);
 }
 
+/// Its siblings' included.
 uint32_t Endpoint::accept_queue_length() const {
-  return awake_->listener != nullptr ? awake_->listener->ready_count : 0;
+  if (awake_->listener == nullptr) return 0;
+  const Endpoint& eldest = awake_->listener->eldest != nullptr ? *awake_->listener->eldest : *this;
+  uint32_t count = 0;
+  auto add = [&count](const Endpoint& endpoint) {
+    count += endpoint.awake_->listener->ready_count.load(std::memory_order_relaxed);
+  };
+  add(eldest);
+  eldest.for_each_sibling(add);
+  return count;
 }
+/// Linux's sk_acceptq_is_full: one more than the backlog fits.
+bool Endpoint::accept_queue_full() const { return accept_queue_length() > awake_->listener->backlog; }
 uint32_t Endpoint::accept_queue_limit() const {
   return awake_->listener != nullptr ? awake_->listener->backlog : 0;
 }
@@ -92,6 +205,8 @@ uint32_t Endpoint::accept_queue_limit() const {
 /// shutdown(SHUT_RD) or close(2) of a listener: connections that nobody has accepted are reset, those not yet
 /// made are forgotten (Linux's inet_csk_listen_stop).
 void Endpoint::close_listener() {
+  for (Endpoint*& sibling : awake_->listener->siblings)
+    if (sibling != nullptr) std::exchange(sibling, nullptr)->release();
   Listener* listener = std::exchange(awake_->listener, nullptr);
   protocol_.remove_listener(*this);
   port_.listening = false;

@@ -1,10 +1,13 @@
 // What a listening endpoint has besides: connections that are being made, and those that wait for accept(2).
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <cstdint>
 
 #include "stack/base/intrusive_list.h"
 #include "stack/settings.h"
+#include "stack/shards.h"
 #include "stack/tcp/endpoint.h"
 
 namespace ustack::tcp {
@@ -18,16 +21,19 @@ struct Listener {
   uint32_t half_open_count = 0;
   /// Endpoints whose handshake is done, oldest first.
   IntrusiveList<Endpoint, ListenerTag> ready;
-  uint32_t ready_count = 0;
+  /// Read by siblings without its lock.
+  std::atomic<uint32_t> ready_count = 0;
   /// Accepted connections whose handshake is still under way (Fast Open); and how many there are with those
   /// that wait in `ready`.
   IntrusiveList<Endpoint, ListenerTag> early;
   uint32_t early_count = 0;
+  /// Where the host has shards: those in the others, which make the connections there and are the program's
+  /// only through this one; or the one whose sibling it is.
+  std::array<Endpoint*, Shards::kMost> siblings{};
+  Endpoint* eldest = nullptr;
   /// When a SYN last found the SYN queue full; zero: never. Only then may a peer come with a SYN cookie.
   Instant last_overflow{};
 
-  /// The accept queue takes no more (Linux's sk_acceptq_is_full: one more than the backlog fits).
-  bool full() const { return ready_count > backlog; }
   void add_half_open(Endpoint& endpoint) {
     half_open.push_back(endpoint);
     ++half_open_count;
@@ -38,7 +44,10 @@ struct Listener {
   }
   void add_ready(Endpoint& endpoint) {
     ready.push_back(endpoint);
-    ++ready_count;
+    count_ready(1);
+  }
+  void count_ready(uint32_t change) {
+    ready_count.store(ready_count.load(std::memory_order_relaxed) + change, std::memory_order_relaxed);
   }
   /// Handshakes that may be under way at once; each holds an endpoint and a fiber. Beyond it SYNs are
   /// answered with SYN cookies or, without them, dropped. As the backlog, but not so few that a burst on a

@@ -64,9 +64,10 @@ bool Endpoint::mend(bool changing) {
   for (Segment& segment : awake_->queue)
     awake_->queue_bytes += segment.payload_size() + static_cast<uint32_t>(sizeof(Segment));
   if (awake_->listener != nullptr) {
-    awake_->listener->half_open_count = awake_->listener->ready_count = 0;
+    awake_->listener->half_open_count = 0;
+    awake_->listener->ready_count = 0;
     for ([[maybe_unused]] Endpoint& child : awake_->listener->half_open) ++awake_->listener->half_open_count;
-    for ([[maybe_unused]] Endpoint& child : awake_->listener->ready) ++awake_->listener->ready_count;
+    for ([[maybe_unused]] Endpoint& child : awake_->listener->ready) awake_->listener->count_ready(1);
   }
   if (broken && awake_->state() == Task::State::suspended) {
     notify(kNotifyClose);  // its handshake goes on, to end
@@ -137,11 +138,25 @@ void Protocol::mend() {
   });
 }
 
+/// Of a sibling: the listener whose it is knows it. Whoever was killed while it opened or closed one has left
+/// it without.
+bool Protocol::has_eldest(Endpoint& sibling) {
+  bool found = false;
+  for (uint8_t i = 0; i < context_.shards->count(); ++i)
+    of_shard(i).endpoints_.for_each([&](Endpoint& endpoint) {
+      found |= &endpoint == sibling.listener()->eldest && endpoint.awake() &&
+               endpoint.listener() != nullptr && endpoint.listener()->siblings[context_.shard] == &sibling;
+    });
+  return found;
+}
+
 void Protocol::release_lost() {
   for (;;) {
     Endpoint* lost = nullptr;
     endpoints_.for_each([&](Endpoint& endpoint) {
-      if (!endpoint.owned && !endpoint.released_ && endpoint.parent() == nullptr) lost = &endpoint;
+      if (!endpoint.owned && !endpoint.released_ && endpoint.parent() == nullptr &&
+          (!endpoint.is_sibling() || !has_eldest(endpoint)))
+        lost = &endpoint;
     });
     if (lost == nullptr) return;
     lost->release();

@@ -43,7 +43,7 @@ void Endpoint::handle_listen_segment(Segment* segment) {
 void Endpoint::handle_syn(Segment* syn) {
   Counters& counters = protocol_.counters();
   auto drop = [&] { protocol_.segments().release(syn); };
-  if (awake_->listener->full()) {
+  if (accept_queue_full()) {
     ++counters.TcpExtListenOverflows;
     ++counters.TcpExtListenDrops;
     return drop();
@@ -77,25 +77,30 @@ void Endpoint::handle_syn(Segment* syn) {
   }
 }
 
+/// What a connection has of its listener's, and a listener of its sibling's.
+void Endpoint::take_options(const Endpoint& from) {
+  awake_->options = from.awake_->options;
+  update_telling();
+  awake_->tcb.snd.thin_linear = from.awake_->tcb.snd.thin_linear;
+  awake_->tcb.snd.nodelay = from.awake_->tcb.snd.nodelay;
+  awake_->tcb.snd.max_pacing_rate = from.awake_->tcb.snd.max_pacing_rate;
+  awake_->tcb.snd.cork = from.awake_->tcb.snd.cork;
+  awake_->tcb.snd.notsent_lowat = from.awake_->tcb.snd.notsent_lowat;
+  awake_->tcb.rcv.limit = from.awake_->tcb.rcv.limit;
+  awake_->tcb.rcv.limit_locked = from.awake_->tcb.rcv.limit_locked;
+  awake_->tcb.rcv.low_water = from.awake_->tcb.rcv.low_water;
+  awake_->tcb.rcv.max_ack_delay = from.awake_->tcb.rcv.max_ack_delay;
+  awake_->tcb.snd.rtt.bounds = from.awake_->tcb.snd.rtt.bounds;
+  (void)awake_->tcb.snd.congestion.select(from.awake_->tcb.snd.congestion->name());
+}
+
 /// A fresh endpoint becomes the connection that `segment` asks `listener` for; false when it can't be had.
 bool Endpoint::adopt(Endpoint& listener, const Segment& segment) {
   awake_->tcb.traffic.receive(1, false);  // its SYN
   released_ = true;                       // nobody has it; until it is whole
   Result<Route> route = protocol_.network().find_route(segment.id.local.address, segment.id.remote.address);
   if (!route.ok()) return false;
-  awake_->options = listener.awake_->options;
-  update_telling();
-  awake_->tcb.snd.thin_linear = listener.awake_->tcb.snd.thin_linear;
-  awake_->tcb.snd.nodelay = listener.awake_->tcb.snd.nodelay;
-  awake_->tcb.snd.max_pacing_rate = listener.awake_->tcb.snd.max_pacing_rate;
-  awake_->tcb.snd.cork = listener.awake_->tcb.snd.cork;
-  awake_->tcb.snd.notsent_lowat = listener.awake_->tcb.snd.notsent_lowat;
-  awake_->tcb.rcv.limit = listener.awake_->tcb.rcv.limit;
-  awake_->tcb.rcv.limit_locked = listener.awake_->tcb.rcv.limit_locked;
-  awake_->tcb.rcv.low_water = listener.awake_->tcb.rcv.low_water;
-  awake_->tcb.rcv.max_ack_delay = listener.awake_->tcb.rcv.max_ack_delay;
-  awake_->tcb.snd.rtt.bounds = listener.awake_->tcb.snd.rtt.bounds;
-  (void)awake_->tcb.snd.congestion.select(listener.awake_->tcb.snd.congestion->name());
+  take_options(listener);
   awake_->route = *route;
   awake_->route.queue = protocol_.context().queue;
   awake_->local = segment.id.local;
@@ -237,7 +242,7 @@ bool Endpoint::accept_cookie(Segment* ack) {
     protocol_.segments().release(ack);
     return true;
   };
-  if (awake_->listener->full()) {
+  if (accept_queue_full()) {
     ++counters.TcpExtListenOverflows;
     return drop();
   }
@@ -299,7 +304,7 @@ void Endpoint::passive_open_done() {
   }
   awake_->parent->listener()->remove_half_open(*this);
   awake_->parent->listener()->add_ready(*this);
-  awake_->parent->wake(ready::kIn | ready::kRdNorm);
+  awake_->parent->tell_acceptors();
 }
 
 /// RFC 7413, 4.2.2: the SYN's data may be read, and answered, before the handshake is complete.
@@ -307,7 +312,7 @@ void Endpoint::show_early() {
   if (awake_->parent == nullptr) return;
   connecting_ = Connecting::connected;
   awake_->parent->listener()->add_ready(*this);
-  awake_->parent->wake(ready::kIn | ready::kRdNorm);
+  awake_->parent->tell_acceptors();
 }
 
 }  // namespace ustack::tcp

@@ -29,6 +29,14 @@ Protocol::Protocol(Host& host, const HostContext& context, Network& network)
       awakes_(context.arena),
       endpoints_(context.arena) {
   network_.set_transport(kProtocolNumber, this);
+  last_cookie = uint64_t{context.shard} << 48;
+  if (context.shard != 0) {
+    // What outsiders see is one host's.
+    const Protocol& first = of_shard(0);
+    iss_ = first.iss_;
+    fast_open_keys_ = first.fast_open_keys_;
+    return;
+  }
   if (settings().tcp_fastopen_keys != 0) {
     (void)fast_open_keys_.set(
         Bytes(settings().tcp_fastopen_key).first(settings().tcp_fastopen_keys * FastOpenKeys::kKeyBytes));
@@ -66,16 +74,38 @@ void Protocol::destroy_time_wait(TimeWait& time_wait) { time_waits_.destroy(&tim
 
 // --- ports and four-tuples ---
 
+Protocol& Protocol::of_shard(uint8_t shard) {
+  return shard == context_.shard ? *this : context_.shards->hosts[shard]->tcp();
+}
+
+/// Whether is(ports) of some shard. They are one space.
+template <typename Is>
+bool Protocol::in_any_shard(Is&& is) const {
+  if (is(ports_)) return true;
+  if (context_.shards == nullptr) return false;
+  for (uint32_t i = 0; i < context_.shards->count(); ++i)
+    if (i != context_.shard && is(context_.shards->hosts[i]->tcp().ports_)) return true;
+  return false;
+}
+
+bool Protocol::conflicts_listening(const PortHolder& holder, uint16_t port) const {
+  return in_any_shard(
+      [&](const PortTable& ports) { return ports.conflicts(holder, holder.bound_address(), port); });
+}
+
 Result<uint16_t> Protocol::bind_port(PortHolder& holder, const IpAddress& address, uint16_t port,
                                      int32_t range) {
   holder.by_connect = false;
   if (port == 0) {
     Result<uint16_t> chosen = selector_.select(
         settings(), address, SocketAddress{},
-        [&](uint16_t candidate) { return ports_.free_for_bind(candidate); }, range);
+        [&](uint16_t candidate) {
+          return !in_any_shard([=](const PortTable& ports) { return !ports.free_for_bind(candidate); });
+        },
+        range);
     if (!chosen.ok()) return Error{EADDRINUSE};
     port = *chosen;
-  } else if (ports_.conflicts(holder, address, port)) {
+  } else if (in_any_shard([&](const PortTable& ports) { return ports.conflicts(holder, address, port); })) {
     return Error{EADDRINUSE};
   }
   if (Status status = ports_.claim(holder, address, port); !status.ok()) return status.error();
@@ -88,7 +118,11 @@ Result<uint16_t> Protocol::ephemeral_port(PortHolder& holder, const IpAddress& l
   Result<uint16_t> port = selector_.select(
       settings(), local, remote,
       [&](uint16_t candidate) {
-        if (!ports_.free_for_connect(candidate)) return false;
+        if (in_any_shard([=](const PortTable& ports) { return !ports.free_for_connect(candidate); }))
+          return false;
+        if (context_.shards != nullptr &&
+            context_.shards->steering.shard_of({local, candidate}, remote) != context_.shard)
+          return false;
         Connection* owner = connections_.find({{local, candidate}, remote});
         return owner == nullptr || reusable(*owner, loopback);
       },

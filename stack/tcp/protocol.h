@@ -102,6 +102,12 @@ class Protocol final : public TransportProtocol {
   /// Somebody listens for what this segment's SYN asks for.
   bool has_listener(const ConnectionId& id) const;
 
+  /// The TCP of another shard, or this one.
+  Protocol& of_shard(uint8_t shard);
+  /// Of the shards that the host is one of; nullptr: it is whole.
+  const Shards* shards() const { return context_.shards; }
+  /// Another socket could not listen where this one wants to, whichever shard it is in.
+  bool conflicts_listening(const PortHolder& holder, uint16_t port) const;
   /// bind(2) to a port, 0 for one of `range` (IP_LOCAL_PORT_RANGE); yields the port.
   /// EADDRINUSE, ENOBUFS.
   Result<uint16_t> bind_port(PortHolder& holder, const IpAddress& address, uint16_t port, int32_t range);
@@ -160,6 +166,9 @@ class Protocol final : public TransportProtocol {
 
  private:
   Endpoint* find_listener(const ConnectionId& id) const;
+  bool has_eldest(Endpoint& sibling);
+  template <typename Is>
+  bool in_any_shard(Is&& is) const;
   bool reusable(Connection& owner, bool loopback) const;
   bool over(int32_t pages) const {
     return context_.blocks.charged() > static_cast<uint64_t>(pages) * kMemoryPage;

@@ -83,8 +83,8 @@ TEST(Connection, BothOpenAtOnce) {
   TestSocket a = pair.client.socket(), b = pair.server.socket();
   ASSERT_TRUE(a->bind({pair.client.address(), 4000}).ok());
   ASSERT_TRUE(b->bind({pair.server.address(), 5000}).ok());
-  EXPECT_EQ(a->connect({pair.server.address(), 5000}).code(), EINPROGRESS);
-  EXPECT_EQ(b->connect({pair.client.address(), 4000}).code(), EINPROGRESS);
+  EXPECT_EQ(a.connect({pair.server.address(), 5000}).code(), EINPROGRESS);
+  EXPECT_EQ(b.connect({pair.client.address(), 4000}).code(), EINPROGRESS);
   ASSERT_TRUE(pair.net.run_until([&] { return a.connected() && b.connected(); }, kSoon));
   a.send("x");
   EXPECT_EQ(pair.read(b, 1), "x");
@@ -141,7 +141,7 @@ TEST(Connection, NobodyAnswersArp) {
 TEST(Connection, NoRouteFailsAtOnce) {
   Pair pair;
   TestSocket socket = pair.client.socket();
-  EXPECT_EQ(socket->connect({far_address(), 80}).code(), ENETUNREACH);
+  EXPECT_EQ(socket.connect({far_address(), 80}).code(), ENETUNREACH);
 }
 
 TEST(Connection, EstablishedPeerThatVanishesTimesOut) {
@@ -289,8 +289,8 @@ TEST(Connection, ErrnosOfMisuse) {
   Pair pair;
   ASSERT_TRUE(pair.establish());
   // The end of a connect that was under way is told once (tcp_connect in SS_CONNECTING), then it is an error.
-  EXPECT_EQ(pair.near->connect({pair.server.address(), 80}).code(), 0);
-  EXPECT_EQ(pair.near->connect({pair.server.address(), 80}).code(), EISCONN);
+  EXPECT_EQ(pair.near.connect({pair.server.address(), 80}).code(), 0);
+  EXPECT_EQ(pair.near.connect({pair.server.address(), 80}).code(), EISCONN);
   EXPECT_EQ(pair.near->listen(1).code(), EINVAL);
   TestSocket fresh = pair.client.socket();
   EXPECT_EQ(fresh->remote_address().code(), ENOTCONN);
@@ -301,7 +301,7 @@ TEST(Connection, ErrnosOfMisuse) {
   EXPECT_EQ(fresh->bind({far_address(), 1000}).code(), EADDRNOTAVAIL);
   EXPECT_EQ(pair.server.socket()->bind({pair.server.address(), 80}).code(), EADDRINUSE);
   TestSocket pending = pair.client.connect({pair_address(99).address, 80});
-  EXPECT_EQ(pending->connect({pair_address(99).address, 80}).code(), EALREADY);
+  EXPECT_EQ(pending.connect({pair_address(99).address, 80}).code(), EALREADY);
 }
 
 }  // namespace

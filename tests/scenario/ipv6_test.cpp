@@ -97,10 +97,10 @@ TEST_F(Ipv6, IsWhatThePortsOwnerSays) {
 TEST_F(Ipv6, RefusesWhatItCantReach) {
   TestSocket bound = open(client, AF_INET6);
   ASSERT_TRUE(bound->bind({IpAddress::v4(192, 0, 2, 1), 0}).ok());
-  EXPECT_EQ(bound->connect({kServer6, 80}).code(), EAFNOSUPPORT) << "from an address of IPv4";
+  EXPECT_EQ(bound.connect({kServer6, 80}).code(), EAFNOSUPPORT) << "from an address of IPv4";
   TestSocket only = open(client, AF_INET6);
   ASSERT_TRUE(only.set(IPPROTO_IPV6, IPV6_V6ONLY, 1).ok());
-  EXPECT_EQ(only->connect({kServer4, 80}).code(), EAFNOSUPPORT);
+  EXPECT_EQ(only.connect({kServer4, 80}).code(), EAFNOSUPPORT);
   EXPECT_EQ(open(client, AF_INET)->connect({kServer6, 80}).code(), EAFNOSUPPORT);
   TestHost& other = net.add_host({.name = "other", .address = {IpAddress::v4(198, 51, 100, 1), 24}});
   EXPECT_EQ(other.host().open_socket(AF_INET6, SOCK_STREAM, 0).code(), EAFNOSUPPORT) << "has no address";
@@ -123,7 +123,7 @@ TEST_F(Ipv6, OptionsGoIntoThePackets) {
     EXPECT_EQ(header.flow_label(), label) << "the same of all segments";
     return Verdict::pass;
   });
-  EXPECT_EQ(near->connect({kServer6, 80}).code(), EINPROGRESS);
+  EXPECT_EQ(near.connect({kServer6, 80}).code(), EINPROGRESS);
   ASSERT_TRUE(net.run_until([&] { return near.connected(); }, kSoon));
   near.send("text");
   net.run_for(1s);
@@ -217,7 +217,7 @@ TEST_F(Ipv6Datagrams, OneBoundToAllOfIpv4HasNoOther) {
 
 TEST_F(Ipv6Datagrams, ARefusalComesBack) {
   TestSocket near = datagrams(client, AF_INET6);
-  ASSERT_TRUE(near->connect({kServer6, 9}).ok());
+  ASSERT_TRUE(near.connect({kServer6, 9}).ok());
   EXPECT_TRUE(send(near, "x").ok());
   EXPECT_EQ(take(near), "error " + std::to_string(ECONNREFUSED));
   EXPECT_EQ(server.counters().Udp6NoPorts, 1u);

@@ -72,7 +72,7 @@ TEST(Loopback, ASocketCanConnectToItself) {
   Alone alone;
   TestSocket socket = alone.host.socket();
   ASSERT_TRUE(socket->bind({kLoopback, 4000}).ok());
-  EXPECT_EQ(socket->connect({kLoopback, 4000}).code(), EINPROGRESS);
+  EXPECT_EQ(socket.connect({kLoopback, 4000}).code(), EINPROGRESS);
   ASSERT_TRUE(alone.net.run_until([&] { return socket.connected(); }, kSoon));
   EXPECT_EQ(*socket->remote_address(), *socket->local_address());
   EXPECT_EQ(socket.send("to myself"), 9);
@@ -106,14 +106,14 @@ TEST(Loopback, ASecondListenerOnAnAddressOfItsOwnIsPreferred) {
   // From the host's other address it comes in all the same.
   TestSocket across = alone.host.socket();
   ASSERT_TRUE(across->bind({kOwn, 0}).ok());
-  EXPECT_EQ(across->connect({kLoopback, 80}).code(), EINPROGRESS);
+  EXPECT_EQ(across.connect({kLoopback, 80}).code(), EINPROGRESS);
   EXPECT_TRUE(alone.net.run_until([&] { return across.connected(); }, kSoon));
 }
 
 TEST(Loopback, ItsBroadcastAddressIsNobody) {
   Alone alone;
   TestSocket socket = alone.host.socket();
-  EXPECT_EQ(socket->connect({IpAddress::v4(127, 255, 255, 255), 80}).code(), ENETUNREACH);
+  EXPECT_EQ(socket.connect({IpAddress::v4(127, 255, 255, 255), 80}).code(), ENETUNREACH);
 }
 
 TEST(Loopback, AResetArrives) {

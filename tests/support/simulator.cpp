@@ -29,6 +29,11 @@ LogLevel level_from_environment(LogLevel otherwise) {
   return otherwise;
 }
 
+uint32_t shards_from_environment() {
+  const char* text = std::getenv("USTACK_TEST_SHARDS");
+  return text != nullptr ? static_cast<uint32_t>(std::atoi(text)) : 1;
+}
+
 }  // namespace
 
 void TestSocket::close() {
@@ -38,6 +43,11 @@ void TestSocket::close() {
 TestSocket TestSocket::accept() {
   auto connection = socket_->accept();
   return connection.ok() ? TestSocket(*connection) : TestSocket();
+}
+
+Status TestSocket::connect(const SocketAddress& remote) {
+  socket_ = socket_->to_connect(remote);
+  return socket_->connect(remote);
 }
 
 int64_t TestSocket::send(Bytes bytes) {
@@ -105,13 +115,41 @@ TestHost::TestHost(Simulator& net, const HostOptions& options, uint64_t seed)
   }
   config.settings = options.settings;
   config.log = Log(level_from_environment(options.log), this);
-  host_ = Host::create(arena_, random_, config, net.now());
-  host_->network().start();
+  if (const uint32_t count = options.shards != 0 ? options.shards : shards_from_environment(); count > 1) {
+    shards_.steering = Steering(count, random_);
+    config.shards = &shards_;
+  }
+  for (uint32_t i = 0; i < shards_.count(); ++i) {
+    config.shard = static_cast<uint8_t>(i);
+    hosts_.push_back(Host::create(arena_, random_, config, net.now()));
+    hosts_.back()->network().start();
+  }
+  host_ = hosts_.front();
 }
 
 TestHost::~TestHost() {
   account();
-  Host::destroy(host_);
+  for (size_t i = hosts_.size(); i-- > 0;) Host::destroy(hosts_[i]);
+}
+
+Counters& TestHost::counters() {
+  if (hosts_.size() == 1) return host_->counters();
+  sum_ = {};
+  for (Host* host : hosts_) add(sum_, host->counters());
+  return sum_;
+}
+
+Instant TestHost::next_deadline() const {
+  Instant next = kNever;
+  if (vanished_) return next;
+  for (Host* host : hosts_) next = std::min(next, host->next_deadline());
+  return next;
+}
+
+void TestHost::run_hosts() {
+  do {
+    for (Host* host : hosts_) host->run(net_.now());
+  } while (Host::hand_over(shards_) && hosts_.size() > 1);
 }
 
 void TestHost::write(LogLevel, std::string_view line) {
@@ -135,35 +173,45 @@ TestSocket TestHost::listen(uint16_t port, int backlog) {
 
 TestSocket TestHost::connect(const SocketAddress& remote) {
   TestSocket connection = socket();
-  Status status = connection->connect(remote);
+  Status status = connection.connect(remote);
   if (!status.ok() && status.code() != EINPROGRESS) return {};
   return connection;
 }
 
 void TestHost::deliver(WireFrame frame) {
   if (vanished_) return;
+  // Often by another's queue than it belongs to.
+  Host& host = *hosts_[delivered_++ % hosts_.size()];
   RxFrame received;
-  received.data.block = host_->blocks().allocate(static_cast<uint32_t>(frame.bytes.size()));
+  received.data.block = host.blocks().allocate(static_cast<uint32_t>(frame.bytes.size()));
   if (!received.data.block) {
-    ++counters().UstackRxNoMemory;
+    ++host.counters().UstackRxNoMemory;
     return;
   }
   received.data.length = static_cast<uint32_t>(frame.bytes.size());
   std::memcpy(received.data.data(), frame.bytes.data(), frame.bytes.size());
   received.offload = frame.offload;
   received.arrived = net_.now();
-  host_->receive(std::move(received), net_.now());
+  host.receive(std::move(received), net_.now());
   received = RxFrame();
   turn();
 }
 
 void TestHost::turn() {
   if (vanished_) return;
-  host_->run(net_.now());
+  run_hosts();
   for (auto& application : applications_) application();
-  host_->run(net_.now());
-  if (!busy_) host_->send_owed_acks();
-  while (TxFrame* frame = host_->transmit_queue().pop_front()) {
+  run_hosts();
+  for (Host* host : hosts_) {
+    if (!busy_) host->send_owed_acks();
+    transmit(*host);
+  }
+  if (turns_ < 200 || turns_ % 256 == 0) account();
+  ++turns_;
+}
+
+void TestHost::transmit(Host& host) {
+  while (TxFrame* frame = host.transmit_queue().pop_front()) {
     WireFrame wire;
     wire.offload = frame->offload;
     wire.bytes.reserve(frame->size());
@@ -173,16 +221,15 @@ void TestHost::turn() {
       Bytes bytes(slice.source(), slice.length);
       wire.bytes.insert(wire.bytes.end(), bytes.begin(), bytes.end());
     }
-    host_->frames().release(frame);
+    host.frames().release(frame);
     net_.note_frame(wire);
     if (wire_) wire_(std::move(wire));
   }
-  if (turns_ < 200 || turns_ % 256 == 0) account();
-  ++turns_;
 }
 
 void TestHost::account() {
-  uint64_t wrong = host_->unaccounted();
+  uint64_t wrong = 0;
+  for (Host* host : hosts_) wrong += host->unaccounted();
   if (wrong == 0) return;
   std::fprintf(stderr, "%s: %llu pieces of memory are unaccounted for\n", options_.name.c_str(),
                static_cast<unsigned long long>(wrong));

@@ -48,6 +48,8 @@ class TestSocket {
   bool writable() const { return (socket_->readiness() & ready::kOut) != 0; }
   bool connected() const { return socket_->remote_address().ok() && writable(); }
   bool acceptable() const { return readable(); }
+  /// connect(2), where the connection will be.
+  Status connect(const SocketAddress& remote);
   /// A connection from the listener's queue; empty if there is none.
   TestSocket accept();
   /// Sends as much as there is room for; how many bytes, or -errno.
@@ -73,6 +75,7 @@ struct HostOptions {
   LinkInfo link{};  ///< mac is chosen if zero
   Settings settings{};
   bool loopback = false;         ///< has 127.0.0.1/8
+  uint32_t shards = 0;           ///< 0: as USTACK_TEST_SHARDS says, else one
   bool acks_wait = false;        ///< as under the shim: ACKs wait for the applications' answers in each turn
   LogLevel log = LogLevel::off;  ///< to stderr, with virtual time; USTACK_TEST_LOG=debug overrides
 };
@@ -84,11 +87,14 @@ class TestHost final : LogSink {
   TestHost& operator=(const TestHost&) = delete;
   ~TestHost();
 
+  /// Of shards the first.
   Host& host() { return *host_; }
+  Shards& shards() { return shards_; }
   HeapArena& arena() { return arena_; }
   Simulator& net() { return net_; }
   const IpAddress& address() const { return options_.address.address; }
-  Counters& counters() { return host_->counters(); }
+  /// Of all its shards.
+  Counters& counters();
   const HostOptions& options() const { return options_; }
 
   TestSocket socket();
@@ -112,7 +118,7 @@ class TestHost final : LogSink {
   /// The host falls silent: neither sends nor receives any more (a machine that lost its power).
   void vanish() { vanished_ = true; }
   /// When it next has something to do by itself.
-  Instant next_deadline() const { return vanished_ ? kNever : host_->next_deadline(); }
+  Instant next_deadline() const;
 
  private:
   void write(LogLevel level, std::string_view line) override;
@@ -122,7 +128,15 @@ class TestHost final : LogSink {
   HostOptions options_;
   HeapArena arena_;
   SeededRandom random_;
+  /// Runs all shards until nothing is left for any.
+  void run_hosts();
+  void transmit(Host& host);
+
+  Shards shards_;
+  std::vector<Host*> hosts_;
   Host* host_ = nullptr;
+  Counters sum_{};
+  uint64_t delivered_ = 0;
   Stage::Output wire_;
   std::vector<std::function<void()>> applications_;
   bool vanished_ = false;
