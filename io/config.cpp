@@ -141,7 +141,7 @@ void apply_file(const std::string& path, Config& config, Complaints& complaints)
 }
 
 /// What can only be judged with everything known.
-void check_together(const Config& config, Complaints& complaints) {
+void check_together(Config& config, Complaints& complaints) {
   bool is_ip = config.link.scheme == LinkSpec::Scheme::tun ||
                (config.link.scheme == LinkSpec::Scheme::fd && config.link.ip);
   if (config.link.scheme == LinkSpec::Scheme::fd && config.addresses.empty())
@@ -150,6 +150,10 @@ void check_together(const Config& config, Complaints& complaints) {
   if (config.link.scheme == LinkSpec::Scheme::packet && config.addresses.empty())
     complaints.add("USTACK_LINK=packet:" + config.link.name +
                    ": needs USTACK_ADDR, an address of its own in the interface's network");
+  if (config.shards > 1 && config.link.queues > 1 && config.link.queues != config.shards)
+    complaints.add("USTACK_QUEUES=" + std::to_string(config.link.queues) +
+                   ": each of the USTACK_SHARDS=" + std::to_string(config.shards) + " has one queue");
+  config.link.queues = std::max(config.link.queues, config.shards);
   if (config.link.scheme == LinkSpec::Scheme::fd && config.link.queues > 1 &&
       config.link.queues != 1 + config.link.more_fds.size())
     complaints.add("USTACK_QUEUES=" + std::to_string(config.link.queues) +
@@ -278,7 +282,7 @@ class Digest {
 uint64_t Config::identity() const {
   Digest digest;
   digest << static_cast<int64_t>(link.scheme) << link.name << int64_t{link.fd} << int64_t{link.ip}
-         << int64_t{link.queues};
+         << int64_t{link.queues} << int64_t{shards};
   for (int fd : link.more_fds) digest << int64_t{fd};
   for (const Prefix& address : addresses) digest << "address" << to_string(address);
   for (const IpAddress& gateway : gateways) digest << "gateway" << to_string(gateway);

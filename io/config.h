@@ -52,6 +52,8 @@ struct Config {
   Duration spin{0};
   /// USTACK_EFAULT=check.
   bool check_pointers = false;
+  /// USTACK_SHARDS: as many queues has the link.
+  uint32_t shards = 1;
   /// USTACK_TRUST=credentials: who gives up root leaves the host's memory to the others (shim/parting.h).
   bool parts_by_credentials = false;
   /// USTACK_SYSCALLS: whose system calls are caught that go round libc (shim/catching.h).

@@ -91,6 +91,13 @@ Problem parse_queues(std::string_view value, Config& config) {
   return std::nullopt;
 }
 
+Problem parse_shards(std::string_view value, Config& config) {
+  auto shards = parse_number<uint32_t>(value, 1, Link::kMaxQueues);
+  if (!shards) return "not a number from 1 to " + std::to_string(Link::kMaxQueues);
+  config.shards = *shards;
+  return std::nullopt;
+}
+
 /// Nothing but zeros follow the prefix: in IPv6 any router's (RFC 4291, 2.6.1).
 bool is_first_of(const Prefix& prefix) {
   for (unsigned bit = prefix.length; bit < 128; ++bit)
@@ -342,6 +349,10 @@ constexpr std::array kVariables{
                    "queues of the link (tap, tun, packet), each read and written by a thread or process of "
                    "its own; default: 1",
                    parse_queues},
+    ConfigVariable{"USTACK_SHARDS", "1 to 8",
+                   "parts of the host, each with a queue of the link, a lock and a share of the connections, "
+                   "for programs whose threads or processes each accept their own; default: 1",
+                   parse_shards},
     ConfigVariable{"USTACK_SPIN", "MICROSECONDS", "how long to look for frames before sleeping; default: 0",
                    parse_spin},
     ConfigVariable{

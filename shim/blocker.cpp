@@ -1,6 +1,7 @@
 #include "shim/blocker.h"
 
 #include "io/clock.h"
+#include "shim/host_lock.h"
 #include "shim/scope.h"
 #include "shim/shared_host.h"
 
@@ -10,8 +11,10 @@ Status Blocker::wait(WaitQueue& queue, uint32_t events, bool exclusive, int kern
   if (ends_with_ != 0) return Error{ends_with_};
   if (nonblocking_) {
     ends_with_ = EAGAIN;
-    const SharedHost& shared = *shared_host;
-    const Duration since_look = shared.host->now() - shared.last_look;
+    SharedHost& shared = *shared_host;
+    const Waiter* waiter = this_thread().waiter;
+    const Duration since_look = covered_host(shared).now() -
+                                (waiter != nullptr ? shared.last_look(*waiter) : shared.shards[0].last_look);
     if ((events & ready::kIn) == 0 || !this_thread().habit.waits_next(&queue, since_look))
       look_at_link(lock_);
     return {};

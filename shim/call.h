@@ -39,12 +39,13 @@ long value_of(const Result<T>& result) {
 /// `body(lock, file)` for a descriptor that is a socket of ours; it yields a Status or a Result of a number.
 /// What is no socket of ours by the time that the lock is held, and a body that says kGoReal, goes to
 /// `real()`. errno, restarts and EINTR are seen to here.
-template <typename Body, typename Real>
+/// `As`: what the lock is made of.
+template <typename As = HostLock::All, typename Body, typename Real>
 auto on_socket(int fd, Body&& body, Real&& real) -> decltype(real()) {
   using Return = decltype(real());
   bool go_real = false;
   long value = blocking_call([&](Scope& scope) -> long {
-    HostLock lock;
+    HostLock lock(As{fd});
     OpenFile* file = FdTable::look(fd);
     if (file == nullptr || file->kind() != OpenFile::Kind::socket) {
       go_real = true;
@@ -63,9 +64,9 @@ auto on_socket(int fd, Body&& body, Real&& real) -> decltype(real()) {
 }
 
 /// The same where POSIX has a cancellation point.
-template <typename Body, typename Real>
+template <typename As = HostLock::All, typename Body, typename Real>
 auto on_socket_cancellable(int fd, Body&& body, Real&& real) -> decltype(real()) {
-  return cancellation::point([&] { return on_socket(fd, body, real); });
+  return cancellation::point([&] { return on_socket<As>(fd, body, real); });
 }
 
 }  // namespace ustack::shim

@@ -47,7 +47,7 @@ template <typename Real>
 ssize_t receive(int fd, Result<UserBytes> to, int flags, Real&& go_real,
                 std::optional<SocketAddress>* source = nullptr) {
   if (!to.ok()) return fail(to.code());
-  return on_socket_cancellable(
+  return on_socket_cancellable<HostLock::Transfer>(
       fd,
       [&](HostLock& lock, SocketFile& file) {
         SocketFile::Received received;
@@ -104,7 +104,7 @@ ssize_t receive_message(int fd, msghdr* message, int flags) {
     if (s.ok()) s = put_user(&message->msg_controllen, decltype(message->msg_controllen){told.size()});
     return s;
   };
-  return on_socket(
+  return on_socket<HostLock::Transfer>(
       fd,
       [&](HostLock& lock, SocketFile& file) -> Result<size_t> {
         SocketFile::Received received;
@@ -304,7 +304,7 @@ int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec* tim
 int sockatmark(int fd) {
   auto go_real = [&] { return real::sockatmark(fd); };
   if (!concerns_us(fd)) return go_real();
-  return on_socket(
+  return on_socket<HostLock::Transfer>(
       fd, [&](HostLock&, SocketFile& file) { return file.socket().ioctl_value(SIOCATMARK); }, go_real);
 }
 

@@ -80,7 +80,7 @@ template <typename Real>
 ssize_t send_once(int fd, Result<UserBytes> from, int flags, const RawAddress& to, Real&& go_real,
                   const SendControl& control = {}) {
   if (!from.ok()) return fail(from.code());
-  return on_socket(
+  return on_socket<HostLock::Transfer>(
       fd,
       [&](HostLock& lock, SocketFile& file) -> Result<size_t> {
         if (file.has_datagrams()) return send_datagram(lock, file, fd, *from, flags, to, control);
@@ -267,7 +267,7 @@ ssize_t send_file(int out, int in, off64_t* offset, size_t bytes, Real&& go_real
   if (position < 0) return fail(EINVAL);
   bytes = std::min(bytes, UserBytes::kMaxBytes);
   if (bytes == 0) return 0;
-  ssize_t n = on_socket(
+  ssize_t n = on_socket<HostLock::Transfer>(
       out,
       [&](HostLock& lock, SocketFile& file) {
         return file.send_file(lock, in, offset != nullptr ? &position : nullptr, bytes);

@@ -4,12 +4,14 @@
 #include <utility>
 
 #include "shim/file_step.h"
+#include "shim/host_lock.h"
 #include "shim/open_file.h"
 #include "stack/mem/arena.h"
 
 namespace ustack::shim {
 
 void Claims::take(OpenFile& file) {
+  CommonLock common;
   auto place = std::ranges::find_if(files_, [](auto& at) { return at.load() == nullptr; });
   if (place != files_.end()) FileStep::begin(&file, file.references(), &*place);
   file.reference();
@@ -19,6 +21,7 @@ void Claims::take(OpenFile& file) {
 }
 
 void Claims::give_back(OpenFile& file) {
+  CommonLock common;
   auto place = std::ranges::find_if(files_, [&](auto& at) { return at.load() == &file; });
   if (place != files_.end()) {
     FileStep::begin(&file, file.references() - 1, &*place);

@@ -87,7 +87,7 @@ class Sleep {
         waiter_(waiter),
         queue_(shared_.queue_of(waiter)),
         request_(request) {
-    waiter.promptness.returns(shared_.host->now());
+    waiter.promptness.returns(now());
   }
   /// Leaves the role, and sees to it that somebody has it if anybody needs it. Lock held.
   ~Sleep();
@@ -112,6 +112,9 @@ class Sleep {
 
  private:
   io::Engine* engine();
+  Instant now() const { return covered_host(shared_).now(); }
+  void fall_asleep(int event, int fd);
+  void wake_up();
   void leave_role();
   void see_whom_it_serves();
   bool serves_only(const Waiter* waiter) const;
@@ -137,7 +140,7 @@ bool Sleep::take_role() {
   int result = pthread_mutex_trylock(&queue_.role);
   if (result == EOWNERDEAD) {
     pthread_mutex_consistent(&queue_.role);
-    shared_.host->log()(LogLevel::warning, [&](LogLine& line) {
+    covered_host(shared_).log()(LogLevel::warning, [&](LogLine& line) {
       line << "the driver, thread " << queue_.driver_tid << " of process " << queue_.driver_pid
            << ", has died; another takes over";
     });
@@ -149,7 +152,7 @@ bool Sleep::take_role() {
   queue_.driver_pid = Process::id();
   queue_.driver_tid = this_thread_id();
   if (++queue_.driver_generation == 1 && shared_.queue_count > 1) {
-    shared_.host->log()(LogLevel::debug, [&](LogLine& line) {
+    covered_host(shared_).log()(LogLevel::debug, [&](LogLine& line) {
       line << "queue " << waiter_.queue << " is driven first by thread " << queue_.driver_tid
            << " of process " << queue_.driver_pid;
     });
@@ -158,9 +161,10 @@ bool Sleep::take_role() {
 }
 
 Sleep::~Sleep() {
-  waiter_.promptness.leaves(shared_.host->now());
+  waiter_.promptness.leaves(now());
   if (driving_) leave_role();
   if (queue_.driver != nullptr) return;
+  CommonLock common;
   if (Waiter* next = shared_.next_sleeper(queue_)) {
     // The keeper rouses one if it isn't back soon.
     const bool left_to_keeper =
@@ -178,7 +182,7 @@ void Sleep::leave_role() {
   driving_ = false;
   queue_.driver = nullptr;
   queue_.asleep_until = LinkQueue::kAwake;
-  queue_.left_at = shared_.host->now();
+  queue_.left_at = now();
   pthread_mutex_unlock(&queue_.role);
 }
 
@@ -211,7 +215,7 @@ uint32_t Sleep::be_guest() {
     LinkQueue& queue = shared_.queues[i];
     // Whose driver is away for a moment will find it as it was; the keeper leaves it to anybody.
     if (queue.driver != nullptr || (queue.guest != nullptr && queue.guest != shared_.keeper.waiter) ||
-        shared_.host->now() - queue.left_at < kAway)
+        now() - queue.left_at < kAway)
       continue;
     queue.guest = &waiter_;
     queues |= 1u << i;
@@ -227,7 +231,7 @@ io::Engine* Sleep::engine() {
   }
   if (thread_.engine == nullptr) {
     const io::Config& config = Process::config();
-    thread_.engine = io::Engine::create(config.io, Process::link(), *shared_.host, config.spin,
+    thread_.engine = io::Engine::create(config.io, Process::link(), shared_.host_of(waiter_), config.spin,
                                         &waiter_.holdings, waiter_.queue);
   }
   return thread_.engine;
@@ -235,16 +239,17 @@ io::Engine* Sleep::engine() {
 
 void Sleep::drive() {
   kernel = frames = false;
-  shared_.host->send_owed_acks();
+  Host& host = covered_host(shared_);
+  host.send_owed_acks();
   io::Engine* engine = this->engine();
   if (engine == nullptr) {
     // Memory is out: at least time goes on.
-    Instant until = std::min({request_.deadline, shared_.host->next_deadline(), io::now() + kTick});
+    Instant until = std::min({request_.deadline, host.next_deadline(), io::now() + kTick});
     settle(shared_);
     drop(shared_);
     sleep_in_poll(until, -1);
     acquire(shared_);
-    shared_.host->run(io::now());
+    host.run(io::now());
     return;
   }
 
@@ -252,47 +257,49 @@ void Sleep::drive() {
     thread_.kernel_epoch = epoch;
     engine->forget(-1);  // it may watch another one than this wait asks for
   }
-  const bool several = shared_.queue_count > 1;
+  // Of shards each has its own driver, or the keeper.
+  const bool several = shared_.queue_count > 1 && !shared_.sharded();
+  const bool forsaken = shared_.sharded() && !keeper::alive(shared_);
   const bool parallel = shared_.parallel;
   if (parallel) distribute(shared_);  // written below
   engine->transmit();
   io::WaitRequest wait;
   wait.queues = 1u << waiter_.queue;
   if (several) wait.queues |= be_guest();
+  if (forsaken) wait.queues = (1u << shared_.queue_count) - 1;
   // It will look after those that are left, if they stay so.
   if (several && shared_.unattended()) keeper::driver_leaves(shared_, shared_.keeper);
-  wait.deadline = std::max(kLook, std::min(request_.deadline, shared_.host->next_deadline()));
+  wait.deadline = std::max(kLook, std::min(request_.deadline, host.next_deadline()));
   if (others_count_on_it())
     wait.deadline = std::min(wait.deadline, std::max(kLook, shared_.last_reap + kCheck));
-  if (several && !keeper::alive(shared_)) wait.deadline = std::min(wait.deadline, io::now() + kTick);
+  if (forsaken || (several && !keeper::alive(shared_)))
+    wait.deadline = std::min(wait.deadline, io::now() + kTick);
   wait.wake_fd = events::descriptor(events::driver(waiter_.queue));
   wait.kernel_fd = request_.kernel_fd;
   wait.signal_mask = request_.signal_mask;
 
-  waiter_.event = events::driver(waiter_.queue);
-  waiter_.word.store(0, std::memory_order_seq_cst);
-  waiter_.asleep = true;
   queue_.asleep_until = wait.deadline;
-  thread_.wake_fd.store(wait.wake_fd, std::memory_order_seq_cst);
+  fall_asleep(events::driver(waiter_.queue), wait.wake_fd);
   if (parallel) {
     // Who finds a condition fulfilled meanwhile ends the sleep before it begins.
     settle(shared_);
     wait.room = queue_.full;
   }
-  if (signalled()) wait.deadline = kLook;
+  if (signalled() || waiter_.notified) wait.deadline = kLook;
   drop(shared_);
 
   io::WaitResult result = engine->wait(wait);
 
   thread_.wake_fd.store(-1, std::memory_order_relaxed);
   acquire(shared_);
-  waiter_.asleep = false;
+  wake_up();
   queue_.asleep_until = LinkQueue::kAwake;
   if (several) shared_.forget_guest(waiter_);
   Instant now = io::now();
-  shared_.last_look = now;
+  shared_.last_look(waiter_) = now;
   engine->deliver(now);
   if (others_count_on_it() && now >= shared_.last_reap + kCheck) {
+    Covering all(shared_, kWhole);
     shared_.last_reap = now;
     shared_.reap_dead();
     // Killed, and nobody else may ever need one and see it.
@@ -302,12 +309,28 @@ void Sleep::drive() {
       acquire(shared_);
     }
   }
-  shared_.host->run(now);
+  // What came by others' queues is handed over, and their time goes on.
+  if (forsaken) Covering all(shared_, kWhole);
+  host.run(now);
   kernel = result.kernel;
   frames = result.frames;
-  if (frames && shared_.sleepers.front() != nullptr) see_whom_it_serves();
-  if (result.link_lost)
-    shared_.host->log()(LogLevel::error, [](LogLine& line) { line << "the link is gone"; });
+  if (frames && !shared_.sharded() && shared_.sleepers.front() != nullptr) see_whom_it_serves();
+  if (result.link_lost) host.log()(LogLevel::error, [](LogLine& line) { line << "the link is gone"; });
+}
+
+/// From here on who notifies it ends its sleep; what has come before is seen by the caller.
+void Sleep::fall_asleep(int event, int fd) {
+  CommonLock common;
+  waiter_.event = event;
+  waiter_.word.store(0, std::memory_order_seq_cst);
+  waiter_.asleep = true;
+  thread_.wake_fd.store(fd, std::memory_order_seq_cst);
+}
+
+void Sleep::wake_up() {
+  CommonLock common;
+  waiter_.asleep = false;
+  static_cast<ListHook<PendingWake>&>(waiter_).unlink();
 }
 
 void Sleep::sleep_on_word(Instant until) {
@@ -339,21 +362,23 @@ void Sleep::sleep_in_poll(Instant until, int fd) {
 void Sleep::rest() {
   kernel = frames = false;
   bool in_poll = request_.kernel_fd >= 0 || request_.signal_mask != nullptr;
-  waiter_.event = in_poll ? events::take() : Waiter::kNoEvent;
-  int fd = events::descriptor(waiter_.event);
   // A driver may have been killed, or the keeper that was to rouse one of the sleepers.
-  const Instant now = shared_.host->now();
+  const Instant now = this->now();
   Instant until = std::max(kLook, std::min(request_.deadline, now + kCheck));
-  // Nobody can wake it; or the keeper can't, which sees to it that somebody drives soon.
-  if ((in_poll && fd < 0) || (queue_.driver == nullptr && !events::keepers(waiter_.event)))
-    until = std::min(until, now + kTick);
-
-  waiter_.word.store(0, std::memory_order_seq_cst);
-  waiter_.asleep = true;
-  shared_.sleepers.push_back(waiter_);
-  thread_.wake_fd.store(fd, std::memory_order_seq_cst);
-  if (signalled()) until = kLook;
-  shared_.host->send_owed_acks();
+  {
+    CommonLock common;
+    const int event = in_poll ? events::take() : Waiter::kNoEvent;
+    const int fd = events::descriptor(event);
+    // Nobody can wake it; or the keeper can't, which sees to it that somebody drives soon.
+    if ((in_poll && fd < 0) || (queue_.driver == nullptr && !events::keepers(event)))
+      until = std::min(until, now + kTick);
+    fall_asleep(event, fd);
+    shared_.sleepers.push_back(waiter_);
+  }
+  const int fd = events::descriptor(waiter_.event);
+  if (signalled() || waiter_.notified) until = kLook;
+  Host& host = covered_host(shared_);
+  host.send_owed_acks();
   settle(shared_);
   drop(shared_);
 
@@ -364,15 +389,23 @@ void Sleep::rest() {
 
   thread_.wake_fd.store(-1, std::memory_order_relaxed);
   acquire(shared_);
-  waiter_.asleep = false;
-  static_cast<ListHook<>&>(waiter_).unlink();
-  static_cast<ListHook<PendingWake>&>(waiter_).unlink();
-  if (waiter_.event != Waiter::kNoEvent) {
-    events::clear(waiter_.event);
-    events::give_back(waiter_.event);
-    waiter_.event = Waiter::kNoEvent;
+  {
+    CommonLock common;
+    wake_up();
+    static_cast<ListHook<>&>(waiter_).unlink();
+    if (waiter_.event != Waiter::kNoEvent) {
+      events::clear(waiter_.event);
+      events::give_back(waiter_.event);
+      waiter_.event = Waiter::kNoEvent;
+    }
   }
-  shared_.host->run(io::now());
+  host.run(io::now());
+}
+
+/// What a thread's lock covers while it waits: the shard whose queue it drives.
+uint8_t covers_while_waiting(const SharedHost& shared, const Waiter& waiter) {
+  const bool whole = !shared.sharded() || Process::link().capture != nullptr;
+  return whole ? this_thread().covers : waiter.queue;
 }
 
 }  // namespace
@@ -385,18 +418,18 @@ WaitOutcome Wait::sleep(HostLock&, const WaitRequest& request) {
   ++turn_;
   SharedHost& shared = *shared_host;
   MaskInForce mask(thread, request.signal_mask);
+  Covering own(shared, covers_while_waiting(shared, *waiter));
   Sleep sleep(thread, *waiter, request);
   for (bool looked = false;; looked = true) {
     kernel_ready_ = sleep.kernel;
-    if (!shared.host->idle()) shared.host->run(shared.host->now());
-    if (waiter->notified || (request.any_frame && sleep.frames)) {
-      waiter->notified = false;
-      return WaitOutcome::notified;
-    }
+    each_covered(shared, [](Host& host) {
+      if (!host.idle()) host.run(host.now());
+    });
+    if (waiter->notified.exchange(false) || (request.any_frame && sleep.frames)) return WaitOutcome::notified;
     if (sleep.kernel) return WaitOutcome::kernel;
     if (thread.signal_deferred.load(std::memory_order_seq_cst) || cancellation::requested(thread))
       return WaitOutcome::interrupted;
-    if (looked && shared.host->now() >= request.deadline) return WaitOutcome::timed_out;
+    if (looked && covered_host(shared).now() >= request.deadline) return WaitOutcome::timed_out;
     if (sleep.hand_over() || !sleep.take_role())
       sleep.rest();
     else
@@ -408,6 +441,7 @@ void look_at_link(HostLock&) {
   Waiter* waiter = this_waiter();
   if (waiter == nullptr) return;
   WaitRequest request{.deadline = kLook};
+  Covering own(*shared_host, covers_while_waiting(*shared_host, *waiter));
   Sleep sleep(this_thread(), *waiter, request);
   // Who drives looks all the time: there is nothing to be found that it hasn't.
   if (sleep.take_role()) sleep.drive();
@@ -415,10 +449,13 @@ void look_at_link(HostLock&) {
 
 void look_at_link_now_and_then(HostLock& lock) {
   constexpr Duration kOften = 200us;
-  const SharedHost& shared = *shared_host;
+  SharedHost& shared = *shared_host;
   const Waiter* waiter = this_thread().waiter;
-  const LinkQueue& queue = shared.queues[waiter != nullptr ? waiter->queue : 0];
-  if (queue.driver == nullptr && shared.host->now() - shared.last_look >= kOften) look_at_link(lock);
+  const uint8_t queue = waiter != nullptr ? waiter->queue : 0;
+  // What comes by another shard's queue is no concern of this thread's.
+  if (!is_covered(shared, queue) || shared.queues[queue].driver != nullptr) return;
+  if (covered_host(shared).now() - shared.shards[shared.sharded() ? queue : 0].last_look >= kOften)
+    look_at_link(lock);
 }
 
 void kernel_fd_closes() { kernel_epoch.fetch_add(1, std::memory_order_relaxed); }

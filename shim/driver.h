@@ -29,6 +29,9 @@ namespace ustack::shim {
 
 struct SharedHost;
 
+/// All of the host and not one of its shards.
+inline constexpr uint8_t kWhole = 0xff;
+
 /// The host's lock held: robust and process-shared. Nobody waits or copies the program's bytes under it.
 /// Frames that came out of the stack meanwhile are handed to the link, and threads that were woken get their
 /// wake-up, when it is dropped.
@@ -36,11 +39,26 @@ class HostLock {
  public:
   /// Takes the current process's host's lock and brings the host's time up to date.
   HostLock();
+  /// The same of what transfers on a descriptor need: the shard of its socket, if it has one (host_lock.h).
+  struct Transfer {
+    int fd;
+  };
+  explicit HostLock(Transfer transfer);
+  /// As without an argument.
+  struct All {
+    int fd;
+  };
+  explicit HostLock(All) : HostLock() {}
+  /// The same of the shard whose queue the calling thread drives.
+  struct Own {};
+  explicit HostLock(Own);
   ~HostLock();
   HostLock(const HostLock&) = delete;
   HostLock& operator=(const HostLock&) = delete;
 
   Host& host() const;
+  /// From here on it covers that shard, or kWhole. Dropped meanwhile, unless it did before.
+  void cover(uint8_t what);
   /// Runs what became ready and transmits, then drops the lock; lock() takes it again. For copying.
   void unlock();
   void lock();
@@ -49,14 +67,18 @@ class HostLock {
   bool unlock_unsent();
 
  private:
+  explicit HostLock(uint8_t covers);
+
   bool held_ = false;
+  /// What the thread's lock covers when it next takes one.
+  uint8_t before_;
 };
 
 struct OfProcess;    // tag: waiters of one process's threads
 struct PendingWake;  // tag: waiters that get their wake-up when the lock is dropped
 
 /// Where one thread sleeps while others drive. In the arena, so that a driver in any process can wake it.
-/// Lock: the host's, but for the word.
+/// Lock: the host's (of shards, the common one), but for the word.
 struct Waiter : ListHook<>, ListHook<PendingWake>, ListHook<OfProcess> {
   /// 0 asleep or about to; 1 woken. Set under the lock or by a signal handler; also a futex word.
   std::atomic<uint32_t> word{0};
@@ -64,12 +86,12 @@ struct Waiter : ListHook<>, ListHook<PendingWake>, ListHook<OfProcess> {
   static constexpr int kNoEvent = -1;
   int event = kNoEvent;
   /// Something that its thread waits for has come since sleep() last said so.
-  bool notified = false;
+  std::atomic<bool> notified = false;
   /// Entries that it has in wait queues (Wait).
   uint32_t registrations = 0;
   /// Its thread sleeps or has made up its mind to: who sets the word must end the sleep.
   bool asleep = false;
-  /// The link's that its thread drives.
+  /// The link's that its thread drives, whose frames are those of the shard of that number.
   uint8_t queue = 0;
   /// Whether it is worth waiting for while it drives (Sleep).
   Promptness promptness;

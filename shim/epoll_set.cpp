@@ -4,6 +4,7 @@
 
 #include "io/syscalls.h"
 #include "shim/file_step.h"
+#include "shim/host_lock.h"
 
 namespace ustack::shim {
 
@@ -81,7 +82,26 @@ uint32_t EpollSet::pending(const EpollMember& member) {
   return member.file.readiness() & member.interest;
 }
 
+uint32_t EpollSet::list_of(const EpollMember& member) {
+  return std::min<uint32_t>(member.file.asked_under(), kLastList);
+}
+
+uint32_t EpollSet::first_list() { return has_shards ? 0 : kLastList; }
+
+uint32_t EpollSet::ready_lists() const {
+  uint32_t lists = 0;
+  for (uint32_t i = first_list(); i < kLists; ++i) lists |= ready_[i].empty() ? 0 : 1u << i;
+  return lists;
+}
+
+void EpollSet::sort_anew(OpenFile& file) {
+  for (EpollMember& member : file.registrations)
+    if (static_cast<ListHook<InReady>&>(member).linked())
+      member.set().ready_[list_of(member)].push_back(member);
+}
+
 bool EpollSet::on_event(WaitEntry& entry, uint32_t events) {
+  CommonLock common;
   auto& member = static_cast<EpollMember&>(entry);
   EpollSet& set = member.set();
   const bool exclusive = member.exclusive;
@@ -97,16 +117,19 @@ bool EpollSet::on_event(WaitEntry& entry, uint32_t events) {
 }
 
 void EpollSet::make_ready(EpollMember& member) {
-  if (!static_cast<ListHook<InReady>&>(member).linked()) ready_.push_back(member);
+  if (!static_cast<ListHook<InReady>&>(member).linked()) ready_[list_of(member)].push_back(member);
   waiters_.notify(kReadable);
 }
 
 uint32_t EpollSet::readiness() {
   EpollMember* next;
-  for (EpollMember* member = ready_.front(); member != nullptr; member = next) {
-    next = ready_.next(*member);
-    if (pending(*member) != 0) return kReadable;
-    ready_.remove(*member);
+  for (uint32_t i = first_list(); i < kLists; ++i) {
+    auto& ready = ready_[i];
+    for (EpollMember* member = ready.front(); member != nullptr; member = next) {
+      next = ready.next(*member);
+      if (pending(*member) != 0) return kReadable;
+      ready.remove(*member);
+    }
   }
   return 0;
 }
@@ -118,8 +141,10 @@ void EpollSet::expect_kernel_members() {
 }
 
 bool EpollSet::has_halves() const {
-  for (EpollMember& member : const_cast<EpollSet*>(this)->ready_)
-    if (member.file.kernel_half() >= 0) return true;
+  CommonLock common;
+  for (uint32_t i = first_list(); i < kLists; ++i)
+    for (EpollMember& member : const_cast<EpollSet*>(this)->ready_[i])
+      if (member.file.kernel_half() >= 0) return true;
   return false;
 }
 
@@ -130,6 +155,7 @@ bool EpollSet::Skip::operator()(const EpollMember& member) const {
 }
 
 uint32_t EpollSet::begin_wait() {
+  CommonLock common;
   if (++waits_ == 0) {
     for (EpollMember& member : members_) member.reported_in = 0;
     waits_ = 1;
@@ -137,27 +163,29 @@ uint32_t EpollSet::begin_wait() {
   return waits_;
 }
 
-size_t EpollSet::collect_whole(uint32_t wait, std::span<epoll_event> out) {
+size_t EpollSet::collect_whole(uint32_t wait, std::span<epoll_event> out, uint32_t list) {
   Skip skip{.halves = true, .reported = {}};
-  return collect_if(wait, out, &skip);
+  return collect_if(wait, out, &skip, list);
 }
 
 size_t EpollSet::collect_after(uint32_t wait, std::span<epoll_event> out,
-                               std::span<const epoll_event> reported) {
+                               std::span<const epoll_event> reported, uint32_t list) {
   Skip skip{.halves = false, .reported = reported};
-  return collect_if(wait, out, &skip);
+  return collect_if(wait, out, &skip, list);
 }
 
-size_t EpollSet::collect_if(uint32_t wait, std::span<epoll_event> out, const Skip* skip) {
+size_t EpollSet::collect_if(uint32_t wait, std::span<epoll_event> out, const Skip* skip, uint32_t list) {
+  CommonLock common;
   size_t count = 0;
+  auto& ready = ready_[list];
   // Those that stay ready go to the end of the queue: the last one that is there now ends the round.
-  EpollMember* last = ready_.back();
-  EpollMember* next = ready_.front();
+  EpollMember* last = ready.back();
+  EpollMember* next = ready.front();
   while (next != nullptr && count < out.size()) {
     EpollMember& member = *next;
-    next = &member == last ? nullptr : ready_.next(member);
+    next = &member == last ? nullptr : ready.next(member);
     if (member.reported_in == wait || (skip != nullptr && (*skip)(member))) continue;
-    ready_.remove(member);
+    ready.remove(member);
     uint32_t events = pending(member);
     if (events == 0) continue;
     out[count].events = events;
@@ -167,13 +195,14 @@ size_t EpollSet::collect_if(uint32_t wait, std::span<epoll_event> out, const Ski
     if ((member.interest & EPOLLONESHOT) != 0)
       member.interest &= kPrivate;
     else if ((member.interest & EPOLLET) == 0)
-      ready_.push_back(member);
+      ready.push_back(member);
   }
   return count;
 }
 
 void EpollSet::pass_on() {
-  if (!ready_.empty() && !waiters_.empty()) waiters_.notify(kReadable);
+  CommonLock common;
+  if (ready_lists() != 0 && !waiters_.empty()) waiters_.notify(kReadable);
 }
 
 void EpollSet::forget(OpenFile& file) {

@@ -13,11 +13,14 @@
 
 #include <sys/epoll.h>
 
+#include <array>
+#include <atomic>
 #include <cstdint>
 #include <span>
 
 #include "shim/open_file.h"
 #include "stack/mem/arena.h"
+#include "stack/shards.h"
 
 namespace ustack::shim {
 
@@ -41,7 +44,8 @@ struct EpollMember : ListHook<OfFile>, ListHook<OfSet>, ListHook<InReady>, WaitE
 // A server has many of them.
 static_assert(sizeof(EpollMember) <= 112);
 
-/// Our members of one epoll descriptor. Lock: the host's.
+/// Our members of one epoll descriptor. Lock: the host's; of shards the common one, and to look at a ready
+/// list's members what that says.
 class EpollSet final : public OpenFile {
  public:
   /// In `arena`, with one reference. `fd` is the kernel's descriptor. nullptr: no memory.
@@ -64,16 +68,25 @@ class EpollSet final : public OpenFile {
   uint32_t begin_wait();
   /// Reports up to out.size() members that are ready now, the longest waiting first, as epoll_wait does
   /// (level- triggered ones go to the end of the queue, one-shot ones are disabled).
-  size_t collect(uint32_t wait, std::span<epoll_event> out) { return collect_if(wait, out, nullptr); }
-  /// The same of members without a half in the kernel only.
-  size_t collect_whole(uint32_t wait, std::span<epoll_event> out);
+  size_t collect(uint32_t wait, std::span<epoll_event> out) {
+    return collect_if(wait, out, nullptr, kLastList);
+  }
+  /// The same of members on a list without a half in the kernel only.
+  size_t collect_whole(uint32_t wait, std::span<epoll_event> out, uint32_t list = kLastList);
   /// The same after the kernel was asked: a member with a kernel half whose data is among `reported`, what
   /// the kernel has just told for this wait, waits for the next time.
-  size_t collect_after(uint32_t wait, std::span<epoll_event> out, std::span<const epoll_event> reported);
+  size_t collect_after(uint32_t wait, std::span<epoll_event> out, std::span<const epoll_event> reported,
+                       uint32_t list = kLastList);
   /// Something was left over: wakes the next thread in epoll_wait.
   void pass_on();
   /// Whether collect() may have something.
-  bool may_be_ready() const { return !const_cast<EpollSet*>(this)->ready_.empty(); }
+  bool may_be_ready() const { return ready_lists() != 0; }
+  /// Ready members are on lists by what a lock has to cover for them to be looked at: a shard, or all of the
+  /// host, which is the last list and where there is one shard the only one. A bit for each with members.
+  uint32_t ready_lists() const;
+  static constexpr uint32_t kLists = Shards::kMost + 1, kLastList = kLists - 1;
+  /// A file has come to another shard, or begun to listen.
+  static void sort_anew(OpenFile& file);
 
   /// The kernel's set has (or may have) members too, so that it is asked and waited for. Who sleeps without
   /// it looks again when the first comes.
@@ -82,9 +95,9 @@ class EpollSet final : public OpenFile {
   /// Some member of ours has a half in the kernel.
   bool has_halves() const;
   /// Whose turn it is to fill the caller's array first: the kernel's members or ours.
-  bool kernel_first = false;
+  std::atomic<bool> kernel_first = false;
   /// The kernel's members had something when they were last asked.
-  bool kernel_gave = true;
+  std::atomic<bool> kernel_gave = true;
 
   /// The kernel's descriptor, in the process that has made the set or inherited it.
   int kernel_half() const override { return fd_; }
@@ -108,18 +121,20 @@ class EpollSet final : public OpenFile {
     std::span<const epoll_event> reported;
     bool operator()(const EpollMember& member) const;
   };
-  size_t collect_if(uint32_t wait, std::span<epoll_event> out, const Skip* skip);
+  size_t collect_if(uint32_t wait, std::span<epoll_event> out, const Skip* skip, uint32_t list);
+  static uint32_t list_of(const EpollMember& member);
+  static uint32_t first_list();
   /// What of its interest is true now.
   static uint32_t pending(const EpollMember& member);
 
   Arena& arena_;
   IntrusiveList<EpollMember, OfSet> members_;
-  IntrusiveList<EpollMember, InReady> ready_;
+  std::array<IntrusiveList<EpollMember, InReady>, kLists> ready_;
   WaitQueue waiters_;
   /// Comes round after a thousand waits, so that every test of some length sees it (as INITIAL_JIFFIES).
   uint32_t waits_ = 0u - 1000u;
   int fd_;
-  bool kernel_members_ = false;
+  std::atomic<bool> kernel_members_ = false;
 
   friend struct EpollMember;
 };

@@ -16,6 +16,7 @@
 #include "io/descriptor.h"
 #include "io/syscalls.h"
 #include "shim/fd_table.h"
+#include "shim/host_lock.h"
 #include "shim/poll.h"
 #include "shim/process.h"
 #include "shim/scope.h"
@@ -178,10 +179,15 @@ class EpollWait {
   Status gather(bool ask);
   /// Before anything is waited for: a wait tells for nothing whether the kernel's members are ready, so they
   /// are asked here only where ours are, or where the kernel's have something of late.
-  bool asks_kernel_first() const { return set_.kernel_gave || set_.readiness() != 0; }
+  bool asks_kernel_first() const {
+    return set_.kernel_gave || (has_shards ? set_.may_be_ready() : set_.readiness() != 0);
+  }
   Status ask_kernel();
   template <typename Collect>
   Status ask_ours(Collect collect);
+  template <typename Collect>
+  Status ask_list(Collect collect, uint32_t list);
+  uint32_t ready_lists() const;
   Status ask_ours_after_kernel();
   Result<int> result() const { return static_cast<int>(count_); }
 
@@ -215,12 +221,34 @@ Status EpollWait::ask_kernel() {
   return {};
 }
 
+/// Collects from one list after the other, its own shard's first.
 template <typename Collect>
 Status EpollWait::ask_ours(Collect collect) {
+  if (!has_shards) return ask_list(collect, EpollSet::kLastList);
+  const uint32_t lists = ready_lists();
+  auto ask = [&](uint32_t list) -> Status {
+    if ((lists & 1u << list) == 0 || count_ == room_) return {};
+    lock_.cover(list == EpollSet::kLastList ? kWhole : static_cast<uint8_t>(list));
+    return ask_list(collect, list);
+  };
+  const uint32_t own = this_waiter() != nullptr ? this_waiter()->queue : 0;
+  Status s = ask(own);
+  for (uint32_t list = 0; list < EpollSet::kLists && s.ok(); ++list)
+    if (list != own) s = ask(list);
+  return s;
+}
+
+uint32_t EpollWait::ready_lists() const {
+  CommonLock common;
+  return set_.ready_lists();
+}
+
+template <typename Collect>
+Status EpollWait::ask_list(Collect collect, uint32_t list) {
   while (count_ < room_) {
     epoll_event some[kAtOnce];
     std::span<epoll_event> out(some, std::min(kAtOnce, room_ - count_));
-    const size_t n = collect(out);
+    const size_t n = collect(out, list);
     if (n == 0) return {};
     lock_.unlock();
     Status s = copy_to_user(events_ + count_, some, n * sizeof(epoll_event));
@@ -233,8 +261,8 @@ Status EpollWait::ask_ours(Collect collect) {
 }
 
 Status EpollWait::ask_ours_after_kernel() {
-  return ask_ours([this](std::span<epoll_event> out) {
-    return set_.collect_after(wait_, out, std::span(reported_, reported_count_));
+  return ask_ours([this](std::span<epoll_event> out, uint32_t list) {
+    return set_.collect_after(wait_, out, std::span(reported_, reported_count_), list);
   });
 }
 
@@ -245,7 +273,8 @@ Status EpollWait::gather(bool ask) {
   Status s;
   // When the array is too small for all, the kernel's and ours go first in turns.
   if (ask && !set_.kernel_first)
-    s = ask_ours([this](std::span<epoll_event> out) { return set_.collect_whole(wait_, out); });
+    s = ask_ours(
+        [this](std::span<epoll_event> out, uint32_t list) { return set_.collect_whole(wait_, out, list); });
   if (ask && s.ok()) s = ask_kernel();
   return s.ok() ? ask_ours_after_kernel() : s;
 }
@@ -324,7 +353,7 @@ Result<EpollSet*> epoll_set_of(int fd) {
   // A placeholder is in no kernel set: ENOENT says that `fd` is an epoll descriptor.
   Status s = checked(kernel_control(fd, EPOLL_CTL_DEL, Process::placeholder(), {}));
   if (s.code() != ENOENT) return s.ok() ? Error{EINVAL} : s.error();
-  EpollSet* set = EpollSet::create(shared_host->host->arena(), fd);
+  EpollSet* set = EpollSet::create(*shared_host->arena, fd);
   if (set == nullptr) return Error{ENOMEM};
   if (Status put = FdTable::current()->set(fd, set); !put.ok()) {
     set->release();
@@ -372,7 +401,8 @@ Result<int> wait_for_events(int fd, epoll_event* events, int room, Instant deadl
   if (room <= 0 || room > INT_MAX / static_cast<int>(sizeof(epoll_event))) return Error{EINVAL};
   if (!user_range(events, static_cast<size_t>(room) * sizeof(epoll_event))) return Error{EFAULT};
   this_thread().habit.waits();
-  HostLock lock;
+  HostLock lock{HostLock::Own{}};
+  if (FdTable::look(fd) == nullptr) lock.cover(kWhole);  // it is made
   Result<EpollSet*> set = epoll_set_of(fd);
   if (!set.ok()) return set.error();
   Held held(**set);

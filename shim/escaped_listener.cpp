@@ -212,10 +212,10 @@ void EscapedListener::give_up() {
   touch();
 }
 
-void EscapedListener::end(HostLock& lock, bool) {
+void EscapedListener::end(HostLock&, bool) {
   SocketFile& file = file_;
   EscapedTwin::destroy(twin_);
-  lock.host().arena().destroy(this);
+  shared_host->arena->destroy(this);
   file.release();
 }
 

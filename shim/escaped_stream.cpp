@@ -366,11 +366,11 @@ Status EscapedStream::connect_again() {
   return remote.ok() ? file_.socket().connect(*remote) : remote.status();
 }
 
-void EscapedStream::end(HostLock& lock, bool reset) {
+void EscapedStream::end(HostLock&, bool reset) {
   SocketFile& file = file_;
   if (outer_) take_back();
   inner_.reset();
-  lock.host().arena().destroy(this);
+  shared_host->arena->destroy(this);
   file.lent_is_settled();
   if (reset) reset_if_last(file);
   file.release();

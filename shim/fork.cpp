@@ -91,13 +91,15 @@ int32_t Attachment::number_in(uint64_t where) const {
 }
 
 void SharedHost::release_lost_sockets() {
-  host->tcp().for_each_endpoint([](tcp::Endpoint& endpoint) { endpoint.owned = false; });
-  host->udp().for_each_endpoint([](udp::Endpoint& endpoint) { endpoint.owned = false; });
+  each_shard([](Shard& shard) {
+    shard.host->tcp().for_each_endpoint([](tcp::Endpoint& endpoint) { endpoint.owned = false; });
+    shard.host->udp().for_each_endpoint([](udp::Endpoint& endpoint) { endpoint.owned = false; });
+  });
   for (OpenFile& file : files) {
     if (file.kind() != OpenFile::Kind::socket) continue;
     if (Socket* socket = static_cast<SocketFile&>(file).socket_if_any()) socket->owned = true;
   }
-  host->release_lost();
+  each_shard([](Shard& shard) { shard.host->release_lost(); });
 }
 
 void SharedHost::bury(Attachment& attachment) {

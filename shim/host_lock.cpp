@@ -2,14 +2,19 @@
 
 #include <linux/futex.h>
 
+#include <array>
 #include <cerrno>
+#include <span>
+#include <utility>
 
 #include "io/clock.h"
 #include "io/syscalls.h"
 #include "shim/driver.h"
 #include "shim/events.h"
+#include "shim/fd_table.h"
 #include "shim/process.h"
 #include "shim/scope.h"
+#include "shim/socket_file.h"
 #include "stack/base/sanitizers.h"
 
 namespace ustack::shim {
@@ -63,7 +68,8 @@ void make_robust(pthread_mutex_t& mutex) {
 SharedHost* shared_host = nullptr;
 
 void SharedHost::initialise_locks() {
-  make_robust(lock);
+  for (Shard& shard : shards) make_robust(shard.lock);
+  make_robust(common_lock);
   for (LinkQueue& queue : queues) make_robust(queue.role);
   make_robust(keeper.life);
 }
@@ -83,19 +89,7 @@ namespace {
   for (;;) io::sys::ppoll(nullptr, 0, nullptr, nullptr);
 }
 
-void lock_host(SharedHost& shared);
-
 }  // namespace
-
-void acquire(SharedHost& shared) {
-  lock_host(shared);
-  ThreadState& thread = this_thread();
-  if (thread.depth != 0 && thread.gate != library_gate.load(std::memory_order_relaxed)) [[unlikely]]
-    stay_out(shared);
-  shared.changing = true;
-  std::atomic_signal_fence(std::memory_order_seq_cst);
-  if (shared.queue_count > 1 && thread.waiter != nullptr) shared.host->set_queue(thread.waiter->queue);
-}
 
 void show_threads(Census& census) {
   for (Attachment& process : shared_host->attached)
@@ -108,12 +102,15 @@ namespace {
 
 /// A process was killed in the middle of a change.
 void repair(SharedHost& shared) {
-  shared.journal.finish();
+  for (size_t part = 0; part <= shared.common_part(); ++part) shared.journals.finish(part);
   ++shared.repairs;
   shared.host->log()(LogLevel::error, [](LogLine& line) {
     line << "a process was killed while it held the host's lock; the host is rebuilt from its endpoints";
   });
-  shared.host->mend(&show_threads);
+  shared.each_shard([](Shard& shard) {
+    if (shard.changing) shard.host->mend(&show_threads);
+  });
+  if (shared.sharded()) shared.arena->mend();
   shared.file_step.finish();
   shared.release_lost_sockets();
 }
@@ -130,40 +127,127 @@ void relax() {
 /// In place of pthread_mutex_lock(), which may sleep for ever: who drops the lock wakes one sleeper. If that
 /// one is killed while a third, who knows of no sleepers, has the lock already, the next is told by nobody.
 /// So it looks itself.
-int sleep_for_lock(SharedHost& shared) {
+int sleep_for_lock(pthread_mutex_t& lock) {
   // It doesn't know pthread_mutex_clocklock().
-  if constexpr (kThreadSanitizer) return pthread_mutex_lock(&shared.lock);
+  if constexpr (kThreadSanitizer) return pthread_mutex_lock(&lock);
   for (;;) {
     const Duration until = (io::now() + kLockTick).time_since_epoch();
     const timespec deadline{.tv_sec = until / 1s, .tv_nsec = (until % 1s).count()};
-    if (int result = pthread_mutex_clocklock(&shared.lock, CLOCK_MONOTONIC, &deadline); result != ETIMEDOUT)
+    if (int result = pthread_mutex_clocklock(&lock, CLOCK_MONOTONIC, &deadline); result != ETIMEDOUT)
       return result;
   }
 }
 
 /// Where nobody writes under it, a lock that is held is free again sooner than a thread could fall asleep.
-int lock_soon(SharedHost& shared) {
+int lock_soon(SharedHost& shared, pthread_mutex_t& lock) {
   constexpr int kTries = 400;
   const int tries = shared.parallel ? kTries : 1;
   for (int i = 0; i < tries; ++i) {
-    if (int result = pthread_mutex_trylock(&shared.lock); result != EBUSY) return result;
+    if (int result = pthread_mutex_trylock(&lock); result != EBUSY) return result;
     relax();
   }
-  return sleep_for_lock(shared);
+  return sleep_for_lock(lock);
 }
 
-void lock_host(SharedHost& shared) {
-  if (lock_soon(shared) != EOWNERDEAD) [[likely]]
+/// True: its owner has died in the middle of a change. Else it was on its way in or out, if it has.
+bool lock_shard(SharedHost& shared, Shard& shard) {
+  if (lock_soon(shared, shard.lock) != EOWNERDEAD) [[likely]]
+    return shard.changing;
+  pthread_mutex_consistent(&shard.lock);
+  return shard.changing;
+}
+
+void unlock_shard(Shard& shard) {
+  shard.changing = false;
+  pthread_mutex_unlock(&shard.lock);
+}
+
+void lock_common(SharedHost& shared) {
+  if (lock_soon(shared, shared.common_lock) != EOWNERDEAD) [[likely]]
     return;
-  pthread_mutex_consistent(&shared.lock);
-  // Else it was on its way in or out.
-  if (shared.changing) repair(shared);
+  // What is done under it alone is whole when its lists are.
+  pthread_mutex_consistent(&shared.common_lock);
+  shared.journals.finish(shared.common_part());
+  shared.arena->mend();
+}
+
+void lock_all(SharedHost& shared) {
+  bool broken = false;
+  shared.each_shard([&](Shard& shard) { broken |= lock_shard(shared, shard); });
+  if (shared.sharded()) lock_common(shared);
+  if (broken) [[unlikely]]
+    repair(shared);
+}
+
+void unlock_all(SharedHost& shared) {
+  if (shared.sharded()) pthread_mutex_unlock(&shared.common_lock);
+  shared.each_shard(&unlock_shard);
 }
 
 }  // namespace
 
-void drop(SharedHost& shared) {
-  Ending endings[kEndings];
+void acquire(SharedHost& shared) {
+  ThreadState& thread = this_thread();
+  if (thread.covers != kWhole) {
+    Shard& shard = shared.shards[thread.covers];
+    while (lock_shard(shared, shard)) [[unlikely]] {
+        pthread_mutex_unlock(&shard.lock);
+        lock_all(shared);  // which is what repairing needs
+        unlock_all(shared);
+      }
+  } else {
+    lock_all(shared);
+  }
+  if (thread.depth != 0 && thread.gate != library_gate.load(std::memory_order_relaxed)) [[unlikely]] {
+    if (thread.covers != kWhole) {
+      unlock_shard(shared.shards[thread.covers]);
+      thread.covers = kWhole;
+      lock_all(shared);
+    }
+    stay_out(shared);
+  }
+  if (thread.covers != kWhole)
+    shared.shards[thread.covers].changing = true;
+  else
+    shared.each_shard([](Shard& shard) { shard.changing = true; });
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  if (shared.queue_count == 1 || thread.waiter == nullptr) return;
+  if (!shared.sharded())
+    shared.host->set_queue(thread.waiter->queue);
+  else if (thread.covers == kWhole)
+    shared.hosts.callers = thread.waiter->queue;
+}
+
+void CommonLock::enter() {
+  ThreadState& thread = this_thread();
+  if (thread.covers != kWhole && thread.common_depth++ == 0) lock_common(*shared_host);
+}
+
+void CommonLock::leave() {
+  ThreadState& thread = this_thread();
+  if (thread.covers != kWhole && --thread.common_depth == 0) pthread_mutex_unlock(&shared_host->common_lock);
+}
+
+Host& covered_host(SharedHost& shared) {
+  const ThreadState& thread = this_thread();
+  if (!shared.sharded()) return *shared.host;
+  if (thread.covers != kWhole) return *shared.shards[thread.covers].host;
+  return thread.waiter != nullptr ? shared.host_of(*thread.waiter) : *shared.host;
+}
+
+Counters SharedHost::counters() {
+  Counters sum;
+  each_shard([&](Shard& shard) { add(sum, shard.host->counters()); });
+  return sum;
+}
+
+namespace {
+
+/// Those that were woken, to be told when the lock is dropped: as many as there is room for, the rest now.
+int take_wakes(SharedHost& shared, std::span<Ending, kEndings> endings) {
+  if (!shared.wakes_pending.load(std::memory_order_relaxed)) return 0;
+  CommonLock common;
+  shared.wakes_pending.store(false, std::memory_order_relaxed);
   int count = 0;
   while (Waiter* waiter = shared.wakes.pop_front()) {
     Ending ending{&waiter->word, waiter->event};
@@ -172,21 +256,46 @@ void drop(SharedHost& shared) {
       continue;
     }
     if (count < kEndings)
-      endings[count++] = ending;
+      endings[static_cast<size_t>(count++)] = ending;
     else
       ending();
   }
   if (!shared.wakes_elsewhere.empty()) [[unlikely]]
     leave_to_driver(shared);
-  FileStep::end();
+  return count;
+}
+
+}  // namespace
+
+void drop(SharedHost& shared) {
+  std::array<Ending, kEndings> endings;
+  const int count = take_wakes(shared, endings);
+  const uint8_t covers = this_thread().covers;
+  if (covers == kWhole) FileStep::end();
   std::atomic_signal_fence(std::memory_order_seq_cst);
-  shared.changing = false;
-  pthread_mutex_unlock(&shared.lock);
-  for (int i = 0; i < count; ++i) endings[i]();
+  if (covers != kWhole)
+    unlock_shard(shared.shards[covers]);
+  else
+    unlock_all(shared);
+  for (int i = 0; i < count; ++i) endings[static_cast<size_t>(i)]();
+}
+
+void cover(SharedHost& shared, uint8_t what) {
+  ThreadState& thread = this_thread();
+  if (thread.covers == what || !shared.sharded()) return;
+  settle(shared);
+  drop(shared);
+  thread.covers = what;
+  acquire(shared);
+  const Instant now = io::now();
+  each_covered(shared, [now](Host& host) { host.run(now); });
 }
 
 void rouse(SharedHost& shared, Waiter& waiter) {
-  if (waiter.asleep && waiter.word.exchange(1) == 0) shared.wakes.push_back(waiter);
+  CommonLock common;
+  if (!waiter.asleep || waiter.word.exchange(1) != 0) return;
+  shared.wakes.push_back(waiter);
+  shared.wakes_pending.store(true, std::memory_order_relaxed);
 }
 
 void wake_driver(SharedHost& shared, LinkQueue& queue) {
@@ -196,8 +305,27 @@ void wake_driver(SharedHost& shared, LinkQueue& queue) {
 
 namespace {
 
+void tell_keeper_deadline(SharedHost& shared, Instant next, bool full) {
+  if (shared.keeper.watching_until != LinkQueue::kAwake && (full || next < shared.keeper.watching_until))
+    keeper::wake(shared);
+}
+
+/// The same of shards, which have a queue each.
+void tell_deadlines(SharedHost& shared) {
+  for (uint32_t i = 0; i < shared.shard_count; ++i) {
+    if (!is_covered(shared, i)) continue;
+    const Instant next = shared.shards[i].host->next_deadline();
+    LinkQueue& queue = shared.queues[i];
+    if (queue.driver == nullptr)
+      tell_keeper_deadline(shared, next, false);
+    else if (queue.asleep_until != LinkQueue::kAwake && queue.asleep_until > next)
+      wake_driver(shared, queue);
+  }
+}
+
 /// Sees to it that a driver looks at the host when its next deadline comes, and if the link was found full.
 void tell_deadline(SharedHost& shared, bool full) {
+  if (shared.sharded()) return tell_deadlines(shared);
   const Instant next = shared.host->next_deadline();
   LinkQueue* late = nullptr;
   bool away = false;
@@ -209,44 +337,107 @@ void tell_deadline(SharedHost& shared, bool full) {
     late = &queue;
   }
   // A driver that is away for a moment looks when it is back; else the keeper, which watches over that.
-  if (late != nullptr && (!away || !keeper::alive(shared))) {
+  if (late != nullptr && (!away || !keeper::alive(shared)))
     wake_driver(shared, *late);
-  } else if (shared.keeper.watching_until != LinkQueue::kAwake &&
-             (full || next < shared.keeper.watching_until)) {
-    keeper::wake(shared);
+  else
+    tell_keeper_deadline(shared, next, full);
+}
+
+/// Runs what is ready; what has come to one shard and is another's is handed over.
+void run_ready(SharedHost& shared) {
+  bool strays = false;
+  each_covered(shared, [&](Host& host) {
+    if (!host.idle()) host.run(host.now());
+    strays |= host.has_strays();
+  });
+  if (!strays) return;
+  ThreadState& thread = this_thread();
+  const uint8_t before = thread.covers;
+  if (before != kWhole) {
+    drop(shared);
+    thread.covers = kWhole;
+    acquire(shared);
   }
+  while (Host::hand_over(shared.hosts)) {
+    const Instant now = io::now();
+    shared.each_shard([now](Shard& shard) { shard.host->run(now); });
+  }
+  if (before == kWhole) return;
+  write_out(shared);
+  tell_deadline(shared, false);
+  drop(shared);
+  thread.covers = before;
+  acquire(shared);
 }
 
 }  // namespace
 
 void settle(SharedHost& shared) {
-  Host& host = *shared.host;
-  if (!host.idle()) host.run(host.now());
+  run_ready(shared);
   bool full = false;
   if (shared.parallel)
     write_out(shared);
   else
-    full = !host.transmit_queue().empty() && !io::transmit(host, Process::link());
+    full = !shared.host->transmit_queue().empty() && !io::transmit(*shared.host, Process::link());
   tell_deadline(shared, full);
 }
 
-HostLock::HostLock() { lock(); }
+HostLock::HostLock() : HostLock(kWhole) {}
+
+HostLock::HostLock(uint8_t covers) : before_(std::exchange(this_thread().covers, covers)) { lock(); }
+
+namespace {
+
+/// The shard whose queue the calling thread drives, if it knows.
+uint8_t own_shard() {
+  const Waiter* waiter = this_thread().waiter;
+  // Frames are recorded by one thread after the other.
+  const bool several = shared_host->sharded() && waiter != nullptr && Process::link().capture == nullptr;
+  return several && !keeper::is_keeper() ? waiter->queue : kWhole;
+}
+
+}  // namespace
+
+HostLock::HostLock(Own) : HostLock(own_shard()) {}
+
+HostLock::HostLock(Transfer transfer) : HostLock(own_shard()) {
+  // What the number stands for may change whenever the lock is dropped.
+  while (this_thread().covers != kWhole) {
+    OpenFile* file = FdTable::look(transfer.fd);
+    const bool is_socket = file != nullptr && file->kind() == OpenFile::Kind::socket;
+    const uint8_t needed = is_socket ? static_cast<SocketFile*>(file)->transfers_under() : kWhole;
+    if (needed == this_thread().covers) return;
+    cover(needed);
+  }
+}
 
 HostLock::~HostLock() {
   if (held_) unlock();
+  this_thread().covers = before_;
 }
 
-Host& HostLock::host() const { return *shared_host->host; }
+Host& HostLock::host() const { return covered_host(*shared_host); }
+
+void HostLock::cover(uint8_t what) { shim::cover(*shared_host, what); }
 
 void HostLock::lock() {
-  acquire(*shared_host);
+  SharedHost& shared = *shared_host;
+  acquire(shared);
   held_ = true;
-  if (Process::is_late_child()) [[unlikely]]
+  if (Process::is_late_child()) [[unlikely]] {
+    if (this_thread().covers != kWhole) {
+      drop(shared);
+      this_thread().covers = kWhole;
+      acquire(shared);
+    }
     Process::late_child();
+  }
   // acquire() knows it from then on.
-  if (shared_host->parallel && this_thread().waiter == nullptr && !keeper::is_keeper())
-    if (Waiter* waiter = this_waiter()) shared_host->host->set_queue(waiter->queue);
-  shared_host->host->run(io::now());
+  if (shared.parallel && this_thread().waiter == nullptr && !keeper::is_keeper())
+    if (Waiter* waiter = this_waiter(); waiter != nullptr && !shared.sharded())
+      shared.host->set_queue(waiter->queue);
+  const Instant now = io::now();
+  each_covered(shared, [now](Host& host) { host.run(now); });
 }
 
 bool HostLock::unlock_unsent() {
@@ -255,8 +446,11 @@ bool HostLock::unlock_unsent() {
     unlock();
     return true;
   }
-  if (!shared.host->idle()) shared.host->run(shared.host->now());
-  bool sent = shared.host->transmit_queue().empty();
+  bool sent = true;
+  each_covered(shared, [&](Host& host) {
+    if (!host.idle()) host.run(host.now());
+    sent &= host.transmit_queue().empty() && !host.has_strays();
+  });
   distribute(shared);
   tell_deadline(shared, false);
   held_ = false;

@@ -183,6 +183,7 @@ class Keeper {
   void turn(HostLock& lock);
   /// How long to leave the host to whoever drives; zero: it is the keeper's turn to.
   Duration leave_to_others(Instant now);
+  Instant next_deadline() const;
   void drive(Instant until);
   void rest(Duration time);
   /// The mark that drop() and wake-ups need of a waiter that sleeps.
@@ -288,6 +289,7 @@ bool Keeper::attach(HostLock& lock) {
   record_.stack = start_->stack;
   record_.table = FdTable::create(*shared_.arena);
   record_.waiter = this_thread().waiter = make_waiter();
+  if (record_.waiter != nullptr && shared_.sharded()) record_.waiter->queue = 0;  // its engine is the first's
   FdTable::set_current(record_.table);
   record_.pid.store(Process::id());
   if (record_.table == nullptr || record_.waiter == nullptr) return false;
@@ -359,20 +361,21 @@ void Keeper::follow_device() {
   std::optional<io::DeviceState> now = io::query_device(device_watch_.get(), Process::link().name());
   if (!now) return;
   const io::Config& config = Process::config();
-  Network& network = shared_.host->network();
+  Network& network = shared_.host->network();  // of shards the one that speaks for all
   const Log& log = shared_.host->log();
   if (now->up != device_.up) {
     log(LogLevel::warning, [&](LogLine& line) { line << "the link is " << (now->up ? "up again" : "down"); });
     if (now->up) network.start();
   }
   if (now->mtu != device_.mtu) {
-    network.set_link_mtu(config.mtu != 0 ? std::min(config.mtu, now->mtu) : now->mtu);
+    const uint16_t mtu = config.mtu != 0 ? std::min(config.mtu, now->mtu) : now->mtu;
+    shared_.each_shard([mtu](Shard& shard) { shard.host->network().set_link_mtu(mtu); });
     log(LogLevel::info, [&](LogLine& line) { line << "the link's MTU is " << network.link().mtu; });
   }
   const bool shared_mac =
       config.link.scheme == io::LinkSpec::Scheme::packet && network.link().mac == device_.mac;
   if (now->mac != device_.mac && shared_mac) {
-    network.set_link_mac(now->mac);
+    shared_.each_shard([&](Shard& shard) { shard.host->network().set_link_mac(now->mac); });
     const long result = io::filter_packet(network.config(), true, Process::link());
     log(LogLevel::info, [&](LogLine& line) {
       line << "the interface has another MAC address, and the host with it";
@@ -480,14 +483,23 @@ void Keeper::awake() {
   shared_.forget_guest(waiter);
 }
 
+/// Of what nobody else sees to.
+Instant Keeper::next_deadline() const {
+  if (!shared_.sharded()) return shared_.host->next_deadline();
+  Instant next = kNever;
+  for (uint32_t i = 0; i < shared_.shard_count; ++i)
+    if ((watched_ & 1u << i) != 0) next = std::min(next, shared_.shards[i].host->next_deadline());
+  return next;
+}
+
 void Keeper::drive(Instant until) {
   const bool parallel = shared_.parallel;
-  shared_.host->send_owed_acks();
+  shared_.each_shard([](Shard& shard) { shard.host->send_owed_acks(); });
   if (parallel) distribute(shared_);
   engine_->transmit();
   io::WaitRequest wait;
   wait.queues = watched_;
-  wait.deadline = std::max(Instant{}, std::min(until, shared_.host->next_deadline()));
+  wait.deadline = std::max(Instant{}, std::min(until, next_deadline()));
   wait.wake_fd = events::descriptor(events::kKeeper);
   wait.kernel_fd = set_.get();
   record_.watching_until = wait.deadline;
@@ -503,9 +515,11 @@ void Keeper::drive(Instant until) {
   awake();
   record_.watching_until = Instant::min();
   Instant now = io::now();
-  shared_.last_look = now;
   engine_->deliver(now);
-  shared_.host->run(now);
+  shared_.each_shard([now](Shard& shard) {
+    shard.last_look = now;
+    shard.host->run(now);
+  });
   settle(shared_);
   link_lost_ |= result.link_lost;
 }
@@ -724,7 +738,7 @@ bool Keeper::stand_in_ended(int fd) {
 // --- the end ---
 
 bool Keeper::out_of_patience(Instant now) {
-  uint64_t segments = shared_.host->counters().TcpInSegs;
+  uint64_t segments = shared_.counters().TcpInSegs;
   if (ending_since_ == kNever) {
     ending_since_ = progress_at_ = now;
     segments_seen_ = segments;
@@ -746,7 +760,9 @@ bool Keeper::may_leave(Instant now) {
   if (told_to_end() && out_of_patience(now)) return true;
   settle(shared_);
   if (!escape::idle() || !shared_.drained()) return false;
-  return told_to_end() || !holds_time_wait_ || shared_.host->tcp().time_wait_count() == 0;
+  uint64_t time_waits = 0;
+  shared_.each_shard([&](Shard& shard) { time_waits += shard.host->tcp().time_wait_count(); });
+  return told_to_end() || !holds_time_wait_ || time_waits == 0;
 }
 
 void Keeper::leave() {
@@ -754,7 +770,7 @@ void Keeper::leave() {
   record_.has_stand_in.store(false);
   record_.state.store(Record::none);
   if (io::Capture* capture = process_state().capture) capture->flush();
-  write_counters(process_state().counters_file, shared_.host->counters());
+  write_counters(process_state().counters_file, shared_.counters());
   drop(shared_);
   sys::call(SYS_exit_group, 0);
   __builtin_unreachable();

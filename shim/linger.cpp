@@ -89,7 +89,7 @@ void Process::linger() {
     keeper::wake(shared);
   else if (shared.attached_count == 0)
     deliver(lock);
-  if (shared.attached_count == 0) write_counters(state.counters_file, lock.host().counters());
+  if (shared.attached_count == 0) write_counters(state.counters_file, shared.counters());
   if (state.capture != nullptr) state.capture->flush();
 }
 

@@ -24,6 +24,7 @@ constexpr int kTurns = 8;
 LinkQueue* writable(SharedHost& shared, uint32_t found_full) {
   for (uint32_t i = 0; i < shared.queue_count; ++i) {
     LinkQueue& queue = shared.queues[i];
+    if (!is_covered(shared, i)) continue;
     if (!queue.pending.empty() && queue.writer == nullptr && (found_full & 1u << i) == 0) return &queue;
   }
   return nullptr;
@@ -81,9 +82,12 @@ void Outbox::give_back(Host& host) {
 void distribute(SharedHost& shared) {
   const Waiter* waiter = this_thread().waiter;
   const uint8_t own = waiter != nullptr ? waiter->queue : 0;
-  FrameQueue& all = shared.host->transmit_queue();
-  while (TxFrame* frame = all.pop_front())
-    shared.queues[frame->queue < shared.queue_count ? frame->queue : own].pending.push_back(*frame);
+  each_covered(shared, [&](Host& host) {
+    const uint8_t otherwise = shared.sharded() ? host.shard() : own;
+    FrameQueue& all = host.transmit_queue();
+    while (TxFrame* frame = all.pop_front())
+      shared.queues[frame->queue < shared.queue_count ? frame->queue : otherwise].pending.push_back(*frame);
+  });
 }
 
 void write_out(SharedHost& shared) {
@@ -98,14 +102,16 @@ void write_out(SharedHost& shared) {
       break;
     }
     const auto index = static_cast<uint32_t>(queue - shared.queues.data());
+    Host& host = shared.host_of_queue(index);
     queue->writer = waiter;
+    waiter->outbox.destination = index;
     waiter->outbox.fill(queue->pending);
     drop(shared);
     waiter->outbox.write(index);
     acquire(shared);
     queue->writer = nullptr;
     ++queue->written;
-    queue->full = !waiter->outbox.empty(*shared.host, queue->pending);
+    queue->full = !waiter->outbox.empty(host, queue->pending);
     if (queue->full) {
       found_full |= 1u << index;
       if (queue->driver != waiter) tell_driver(shared, *queue);
@@ -162,13 +168,15 @@ void SharedHost::forget_driver(const Waiter& waiter) {
 }
 
 void SharedHost::forget_writer(Waiter& waiter) {
-  waiter.outbox.give_back(*host);
+  waiter.outbox.give_back(host_of_queue(waiter.outbox.destination));
   for (LinkQueue& queue : queues)
     if (queue.writer == &waiter) queue.writer = nullptr;
 }
 
-bool SharedHost::drained() const {
-  return host->drained() && std::none_of(queues.begin(), queues.end(), [](const LinkQueue& queue) {
+bool SharedHost::drained() {
+  bool all = true;
+  each_shard([&](Shard& shard) { all &= shard.host->drained() && !shard.host->has_strays(); });
+  return all && std::none_of(queues.begin(), queues.end(), [](const LinkQueue& queue) {
            return queue.writer != nullptr || !queue.pending.empty();
          });
 }

@@ -36,12 +36,14 @@ class Outbox {
   void fill(FrameQueue& queue);
   /// Writes them to a queue of this process's link, until one finds it full. No lock.
   void write(uint32_t queue);
-  /// Gives back what was written; the rest goes back to the head of `queue`, in order. False: the link is
-  /// full.
+  /// Gives back what was written, to the host whose frames they are; the rest goes back to the head of
+  /// `queue`, in order. False: the link is full.
   bool empty(Host& host, FrameQueue& queue);
+  /// The link's queue that they are for.
+  uint32_t destination = 0;
   /// Shows it to a census.
   void show(Census& census) const;
-  /// Its thread is dead.
+  /// Its thread is dead. `host`: whose frames they are.
   void give_back(Host& host);
 
  private:
@@ -50,7 +52,7 @@ class Outbox {
   std::array<long, kMost> results_;
 };
 
-/// Lock: the host's, but for `role`.
+/// Lock: the host's, but for `role`; where the host has shards, each has one of these, under its lock.
 struct LinkQueue {
   /// Held by the thread that drives, for as long as it does. A robust mutex and not a mere word, so that the
   /// death of its owner frees the role.

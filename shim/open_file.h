@@ -42,6 +42,10 @@ class OpenFile : public ListHook<> {
   /// The thread that `dead` is of has died: a turn at the file that it had is over. Lock held.
   virtual void end_turns(const Claims& dead) { (void)dead; }
 
+  /// What a lock has to cover for it to be asked for its readiness: its shard, where the host has several, or
+  /// kWhole.
+  uint8_t asked_under() const { return asked_under_; }
+
   void reference() { ++references_; }
   uint32_t references() const { return references_; }
   /// How many of the references are held by ends outside of the library (escape.h).
@@ -68,6 +72,9 @@ class OpenFile : public ListHook<> {
  private:
   uint32_t references_ = 1;
   Kind kind_;
+
+ protected:
+  uint8_t asked_under_ = 0xff;
 };
 
 }  // namespace ustack::shim

@@ -141,7 +141,7 @@ void forget_host(ProcessState& state) {
     state.capture->flush();
     io::Capture::close(std::exchange(state.capture, nullptr));
   }
-  list_journal = nullptr;
+  list_journals = nullptr;
   file_step = nullptr;
   io::SharedRegion::unmap(std::exchange(shared_host, nullptr)->region);
   state.link = io::Link();

@@ -10,6 +10,7 @@
 #include "shim/kernel_watch.h"
 #include "shim/sandbox.h"
 #include "shim/scope.h"
+#include "shim/shared_host.h"
 #include "shim/socket_file.h"
 
 namespace ustack::shim {
@@ -201,7 +202,7 @@ PollRoom::PollRoom(size_t count) : count_(count) {
   void* memory = few_;
   if (count > kFew) {
     HostLock lock;
-    memory = memory_ = lock.host().arena().allocate(count * kBytesEach, 8);
+    memory = memory_ = shared_host->arena->allocate(count * kBytesEach, 8);
   }
   if (memory == nullptr) return;
   // The largest alignment first.
@@ -218,7 +219,7 @@ PollRoom::PollRoom(size_t count) : count_(count) {
 PollRoom::~PollRoom() {
   if (memory_ == nullptr) return;
   HostLock lock;
-  lock.host().arena().release(memory_, count_ * kBytesEach);
+  shared_host->arena->release(memory_, count_ * kBytesEach);
 }
 
 Result<int> poll_items(PollRoom& room, Instant deadline, const sigset_t* mask) {

@@ -56,7 +56,8 @@ struct Unfinished {
   ~Unfinished() {
     if (region == nullptr) return;
     ProcessState& state = process_state();
-    list_journal = nullptr;
+    list_journals = nullptr;
+    has_shards = false;
     file_step = nullptr;
     io::SharedRegion::unmap(region);
     state.link = io::Link();
@@ -90,6 +91,44 @@ std::optional<io::OpenError> make_descriptors(ProcessState& state) {
 
 io::OpenError no_memory() { return {ENOMEM, "no memory for the host"}; }
 
+/// A part of the region for each shard, and one for what is no shard's. `begin`: of the region. False: no
+/// memory.
+bool make_arenas(SharedHost& shared, std::byte* begin) {
+  io::SharedRegion& region = *shared.region;
+  std::byte* const end = region.base() + region.size();
+  const uint32_t parts = shared.sharded() ? shared.shard_count + 1 : 1;
+  uint32_t shift = 63;
+  while (parts > 1 && (uint64_t{parts} << shift) > static_cast<uint64_t>(end - begin)) --shift;
+  shared.journals = ListJournals(begin, end, shift);
+  for (uint32_t part = 0; part < parts; ++part) {
+    std::byte* from = part == 0 ? region.base() : begin + (uint64_t{part} << shift);
+    std::byte* to = parts == 1 ? end : begin + (uint64_t{part + 1} << shift);
+    Arena* arena = SharedArena::create(from, static_cast<size_t>(to - from), region);
+    if (arena == nullptr) return false;
+    if (part < shared.shard_count) shared.shards[part].arena = arena;
+    shared.arena = arena;
+  }
+  return true;
+}
+
+bool make_hosts(SharedHost& shared, ProcessState& state, HostConfig& config) {
+  if (shared.sharded()) {
+    shared.hosts.steering = Steering(shared.shard_count, state.random);
+    shared.hosts.enter = &CommonLock::enter;
+    shared.hosts.leave = &CommonLock::leave;
+    config.shards = &shared.hosts;
+  }
+  for (uint32_t i = 0; i < shared.shard_count; ++i) {
+    config.shard = static_cast<uint8_t>(i);
+    Host* host = Host::create(*shared.shards[i].arena, state.random, config, io::now());
+    if (host == nullptr) return false;
+    host->blocks().set_loan_reader(lending::reader());
+    shared.shards[i].host = host;
+  }
+  shared.host = shared.shards[0].host;
+  return true;
+}
+
 std::optional<io::OpenError> make_host(ProcessState& state, bool insists) {
   real::resolve();
   io::BroughtUp up;
@@ -107,16 +146,15 @@ std::optional<io::OpenError> make_host(ProcessState& state, bool insists) {
   if (head == nullptr) return no_memory();
   auto* shared = new (head) SharedHost;
   shared->initialise_locks();
-  shared->journal.begin = static_cast<std::byte*>(head);
-  shared->journal.end = static_cast<std::byte*>(region->base()) + region->size();
-  list_journal = &shared->journal;
-  file_step = &shared->file_step;
   shared->region = region;
   shared->configured_as = state.config.identity();
   shared->queue_count = state.link.queues();
+  shared->shard_count = state.config.shards;
   shared->parallel = shared->queue_count > 1;
-  shared->arena = SharedArena::create(region->base(), region->size(), *region);
-  if (shared->arena == nullptr) return no_memory();
+  has_shards = shared->sharded();
+  if (!make_arenas(*shared, static_cast<std::byte*>(head))) return no_memory();
+  list_journals = &shared->journals;
+  file_step = &shared->file_step;
 
   HostConfig config;
   config.network = up.network;
@@ -124,11 +162,10 @@ std::optional<io::OpenError> make_host(ProcessState& state, bool insists) {
   if (config.settings.tcp_mem == Settings{}.tcp_mem) config.settings.tcp_mem = io::tcp_memory_limits();
   config.log = Log(state.config.log_level, &state.log_sink);
   config.acks_wait = true;
-  shared->host = Host::create(*shared->arena, state.random, config, io::now());
+  if (!make_hosts(*shared, state, config)) return no_memory();
   FdTable* table = FdTable::create(*shared->arena);
   Attachment* attachment = table != nullptr ? shared->attach(table) : nullptr;
-  if (shared->host == nullptr || attachment == nullptr) return no_memory();
-  shared->host->blocks().set_loan_reader(lending::reader());
+  if (attachment == nullptr) return no_memory();
   attachment->pid.store(Process::id());
   state.attachment = attachment;
   state.generation = io::fork_generation();

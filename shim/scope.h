@@ -38,6 +38,10 @@ struct ThreadState {
   std::atomic<int> wake_fd{-1};
   /// kernel_fd_closes() as of this thread's last wait.
   uint32_t kernel_epoch = 0;
+  /// What of the host its lock covers (host_lock.h): all of it, but where it asked for one shard.
+  uint8_t covers = 0xff;
+  /// CommonLocks that it has within each other.
+  uint8_t common_depth = 0;
   /// Whether it looks at the link for nothing.
   WaitHabit habit;
   /// gettid(2), 0 until asked for.

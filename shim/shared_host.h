@@ -53,13 +53,35 @@ struct Attachment : ListHook<> {
   uint64_t departure = 0;
 };
 
-/// Lock: its own `lock`, but for what is said to be read without.
-struct SharedHost {
+/// A part of the host with a lock of its own (stack/shards.h); mostly there is one, which is all of it.
+struct Shard {
   /// Robust and process-shared: its owner may die.
   pthread_mutex_t lock;
+  /// The owner of `lock` is about to change what is shared, or does. Found set by who gets the lock next, it
+  /// has died: the host is repaired.
+  bool changing = false;
+  Arena* arena = nullptr;
+  Host* host = nullptr;
+  /// When somebody last took in what had come over the link.
+  Instant last_look{};
+};
+
+/// Lock: that of its only shard. Where there are several, what is changed is changed with the locks of all
+/// held and common_lock, and read with any of them; but what is said to be under common_lock needs that
+/// alone, as do waiters and their entries in queues (with their shard's), epoll sets and files' reference
+/// counts.
+struct SharedHost {
+  std::array<Shard, Shards::kMost> shards;
+  uint32_t shard_count = 1;
+  /// Of their stack.
+  Shards hosts;
+  /// Robust and process-shared. Used where there are several shards only; the last to be taken.
+  pthread_mutex_t common_lock;
 
   io::SharedRegion* region = nullptr;
+  /// What is no shard's. Under common_lock.
   Arena* arena = nullptr;
+  /// The first shard's.
   Host* host = nullptr;
   /// io::Config::identity() of the program that has made it.
   uint64_t configured_as = 0;
@@ -70,13 +92,13 @@ struct SharedHost {
   /// More than one thread uses the host, or the link has several queues: frames are written without the lock
   /// (link_queue.h), and who finds the lock held looks at it for a moment before it sleeps.
   std::atomic<bool> parallel = false;
-  /// When somebody last took in what had come over the link.
-  Instant last_look{};
-
-  /// Threads that wait while another one drives, longest first; a driver that leaves wakes the first.
+  /// Threads that wait while another one drives, longest first; a driver that leaves wakes the first. Under
+  /// common_lock.
   IntrusiveList<Waiter> sleepers;
-  /// Waiters whose word was set, to be woken when the lock is dropped.
+  /// Waiters whose word was set, to be woken when the lock is dropped. Under common_lock, but for whether
+  /// there are any.
   IntrusiveList<Waiter, PendingWake> wakes;
+  std::atomic<bool> wakes_pending = false;
   /// Those among them that only the driver can wake, while the lock is dropped.
   IntrusiveList<Waiter, PendingWake> wakes_elsewhere;
 
@@ -88,24 +110,38 @@ struct SharedHost {
   uint64_t last_serial = 0;
   /// When reap_dead() was last asked.
   Instant last_reap{};
-  /// A bit for each shared event (own_events.h) in use.
+  /// A bit for each shared event (events.h) in use. Under common_lock.
   uint64_t shared_events = 0;
 
   /// Ends of files outside of the library, which the keeper serves (escape.h).
   IntrusiveList<EscapedEnd> escaped;
   uint64_t last_departure = 0;
 
-  /// The owner of `lock` is about to change what is shared, or does. Found set by who takes the lock over
-  /// from one that has died, the host is repaired: `repairs` counts that.
-  bool changing = false;
+  /// How often the host was repaired.
   uint64_t repairs = 0;
-  /// The step on a list that is under way.
-  ListJournal journal;
-  /// The same of a file's reference count.
+  /// The steps on lists that are under way: in a shard's memory, and in `arena` if that is another.
+  ListJournals journals;
+  /// The same of a file's reference count. Under common_lock.
   FileStep file_step;
 
   keeper::Record keeper;
 
+  /// Where it has several shards, each has a queue.
+  bool sharded() const { return shard_count > 1; }
+  /// When somebody last took in what came by a thread's queue.
+  Instant& last_look(const Waiter& waiter) { return shards[sharded() ? waiter.queue : 0].last_look; }
+  /// The part of `journals` that notes what is in `arena`.
+  size_t common_part() const { return sharded() ? shard_count : 0; }
+  template <typename Visit>
+  void each_shard(Visit&& visit) {
+    for (uint32_t i = 0; i < shard_count; ++i) visit(shards[i]);
+  }
+  /// The host whose frames a queue's are.
+  Host& host_of_queue(uint32_t queue) { return *shards[sharded() ? queue : 0].host; }
+  /// The one whose queue a thread drives.
+  Host& host_of(const Waiter& waiter) { return host_of_queue(waiter.queue); }
+  /// All shards' counters.
+  Counters counters();
   /// The queue that a thread drives.
   LinkQueue& queue_of(const Waiter& waiter) { return queues[waiter.queue]; }
   /// There is a queue that nobody looks at. Lock held.
@@ -124,7 +160,7 @@ struct SharedHost {
   /// The thread is dead, or will be before it writes anything more. Lock held.
   void forget_writer(Waiter& waiter);
   /// Nothing is left to be sent: Host::drained(), and all frames are the link's. Lock held.
-  bool drained() const;
+  bool drained();
 
   /// Frees what is left of processes that have died, and closes what they had open if they died without a
   /// word (kill -9), as far as their numbers tell: not while they are zombies. Lock held.
@@ -146,5 +182,7 @@ void show_threads(Census& census);
 
 /// This process's host; nullptr before it has one.
 extern SharedHost* shared_host;
+/// It has several shards.
+inline bool has_shards = false;
 
 }  // namespace ustack::shim

@@ -17,6 +17,7 @@
 #include "shim/epoll_set.h"
 #include "shim/escaped_end.h"
 #include "shim/file_step.h"
+#include "shim/host_lock.h"
 #include "shim/loopback_twin.h"
 #include "shim/shared_host.h"
 #include "stack/host.h"
@@ -29,7 +30,10 @@ Arena& arena() { return *shared_host->arena; }
 
 }  // namespace
 
-SocketFile::SocketFile(Socket& socket) : OpenFile(Kind::socket), socket_(&socket) { enlist(); }
+SocketFile::SocketFile(Socket& socket) : OpenFile(Kind::socket), socket_(&socket) {
+  if (has_shards) asked_under_ = socket.host().shard();
+  enlist();
+}
 
 SocketFile* SocketFile::create(Socket& socket, const DualStack* dual_stack) {
   auto* file = arena().create<SocketFile>(socket);
@@ -65,6 +69,32 @@ void SocketFile::close() {
   arena().destroy(this);
 }
 
+uint8_t SocketFile::transfers_under() const {
+  const bool plain = !replaced_ && socket_ != nullptr && (!undecided_ || connected_before_) &&
+                     ends_.empty() && async_owner_ == nullptr && socket_->datagrams() == nullptr;
+  return plain ? asked_under_ : kWhole;
+}
+
+/// Listeners have connections in all shards.
+void SocketFile::find_ready_list() {
+  if (!has_shards) return;
+  int listening = 0;
+  Result<size_t> n =
+      socket_->get_option(SOL_SOCKET, SO_ACCEPTCONN, std::as_writable_bytes(std::span(&listening, 1)));
+  asked_under_ = n.ok() && listening != 0 ? kWhole : socket_->host().shard();
+  EpollSet::sort_anew(*this);
+}
+
+void Held::cover_all_if_last(const OpenFile& file) {
+  SharedHost& shared = *shared_host;
+  if (!has_shards || this_thread().covers == kWhole) return;
+  {
+    CommonLock common;
+    if (file.references() > 1) return;
+  }
+  cover(shared, kWhole);
+}
+
 bool SocketFile::nonblocking() const { return (status_flags & O_NONBLOCK) != 0; }
 
 void SocketFile::decide() {
@@ -85,7 +115,9 @@ uint32_t SocketFile::readiness() {
 
 Result<SocketFile*> SocketFile::open(Host& host, int domain, int type, int protocol) {
   const bool ipv6 = domain == AF_INET6 && host.network().has_ipv6();
-  Result<Socket*> socket = host.open_socket(ipv6 ? AF_INET6 : AF_INET, type, protocol);
+  // Datagrams are the first shard's.
+  Host& owner = type == SOCK_DGRAM ? *shared_host->host : host;
+  Result<Socket*> socket = owner.open_socket(ipv6 ? AF_INET6 : AF_INET, type, protocol);
   if (!socket.ok()) return socket.error();
   const std::optional<DualStack> dual_stack =
       domain == AF_INET ? std::nullopt : std::optional(DualStack(ipv6));
@@ -129,6 +161,7 @@ Status SocketFile::bind(const SocketAddress& local) {
 Status SocketFile::listen(int backlog) {
   Status s = socket_->listen(backlog);
   if (!s.ok()) return s;
+  find_ready_list();
   if (undecided_) {
     decide();
     open_twin(backlog);
@@ -160,7 +193,18 @@ void SocketFile::close_twin() {
   if (std::exchange(has_twin_, false)) twins::end(*this);
 }
 
+/// The socket may be another one afterwards, in another shard.
+Status SocketFile::go_where_it_connects(const SocketAddress& remote) {
+  Socket* there = socket_->to_connect(remote);
+  if (there == nullptr) return Error{ENOBUFS};
+  if (there == socket_) return {};
+  socket_ = there;
+  find_ready_list();
+  return {};
+}
+
 Status SocketFile::connect(HostLock& lock, const SocketAddress& remote) {
+  if (Status moved = go_where_it_connects(remote); !moved.ok()) return moved;
   Status s = socket_->connect(remote);
   if (s.ok()) {
     connecting_ = false;

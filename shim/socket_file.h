@@ -58,6 +58,9 @@ class SocketFile final : public OpenFile {
   /// Being closed it has none.
   Socket* socket_if_any() { return socket_; }
   bool nonblocking() const;
+  /// What a lock has to cover for bytes to be moved: the shard of a connection that has nothing to do with
+  /// anything else, or kWhole.
+  uint8_t transfers_under() const;
   /// What one of AF_INET6 has besides; nullptr: it is of AF_INET.
   DualStack* dual_stack() { return dual_stack_; }
   const DualStack* dual_stack() const { return dual_stack_; }
@@ -203,6 +206,8 @@ class SocketFile final : public OpenFile {
   explicit SocketFile(Socket& socket);
   Status set_ipv6_option(int name, Bytes value);
   Status wait_for_connection(HostLock& lock, int when_not_yet);
+  Status go_where_it_connects(const SocketAddress& remote);
+  void find_ready_list();
   Result<size_t> receive_urgent(HostLock& lock, UserBytes& to, int flags, int* message_flags);
   Result<size_t> receive_report(HostLock& lock, UserBytes& to, Received& received);
   Result<Accepted> accept_from_stack(int flags);
@@ -273,7 +278,8 @@ class SocketFile final : public OpenFile {
 // A server has many of them.
 static_assert(sizeof(SocketFile) <= 160);
 
-/// A reference to a file for the length of a call. Lock: held when made and when ended.
+/// A reference to a file for the length of a call. Lock: held when made and when ended; where it was the last
+/// one, it covers all of the host then.
 class Held {
  public:
   explicit Held(OpenFile& file) : file_(file), claims_(this_claims()) {
@@ -283,6 +289,7 @@ class Held {
       claims_->take(file_);
   }
   ~Held() {
+    cover_all_if_last(file_);
     if (claims_ == nullptr)
       file_.release();
     else
@@ -292,6 +299,8 @@ class Held {
   Held& operator=(const Held&) = delete;
 
  private:
+  static void cover_all_if_last(const OpenFile& file);
+
   OpenFile& file_;
   Claims* claims_;
 };

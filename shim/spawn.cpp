@@ -66,14 +66,14 @@ Places::Places(const posix_spawn_file_actions_t* actions) {
     Held held(*file);
     Result<io::Descriptor> end = escape::end_of(lock, static_cast<SocketFile&>(*file));
     if (!end.ok()) continue;
-    if (auto* place = lock.host().arena().create<Place>(fd, flags & FD_CLOEXEC, std::move(*end)))
+    if (auto* place = shared_host->arena->create<Place>(fd, flags & FD_CLOEXEC, std::move(*end)))
       list_.push_back(*place);
   }
 }
 
 Places::~Places() {
   HostLock lock;
-  while (Place* place = list_.pop_front()) lock.host().arena().destroy(place);
+  while (Place* place = list_.pop_front()) shared_host->arena->destroy(place);
 }
 
 struct Job {

@@ -60,6 +60,8 @@ void after_fork_in_child(ThreadState& thread) {
   if (thread.engine != nullptr) io::Engine::abandon(thread.engine);
   thread.engine = nullptr;
   thread.wake_fd.store(-1, std::memory_order_relaxed);
+  thread.covers = kWhole;
+  thread.common_depth = 0;
   thread.id = 0;
 }
 

@@ -3,6 +3,7 @@
 
 #include "shim/claims.h"
 #include "shim/driver.h"
+#include "shim/host_lock.h"
 #include "shim/process_state.h"
 #include "shim/shared_host.h"
 #include "shim/thread.h"
@@ -61,9 +62,10 @@ void release_chunks(ThreadWaiter& waiter) {
 }  // namespace
 
 bool wake(Waiter& waiter) {
+  CommonLock common;
   if (waiter.notified) return false;
   waiter.notified = true;
-  if (waiter.asleep && waiter.word.exchange(1) == 0) shared_host->wakes.push_back(waiter);
+  rouse(*shared_host, waiter);
   return true;
 }
 
@@ -97,6 +99,7 @@ void show(const Waiter& waiter, Census& census) {
 }
 
 void withdraw(Waiter& waiter) {
+  CommonLock common;
   while (waiter.registrations > 0) Wait::at(waiter, --waiter.registrations)->~Registration();
   release_chunks(static_cast<ThreadWaiter&>(waiter));
   waiter.notified = false;
@@ -128,7 +131,7 @@ void destroy_waiter(Waiter* waiter) {
   shared_host->forget_driver(*waiter);  // its thread was killed
   shared_host->forget_writer(*waiter);
   end_calls(*waiter);
-  waiter->holdings.give_back(*shared_host->host);
+  waiter->holdings.give_back(shared_host->host_of(*waiter));
   shared_host->arena->destroy(static_cast<ThreadWaiter*>(waiter));
   shared_host->threads_changed();
 }
@@ -145,6 +148,7 @@ Wait::Registration* Wait::at(Waiter& waiter, uint32_t index) {
 }
 
 Status Wait::on(WaitQueue& queue, uint32_t events, bool exclusive) {
+  CommonLock common;
   static_assert(sizeof(Registration) <= kRegistrationBytes);
   if (waiter_ == nullptr) {
     waiter_ = this_waiter();

@@ -1,8 +1,10 @@
 // A doubly linked list whose links live in its elements: no allocation, O(1) removal, any memory.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 
 namespace ustack {
 
@@ -15,43 +17,60 @@ struct ListJournal {
     Links* next;
     Links* prev;
   };
-  /// The memory that outlives a process. Lists elsewhere, on stacks for one, die with theirs: a step of such
-  /// an item isn't noted, and their ends of a step aren't finished.
-  const std::byte* begin = nullptr;
-  const std::byte* end = nullptr;
-  bool covers(const void* memory) const {
-    return memory >= static_cast<const void*>(begin) && memory < static_cast<const void*>(end);
-  }
-
   /// nullptr: no step is under way.
   Links* item = nullptr;
   Links* before = nullptr;
   Links* after = nullptr;
   bool removes = false;
+};
 
-  void finish() {
-    if (item == nullptr) return;
-    if (covers(before)) before->next = removes ? after : item;
-    if (covers(after)) after->prev = removes ? before : item;
-    item->next = removes ? nullptr : after;
-    item->prev = removes ? nullptr : before;
-    item = nullptr;
+/// The journals of memory that outlives a process, one for each of its parts: all items in a part are moved
+/// under the same lock, whatever list they are in.
+class ListJournals {
+ public:
+  static constexpr size_t kMostParts = 9;
+
+  ListJournals() = default;
+  /// From `begin` up to `end` in parts of 2^shift bytes, at most kMostParts.
+  ListJournals(const void* begin, const void* end, uint32_t shift)
+      : begin_(reinterpret_cast<uintptr_t>(begin)),
+        bytes_(reinterpret_cast<uintptr_t>(end) - begin_),
+        shift_(shift) {}
+
+  /// Lists elsewhere, on stacks for one, die with theirs: a step of such an item isn't noted (nullptr), and
+  /// their ends of a step aren't finished.
+  ListJournal* of(const void* item) {
+    const uintptr_t offset = reinterpret_cast<uintptr_t>(item) - begin_;
+    return offset < bytes_ ? &journals_[offset >> shift_] : nullptr;
   }
+  /// Finishes the step that was under way in a part.
+  void finish(size_t part) {
+    ListJournal& journal = journals_[part];
+    ListJournal::Links *item = journal.item, *before = journal.before, *after = journal.after;
+    if (item == nullptr) return;
+    if (of(before) != nullptr) before->next = journal.removes ? after : item;
+    if (of(after) != nullptr) after->prev = journal.removes ? before : item;
+    item->next = journal.removes ? nullptr : after;
+    item->prev = journal.removes ? nullptr : before;
+    journal.item = nullptr;
+  }
+
+ private:
+  uintptr_t begin_ = 0, bytes_ = 0;
+  uint32_t shift_ = 63;
+  std::array<ListJournal, kMostParts> journals_;
 };
 
 /// Where the lists of this process's host are noted; nullptr: nowhere, the process's death is theirs. Changed
 /// before the host is shared; used under the host's lock.
-inline ListJournal* list_journal = nullptr;
+inline ListJournals* list_journals = nullptr;
 
 /// A step's entry in the journal.
 class ListStep {
  public:
-  ListStep(void* item, void* before, void* after, bool removes) : journal_(list_journal) {
+  ListStep(void* item, void* before, void* after, bool removes)
+      : journal_(list_journals != nullptr ? list_journals->of(item) : nullptr) {
     if (journal_ == nullptr) return;
-    if (!journal_->covers(item)) {
-      journal_ = nullptr;
-      return;
-    }
     journal_->before = static_cast<ListJournal::Links*>(before);
     journal_->after = static_cast<ListJournal::Links*>(after);
     journal_->removes = removes;
@@ -177,7 +196,7 @@ class IntrusiveList {
   /// Moves all of `other` to this list's end: in O(1), where no journal is kept.
   void splice_back(IntrusiveList& other) {
     if (other.empty()) return;
-    if (list_journal != nullptr) {  // which knows only steps of one item
+    if (list_journals != nullptr) {  // which knows only steps of one item
       while (T* item = other.front()) push_back(*item);
       return;
     }

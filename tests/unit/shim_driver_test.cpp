@@ -585,7 +585,7 @@ TEST_P(ShimDriver, ALostWakeUpOfTheLockIsNotWaitedFor) {
         {
           HostLock lock;
           sleeper = std::thread([] { HostLock inner; });
-          auto& word = reinterpret_cast<std::atomic<int>&>(shared_host->lock.__data.__lock);
+          auto& word = reinterpret_cast<std::atomic<int>&>(shared_host->shards[0].lock.__data.__lock);
           while ((word & FUTEX_WAITERS) == 0) std::this_thread::yield();
           // Time to fall asleep. Then as if another one had taken the lock who knows nothing of it.
           std::this_thread::sleep_for(std::chrono::milliseconds(20));
