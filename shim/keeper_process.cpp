@@ -453,7 +453,8 @@ Duration Keeper::leave_to_others(Instant now) {
     }
   }
   // Without a driver of their own for long: those of the others see to them, and are only away for a moment.
-  if (just_left || left_and_back) watched_ &= ~orphans;
+  // Shards' queues have nobody else.
+  if ((just_left || left_and_back) && !shared_.sharded()) watched_ &= ~orphans;
   look_again_ = !steady || left_and_back || just_left;
   if (watched_ != 0) {
     tick_ = kGrace;
