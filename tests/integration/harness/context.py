@@ -52,9 +52,11 @@ class Context:
         return f"{self._lab_prefix}-{len(self._labs)}"
 
     def lab(self, kind: str = "peer", *, wire: bool = False, hosts: int = 1, mtu: int | None = None,
-            queues: int | None = None, emulation: list[str] | None = None, ipv6: bool = False) -> Lab:
+            queues: int | None = None, shards: int | None = None, emulation: list[str] | None = None,
+            ipv6: bool = False) -> Lab:
         """`kind`: peer, bridge, emulated (with options of the link emulator)."""
-        lab = Lab(self, kind, wire=wire, hosts=hosts, emulation=emulation or [], mtu=mtu, queues=queues, ipv6=ipv6)
+        lab = Lab(self, kind, wire=wire, hosts=hosts, emulation=emulation or [], mtu=mtu, queues=queues,
+                  shards=shards, ipv6=ipv6)
         self._labs.append(lab)
         if self.joined:
             for n in range(1, hosts + 1):

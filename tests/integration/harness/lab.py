@@ -17,7 +17,7 @@ class Lab:
     """Made by Context.lab(). `host` runs a program under the library, `peer` one on the kernel's side."""
 
     def __init__(self, context, kind: str, *, wire: bool, hosts: int, emulation: list[str], mtu: int | None,
-                 queues: int | None, ipv6: bool):
+                 queues: int | None, shards: int | None, ipv6: bool):
         self.context = context
         self.emulated = kind == "emulated"
         self.wire = wire or self.emulated
@@ -33,6 +33,8 @@ class Lab:
             command += ["--mtu", str(mtu)]
         if queues:
             command += ["--queues", str(queues)]
+        if shards:
+            command += ["--shards", str(shards)]
         if ipv6:
             command.append("--ipv6")
         if self.emulated:
