@@ -316,10 +316,11 @@ void tell_deadlines(SharedHost& shared) {
     if (!is_covered(shared, i)) continue;
     const Instant next = shared.shards[i].host->next_deadline();
     LinkQueue& queue = shared.queues[i];
-    if (queue.driver == nullptr)
-      tell_keeper_deadline(shared, next, false);
-    else if (queue.asleep_until != LinkQueue::kAwake && queue.asleep_until > next)
+    if (queue.driver == nullptr) {
+      if ((shared.keeper.watched & 1u << i) != 0) tell_keeper_deadline(shared, next, false);
+    } else if (queue.asleep_until != LinkQueue::kAwake && queue.asleep_until > next) {
       wake_driver(shared, queue);
+    }
   }
 }
 

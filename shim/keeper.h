@@ -61,6 +61,8 @@ struct Record {
   bool resting = false;
   /// It watches the link and will look again at that time by itself; not while it is Instant::min().
   Instant watching_until = Instant::min();
+  /// The queues that it watches then, a bit each.
+  uint32_t watched = 0;
   /// Changes when a process is attached or learns its number.
   uint64_t processes = 0;
   /// Somebody found that it is gone: the next thread that drops the lock starts another.

@@ -504,6 +504,7 @@ void Keeper::drive(Instant until) {
   wait.wake_fd = events::descriptor(events::kKeeper);
   wait.kernel_fd = set_.get();
   record_.watching_until = wait.deadline;
+  record_.watched = watched_;
   for (uint32_t i = 0; i < shared_.queue_count; ++i) {
     if ((watched_ & 1u << i) == 0) continue;
     shared_.queues[i].guest = record_.waiter;
