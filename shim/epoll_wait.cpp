@@ -294,6 +294,11 @@ Result<int> EpollWait::run(Instant deadline, const sigset_t* mask) {
     while (count_ == 0 && !over) {
       // One event wakes one of the threads that wait on a set (epoll(7)).
       if (Status s = wait.on(set_.waiters(), ready::kIn | ready::kRdNorm, true); !s.ok()) return s.error();
+      // What has come to one shard while another one was asked has told nobody.
+      if (has_shards && ready_lists() != 0) {
+        if (Status s = ask_ours_after_kernel(); !s.ok()) return s.error();
+        if (count_ > 0) break;
+      }
       WaitOutcome outcome = wait.sleep(
           lock_,
           {.deadline = deadline, .kernel_fd = set_.has_kernel_members() ? fd_ : -1, .signal_mask = mask});
