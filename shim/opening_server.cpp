@@ -68,7 +68,7 @@ void carry_out(HostLock& lock, io::Descriptor socket) {
     return;
   }
   if (request.kind == OpenRequest::Kind::connect) {
-    s = (*file)->socket().connect(request.remote);
+    s = (*file)->begin_connect(request.remote);
     if (s.ok() || s.code() == EINPROGRESS) {
       s = escape::connect_outside(**file, request.remote, request.nonblocking != 0, std::move(socket));
       if (!s.ok()) escape::answer(socket.get(), s.code(), -1);

@@ -203,9 +203,13 @@ Status SocketFile::go_where_it_connects(const SocketAddress& remote) {
   return {};
 }
 
+Status SocketFile::begin_connect(const SocketAddress& remote) {
+  Status moved = go_where_it_connects(remote);
+  return moved.ok() ? socket_->connect(remote) : moved;
+}
+
 Status SocketFile::connect(HostLock& lock, const SocketAddress& remote) {
-  if (Status moved = go_where_it_connects(remote); !moved.ok()) return moved;
-  Status s = socket_->connect(remote);
+  Status s = begin_connect(remote);
   if (s.ok()) {
     connecting_ = false;
     connected_before_ = !remote.address.is_unspecified();

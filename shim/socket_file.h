@@ -78,6 +78,8 @@ class SocketFile final : public OpenFile {
   Status listen(int backlog);
   /// connect(2); a family of unspecified dissolves the connection.
   Status connect(HostLock& lock, const SocketAddress& remote);
+  /// The same without waiting: Socket::connect().
+  Status begin_connect(const SocketAddress& remote);
   /// EISCONN (also for a listener), EALREADY: what connect(2) says before it judges an address; else success.
   Status connect_state();
   struct Accepted {
