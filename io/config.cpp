@@ -154,6 +154,7 @@ void check_together(Config& config, Complaints& complaints) {
     complaints.add("USTACK_QUEUES=" + std::to_string(config.link.queues) +
                    ": each of the USTACK_SHARDS=" + std::to_string(config.shards) + " has one queue");
   config.link.queues = std::max(config.link.queues, config.shards);
+  config.link.steered = config.shards > 1;
   if (config.link.scheme == LinkSpec::Scheme::fd && config.link.queues > 1 &&
       config.link.queues != 1 + config.link.more_fds.size())
     complaints.add("USTACK_QUEUES=" + std::to_string(config.link.queues) +

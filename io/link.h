@@ -82,6 +82,8 @@ class Link {
   /// and header together. Empty: the frame has no room left for it, drop it.
   Bytes encode(TxFrame& frame) const;
 
+  /// LinkSpec::steered.
+  bool steered = false;
   /// Where frames are recorded as they cross the link; nullptr: nowhere. Not owned; process-private.
   Capture* capture = nullptr;
 
@@ -106,6 +108,8 @@ struct LinkSpec {
   bool ip = false;
   /// tap, tun, packet: how many queues.
   uint32_t queues = 1;
+  /// What comes in is spread over them as steer() will say.
+  bool steered = false;
   /// fd: those of the other queues.
   std::vector<int> more_fds{};
 };
@@ -127,7 +131,9 @@ std::optional<OpenError> open_tun_device(const std::string& name, bool tap, Link
 /// A packet socket on the interface `name`, which is left as it is. The link's MAC address is the
 /// interface's. It receives nothing before start_packet(). EPERM without CAP_NET_RAW; ENODEV; EPROTOTYPE: not
 /// Ethernet.
-std::optional<OpenError> open_packet(const std::string& name, Link* link, uint32_t queues = 1);
+/// `steered`: of several queues the first gets all until steer().
+std::optional<OpenError> open_packet(const std::string& name, Link* link, uint32_t queues = 1,
+                                     bool steered = false);
 /// Begins to receive what is for the addresses of `network`, under the MAC address that stands there. That
 /// may be the interface's own; another one is added to what its card takes in, which makes cards that can't
 /// filter promiscuous. EADDRINUSE: another program in this network namespace has the first address on this

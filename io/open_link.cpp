@@ -34,7 +34,7 @@ std::optional<OpenError> open_link(const LinkSpec& spec, Link* link, bool* creat
     case LinkSpec::Scheme::tun:
       return open_tun_device(spec.name, false, link, created, spec.queues, insists);
     case LinkSpec::Scheme::packet:
-      return open_packet(spec.name, link, spec.queues);
+      return open_packet(spec.name, link, spec.queues, spec.steered);
     case LinkSpec::Scheme::fd:
       return open_fds(spec, link);
   }

@@ -151,12 +151,14 @@ struct Fanout {
   static constexpr int kIgnoreOutgoing = 0x4000;  // Linux 6.12: PACKET_FANOUT_FLAG_IGNORE_OUTGOING
   int number = -1;
   int flags = kIgnoreOutgoing;
+  /// By connection, or as a program says (steer()).
+  int spread = PACKET_FANOUT_HASH;
 };
 
 /// Joins a queue to the others (packet(7), PACKET_FANOUT): each connection's frames come to one of them. The
 /// first has a group made, whose number the others are told.
 long join_fanout(int fd, Fanout& group) {
-  const int mode = PACKET_FANOUT_HASH | group.flags | (group.number < 0 ? PACKET_FANOUT_FLAG_UNIQUEID : 0);
+  const int mode = group.spread | group.flags | (group.number < 0 ? PACKET_FANOUT_FLAG_UNIQUEID : 0);
   long result = set(fd, SOL_PACKET, PACKET_FANOUT, mode << 16 | std::max(group.number, 0));
   if (result == -EINVAL && group.number < 0 && std::exchange(group.flags, 0) != 0)
     return join_fanout(fd, group);
@@ -170,7 +172,7 @@ long join_fanout(int fd, Fanout& group) {
 
 }  // namespace
 
-std::optional<OpenError> open_packet(const std::string& name, Link* link, uint32_t queues) {
+std::optional<OpenError> open_packet(const std::string& name, Link* link, uint32_t queues, bool steered) {
   Descriptor fd;
   if (auto problem = open_socket(name, &fd)) return problem;
 
@@ -194,6 +196,7 @@ std::optional<OpenError> open_packet(const std::string& name, Link* link, uint32
     if (auto problem = open_socket(name, &more)) return problem;
     made.add_queue(std::move(more));
   }
+  made.steered = steered;
   *link = std::move(made);
   return std::nullopt;
 }
@@ -229,6 +232,7 @@ std::optional<OpenError> start_packet(const NetworkConfig& network, Link* link, 
   address.sll_protocol = __builtin_bswap16(ETH_P_ALL);
   address.sll_ifindex = index;
   Fanout group;
+  if (link->steered) group.spread = PACKET_FANOUT_CBPF;
   if (long result = filter_packet(network, shared_mac, *link); sys::failed(result))
     return failure(name, "set a filter", result);
   for (Descriptor& queue : link->descriptors()) {

@@ -10,6 +10,7 @@
 #include "io/clock.h"
 #include "io/interface_query.h"
 #include "io/link.h"
+#include "io/steering_program.h"
 #include "io/syscalls.h"
 #include "io/yield.h"
 
@@ -164,6 +165,7 @@ std::optional<OpenError> open_tun_device(const std::string& name, bool tap, Link
     }
     made.add_queue(std::move(more));
   }
+  if (several != 0 && existed) stop_steering(made);
   *link = std::move(made);
   if (created != nullptr) *created = !existed;
   return std::nullopt;

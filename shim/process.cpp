@@ -22,6 +22,7 @@
 #include "io/log_sink.h"
 #include "io/own_descriptors.h"
 #include "io/random.h"
+#include "io/steering_program.h"
 #include "shim/counters_file.h"
 #include "shim/events.h"
 #include "shim/fd_table.h"
@@ -111,6 +112,17 @@ bool make_arenas(SharedHost& shared, std::byte* begin) {
   return true;
 }
 
+/// What comes to another shard's queue is handed over there; seldom, where the link can be told.
+void steer_link(SharedHost& shared, ProcessState& state) {
+  using Scheme = io::LinkSpec::Scheme;
+  if (state.config.link.scheme == Scheme::fd) return;
+  const Status steered = io::steer(state.link, shared.hosts.steering);
+  if (steered.ok()) return;
+  shared.host->log()(LogLevel::info, [&](LogLine& line) {
+    line << "the link can't be told which shard a packet is for: errno " << steered.code();
+  });
+}
+
 bool make_hosts(SharedHost& shared, ProcessState& state, HostConfig& config) {
   if (shared.sharded()) {
     shared.hosts.steering = Steering(shared.shard_count, state.random);
@@ -176,6 +188,7 @@ std::optional<io::OpenError> make_host(ProcessState& state, bool insists) {
   {
     HostLock lock;
     lock.host().log()(LogLevel::info, [&](LogLine& line) { line << std::string_view(up.summary); });
+    if (shared->sharded()) steer_link(*shared, state);
     lock.host().network().start();
   }
   FdTable::set_current(table);
