@@ -74,6 +74,12 @@ std::string receive_some(Socket& socket) {
   return text;
 }
 
+/// Runs what the lock covers; what has come to one shard and is another's is handed over where it covers all.
+void run_covered() {
+  do each_covered(*shared_host, [](Host& host) { host.run(io::now()); });
+  while (this_thread().covers == kWhole && Host::hand_over(shared_host->hosts));
+}
+
 /// What is killed: opens, connects, sends, receives, closes, nearly always inside the lock. `turn`: called
 /// before each step.
 template <typename Turn>
@@ -81,22 +87,28 @@ template <typename Turn>
   const std::string bytes(20000, 'w');
   for (;;) {
     Scope scope;
-    HostLock lock;
-    turn();
-    int fd = open_socket(lock);
-    if (fd < 0) continue;
-    turn();
-    (void)socket_of(fd).connect(kAddress);
-    turn();
-    lock.host().run(io::now());
+    int fd = -1;
+    {
+      HostLock lock;
+      turn();
+      fd = open_socket(lock);
+      if (fd < 0) continue;
+      turn();
+      (void)socket_of(fd).connect(kAddress);
+      turn();
+      run_covered();
+    }
     for (unsigned i = random() % 4; i > 0; --i) {
+      // It has a port that leads to this thread's own shard.
+      HostLock lock{HostLock::Own{}};
       turn();
       send_some(socket_of(fd), bytes);
       turn();
-      lock.host().run(io::now());
+      run_covered();
       turn();
       receive_some(socket_of(fd));
     }
+    HostLock lock;
     turn();
     close_socket(fd);
   }
@@ -206,7 +218,7 @@ class Survivor {
     client_ = open_socket(lock);
     EXPECT_EQ(socket_of(client_).connect(kAddress).code(), EINPROGRESS);
     for (Instant end = io::now() + 20s; io::now() < end;) {
-      lock.host().run(io::now());
+      run_covered();
       Result<Socket*> accepted = socket_of(listener_).accept();
       if (!accepted.ok()) continue;
       server_ = install(**accepted);
@@ -243,12 +255,30 @@ void tell(const Log& log) {
   }
 }
 
+/// What the host is made of.
+struct Parts {
+  unsigned queues, shards;
+};
+
+uint64_t endpoints() {
+  uint64_t count = 0;
+  shared_host->each_shard([&](Shard& shard) { count += shard.host->tcp().endpoint_count(); });
+  return count;
+}
+
+size_t memory_in_use() {
+  size_t bytes = shared_host->sharded() ? shared_host->arena->in_use() : 0;
+  shared_host->each_shard([&](Shard& shard) { bytes += shard.arena->in_use(); });
+  return bytes;
+}
+
 /// `log`: processes are killed at a random instruction; nullptr: at a random time.
-int run_kills(std::chrono::milliseconds time, unsigned queues, Log* log) {
+int run_kills(std::chrono::milliseconds time, const Parts& parts, Log* log) {
   alarm(static_cast<unsigned>(time.count() / 1000 + 120));
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends) != 0) return 101;
-  setenv("USTACK_LINK", test::link_over(ends[0], queues).c_str(), 1);
+  setenv("USTACK_LINK", test::link_over(ends[0], parts.queues).c_str(), 1);
+  setenv("USTACK_SHARDS", std::to_string(parts.shards).c_str(), 1);
   setenv("USTACK_ADDR", "192.0.2.2/24", 1);
   Process::start();
   {
@@ -256,7 +286,7 @@ int run_kills(std::chrono::milliseconds time, unsigned queues, Log* log) {
     if (!Process::ensure_host().ok()) return 102;
   }
   Survivor survivor;
-  const size_t before = shared_host->arena->in_use();
+  const size_t before = memory_in_use();
   std::minstd_rand random(static_cast<unsigned>(io::now().time_since_epoch().count()));
   unsigned kills = 0, resets = 0;
   const Instant end = io::now() + time;
@@ -282,33 +312,35 @@ int run_kills(std::chrono::milliseconds time, unsigned queues, Log* log) {
   HostLock lock;
   std::printf(
       "%u kills, %lu inside the lock, %u resets of the parent's connection, %lu endpoints left, %zu kB\n",
-      kills, shared_host->repairs, resets, lock.host().tcp().endpoint_count(),
-      shared_host->arena->in_use() / 1024);
+      kills, shared_host->repairs, resets, endpoints(), memory_in_use() / 1024);
   std::fflush(stdout);
   EXPECT_GT(shared_host->repairs, 0u);
   EXPECT_LE(resets, kills / 4 + 2);
-  // What is left are the listener and the parent's own connection.
-  auto endpoints = [&] { return lock.host().tcp().endpoint_count(); };
-  for (Instant limit = io::now() + 10s; endpoints() != 3 && io::now() < limit;) {
+  // What is left are the listener, in each shard, and the parent's own connection.
+  const uint64_t left = 2 + shared_host->shard_count;
+  for (Instant limit = io::now() + 10s; endpoints() != left && io::now() < limit;) {
     lock.unlock();
     survivor.clean_up();
     lock.lock();
   }
-  EXPECT_EQ(endpoints(), 3u);
+  EXPECT_EQ(endpoints(), left);
   // Nothing of the dead is left but their connections' TIME-WAITs, and free blocks that are kept.
-  EXPECT_EQ(lock.host().unaccounted(&show_threads), 0u);
-  const size_t time_waits = lock.host().tcp().time_wait_count() * 400;
-  EXPECT_LE(shared_host->arena->in_use(), before + time_waits + (8u << 20) + 64 * shared_host->repairs);
+  size_t time_waits = 0;
+  shared_host->each_shard([&](Shard& shard) {
+    EXPECT_EQ(shard.host->unaccounted(&show_threads), 0u);
+    time_waits += shard.host->tcp().time_wait_count() * 400;
+  });
+  EXPECT_LE(memory_in_use(), before + time_waits + (8u << 20) + 64 * shared_host->repairs);
   return testing::Test::HasFailure() ? 103 : 0;
 }
 
 /// Runs for two seconds, or KILL_TEST_SECONDS.
-void survives_kills(unsigned queues, Log* log) {
+void survives_kills(const Parts& parts, Log* log) {
   pid_t child = fork();
   ASSERT_GE(child, 0);
   const char* seconds = std::getenv("KILL_TEST_SECONDS");
   if (child == 0)
-    _exit(run_kills(std::chrono::milliseconds(seconds != nullptr ? std::atoi(seconds) * 1000 : 2000), queues,
+    _exit(run_kills(std::chrono::milliseconds(seconds != nullptr ? std::atoi(seconds) * 1000 : 2000), parts,
                     log));
   int status = 0;
   ASSERT_EQ(waitpid(child, &status, 0), child);
@@ -317,8 +349,7 @@ void survives_kills(unsigned queues, Log* log) {
   if (testing::Test::HasFailure() && log != nullptr) tell(*log);
 }
 
-/// With so many queues of the link.
-class ShimKill : public testing::TestWithParam<unsigned> {};
+class ShimKill : public testing::TestWithParam<Parts> {};
 
 TEST_P(ShimKill, WhoIsKilledInsideTheLockTakesNobodyAlong) { survives_kills(GetParam(), nullptr); }
 
@@ -329,7 +360,11 @@ TEST_P(ShimKill, WhoIsKilledAtAnyInstructionTakesNobodyAlong) {
   munmap(memory, sizeof(Log));
 }
 
-INSTANTIATE_TEST_SUITE_P(Queues, ShimKill, testing::Values(1, 2));
+INSTANTIATE_TEST_SUITE_P(Queues, ShimKill, testing::Values(Parts{1, 1}, Parts{2, 1}, Parts{2, 2}),
+                         [](const auto& of) {
+                           return std::to_string(of.param.queues) + "Queues" +
+                                  std::to_string(of.param.shards) + "Shards";
+                         });
 
 }  // namespace
 }  // namespace ustack::shim
