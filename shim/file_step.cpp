@@ -29,11 +29,20 @@ void FileStep::end() {
   std::atomic_signal_fence(std::memory_order_seq_cst);
 }
 
+uint32_t FileStep::right_count(const OpenFile* file) const {
+  const bool counted = slot_ != nullptr && slot_->load(std::memory_order_relaxed) == file;
+  return base_ + (counted ? 1 : 0);
+}
+
+void FileStep::count_anew() {
+  OpenFile* file = std::exchange(file_, nullptr);
+  if (file != nullptr) file->mend_references(right_count(file));
+}
+
 void FileStep::finish() {
   OpenFile* file = std::exchange(file_, nullptr);
   if (file == nullptr) return;
-  const bool counted = slot_ != nullptr && slot_->load(std::memory_order_relaxed) == file;
-  const uint32_t right = base_ + (counted ? 1 : 0);
+  const uint32_t right = right_count(file);
   if (right == 0 && file->references() == 0) return file->close_for_good();
   for (uint32_t extra = file->references() - right; extra > 0 && file->references() > right; --extra)
     file->release();

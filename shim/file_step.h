@@ -23,8 +23,12 @@ class FileStep {
   /// After a process was killed in the middle of it: references that nothing stands for are given back, and
   /// what was being closed is.
   void finish();
+  /// The same under what references alone are changed under: a file that nothing refers to any more is left to
+  /// be closed, and who may do that finds it by its count.
+  void count_anew();
 
  private:
+  uint32_t right_count(const OpenFile* file) const;
   OpenFile* file_ = nullptr;
   const std::atomic<OpenFile*>* slot_ = nullptr;
   uint32_t base_ = 0;

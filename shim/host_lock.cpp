@@ -100,6 +100,16 @@ void show_threads(Census& census) {
 
 namespace {
 
+/// What FileStep::count_anew() has left.
+void close_unreferenced(SharedHost& shared) {
+  for (OpenFile* found = shared.files.front(); found != nullptr;) {
+    found = nullptr;
+    for (OpenFile& file : shared.files)
+      if (file.references() == 0) found = &file;
+    if (found != nullptr) found->close_for_good();  // others may go with it
+  }
+}
+
 /// A process was killed in the middle of a change.
 void repair(SharedHost& shared) {
   for (size_t part = 0; part <= shared.common_part(); ++part) shared.journals.finish(part);
@@ -110,8 +120,8 @@ void repair(SharedHost& shared) {
   shared.each_shard([](Shard& shard) {
     if (shard.changing) shard.host->mend(&show_threads);
   });
-  if (shared.sharded()) shared.arena->mend();
   shared.file_step.finish();
+  if (shared.sharded()) close_unreferenced(shared);
   shared.release_lost_sockets();
 }
 
@@ -165,10 +175,12 @@ void unlock_shard(Shard& shard) {
 void lock_common(SharedHost& shared) {
   if (lock_soon(shared, shared.common_lock) != EOWNERDEAD) [[likely]]
     return;
-  // What is done under it alone is whole when its lists are.
+  // What is done under it alone is whole when these are. Who was woken just then may not be noted as such.
   pthread_mutex_consistent(&shared.common_lock);
   shared.journals.finish(shared.common_part());
   shared.arena->mend();
+  shared.file_step.count_anew();
+  shared.wakes_pending = true;
 }
 
 void lock_all(SharedHost& shared) {

@@ -505,6 +505,8 @@ void Keeper::drive(Instant until) {
   wait.kernel_fd = set_.get();
   record_.watching_until = wait.deadline;
   record_.watched = watched_;
+  // Of other shards' queues it hears by their drivers.
+  record_.resting = shared_.sharded() && !look_again_;
   for (uint32_t i = 0; i < shared_.queue_count; ++i) {
     if ((watched_ & 1u << i) == 0) continue;
     shared_.queues[i].guest = record_.waiter;
@@ -515,6 +517,7 @@ void Keeper::drive(Instant until) {
   io::WaitResult result = engine_->wait(wait);
 
   awake();
+  record_.resting = false;
   record_.watching_until = Instant::min();
   Instant now = io::now();
   engine_->deliver(now);

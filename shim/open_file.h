@@ -48,6 +48,8 @@ class OpenFile : public ListHook<> {
 
   void reference() { ++references_; }
   uint32_t references() const { return references_; }
+  /// After a process was killed while it changed them.
+  void mend_references(uint32_t right) { references_ = right; }
   /// How many of the references are held by ends outside of the library (escape.h).
   uint32_t end_count() const { return end_count_; }
   /// Drops a reference; the last one ends the file's epoll registrations, closes it and frees it.
