@@ -98,8 +98,9 @@ bool make_arenas(SharedHost& shared, std::byte* begin) {
   io::SharedRegion& region = *shared.region;
   std::byte* const end = region.base() + region.size();
   const uint32_t parts = shared.sharded() ? shared.shard_count + 1 : 1;
+  const auto bytes = static_cast<uint64_t>(end - begin);
   uint32_t shift = 63;
-  while (parts > 1 && (uint64_t{parts} << shift) > static_cast<uint64_t>(end - begin)) --shift;
+  while (parts > 1 && (uint64_t{1} << shift) > bytes / parts) --shift;
   shared.journals = ListJournals(begin, end, shift);
   for (uint32_t part = 0; part < parts; ++part) {
     std::byte* from = part == 0 ? region.base() : begin + (uint64_t{part} << shift);

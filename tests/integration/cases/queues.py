@@ -18,10 +18,8 @@ def drivers(log) -> dict[str, str]:
     return dict(re.findall(r"queue (\d+) is driven first by thread \d+ of process (\d+)", log.read_text()))
 
 
-@case("queues.nginx", kernel=False)
-def queues_nginx(context: Context):
-    """Two workers, two queues: each drives one of them, and the answers are right; one is killed under load."""
-    lab = context.lab(queues=2)
+def workers_under_load(context: Context, lab: Lab) -> None:
+    """Two workers of nginx: each drives a queue, and the answers are right; one is killed under load."""
     log = context.directory / "log"
     nginx, master = nginx_with_workers(lab, 2, env={"USTACK_LOG": f"debug:{log}"})
     all_right(Load(lab, "--requests", 1000, "--sizes", SIZES, clients=16).result(), 1000)
@@ -41,6 +39,12 @@ def queues_nginx(context: Context):
     all_right(Load(lab, "--requests", 300, "--sizes", SIZES, clients=16).result(), 300)
     nginx.process.signal(signal.SIGQUIT)
     equal(nginx.process.wait(15), 0, "the master's status")
+
+
+@case("queues.nginx", kernel=False)
+def queues_nginx(context: Context):
+    """Two workers of nginx under load, one of them killed now and then."""
+    workers_under_load(context, context.lab(queues=2))
 
 
 def transfers(context: Context, lab: Lab) -> None:
@@ -71,20 +75,22 @@ def queues_one_program(context: Context):
     transfers(context, lab)
 
 
-@case("queues.threads", kernel=False)
-def queues_threads(context: Context):
-    """More threads and processes than queues, with handlers: none sleeps through what it waits for."""
-    lab = context.lab(queues=2)
+def more_threads_than_queues(context: Context, lab: Lab) -> None:
+    """And processes, with handlers: none sleeps through what it waits for."""
     lab.peer(PYTHON, context.tool("peer_services.py"), lab.peer_address, label="peer").wait_for_output("ready")
     for name in ("threads", "threads_one_connection", "threads_and_forks"):
         lab.host(PYTHON, "-B", context.tool("sockets.py"), name, lab.peer_address, lab.host_address(),
                  label=name).ok(45)
 
 
-@case("queues.packet", kernel=False)
-def queues_packet(context: Context):
+@case("queues.threads", kernel=False)
+def queues_threads(context: Context):
+    """More threads and processes than queues."""
+    more_threads_than_queues(context, context.lab(queues=2))
+
+
+def over_packet_link(context: Context, lab: Lab) -> None:
     """PACKET_FANOUT: bulk both ways, four processes that accept, and no frame that the kernel resets."""
-    lab = context.lab("packet", queues=2)
     transfers(context, lab)
     log = context.directory / "log"
     server = lab.host(PYTHON, context.tool("prefork_server.py"), lab.host_address(), 80, "--workers", 4,
@@ -92,6 +98,12 @@ def queues_packet(context: Context):
     server.wait_for_output("listening")
     all_right(Load(lab, "--requests", 600, "--sizes", "10,3000,200000", clients=12).result(), 600)
     equal(sorted(drivers(log)), ["0", "1"], "queues that were driven")
+
+
+@case("queues.packet", kernel=False)
+def queues_packet(context: Context):
+    """Over PACKET_FANOUT."""
+    over_packet_link(context, context.lab("packet", queues=2))
 
 
 @case("queues.emulated", kernel=False)
