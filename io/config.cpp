@@ -157,7 +157,8 @@ void check_together(Config& config, Complaints& complaints) {
   config.link.steered = config.shards > 1;
   if (config.link.scheme == LinkSpec::Scheme::fd && config.link.queues > 1 &&
       config.link.queues != 1 + config.link.more_fds.size())
-    complaints.add("USTACK_QUEUES=" + std::to_string(config.link.queues) +
+    complaints.add((config.shards > 1 ? "USTACK_SHARDS=" : "USTACK_QUEUES=") +
+                   std::to_string(config.link.queues) +
                    ": a link over sockets has as many queues as sockets are named");
   if (config.udp_in_stack && config.parts_by_credentials)
     complaints.add(

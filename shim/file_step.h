@@ -23,8 +23,8 @@ class FileStep {
   /// After a process was killed in the middle of it: references that nothing stands for are given back, and
   /// what was being closed is.
   void finish();
-  /// The same under what references alone are changed under: a file that nothing refers to any more is left to
-  /// be closed, and who may do that finds it by its count.
+  /// The same under what references alone are changed under: a file that nothing refers to any more is left
+  /// to be closed, and who may do that finds it by its count.
   void count_anew();
 
  private:

@@ -114,6 +114,12 @@ TEST(Config, Links) {
   EXPECT_EQ(several.link.fd, 12);
   EXPECT_EQ(several.link.more_fds, (std::vector<int>{7, 9}));
   EXPECT_TRUE(several.link.ip);
+  const Config shards = parsed({"USTACK_SHARDS=3"});
+  EXPECT_EQ(shards.shards, 3u);
+  EXPECT_EQ(shards.link.queues, 3u) << "each has a queue";
+  EXPECT_TRUE(shards.link.steered);
+  EXPECT_EQ(parsed({"USTACK_QUEUES=2", "USTACK_SHARDS=2"}).link.queues, 2u);
+  EXPECT_FALSE(parsed({"USTACK_QUEUES=2"}).link.steered);
   EXPECT_EQ(parsed({"USTACK_QUEUES=2", "USTACK_LINK=packet:eth0", "USTACK_ADDR=192.0.2.2/24"}).link.queues,
             2u);
 }
@@ -187,7 +193,10 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{{"USTACK_SYSCTL=net.ipv4.tcp_rmem=1 2"}, {"tcp_rmem"}},
         Bad{{"USTACK_IO=epoll"}, {"uring", "plain"}}, Bad{{"USTACK_SPIN=-1"}, {"microseconds"}},
         Bad{{"USTACK_SPIN=2000000"}, {"1000000"}}, Bad{{"USTACK_QUEUES=0"}, {"1", "8"}},
-        Bad{{"USTACK_QUEUES=9"}, {"1 to 8"}}, Bad{{"USTACK_LINK=fd:3,x"}, {"\"x\"", "descriptor"}},
+        Bad{{"USTACK_QUEUES=9"}, {"1 to 8"}}, Bad{{"USTACK_SHARDS=9"}, {"1 to 8"}},
+        Bad{{"USTACK_SHARDS=2", "USTACK_QUEUES=3"}, {"USTACK_QUEUES=3", "USTACK_SHARDS=2", "one queue"}},
+        Bad{{"USTACK_SHARDS=2", "USTACK_LINK=fd:3", "USTACK_ADDR=192.0.2.2/24"}, {"as many queues"}},
+        Bad{{"USTACK_LINK=fd:3,x"}, {"\"x\"", "descriptor"}},
         Bad{{"USTACK_LINK=fd:3,3,3,3,3,3,3,3,3"}, {"more than 8"}},
         Bad{{"USTACK_LINK=fd:3,4", "USTACK_ADDR=192.0.2.2/24", "USTACK_QUEUES=4"}, {"as many queues"}},
         Bad{{"USTACK_EFAULT=1"}, {"check"}}, Bad{{"USTACK_TRUST=me"}, {"relatives", "credentials"}},
@@ -218,9 +227,10 @@ TEST(Config, IdentityIsOfTheHostAndNotOfHowAProcessUsesIt) {
   for (const char* other :
        {"USTACK_LINK=tap:tap1", "USTACK_LINK=tun:tap0", "USTACK_ADDR=192.0.2.2/25",
         "USTACK_ADDR=192.0.2.3/24", "USTACK_GATEWAY=192.0.2.1", "USTACK_MAC=02:00:00:00:00:01",
-        "USTACK_MTU=1400", "USTACK_QUEUES=2", "USTACK_LOOPBACK=stack", "USTACK_KERNEL=203.0.113.0/24",
-        "USTACK_KERNEL=203.0.113.0/24:80", "USTACK_SYSCTL=net.ipv4.tcp_sack=0",
-        "USTACK_SYSCTL=net.ipv4.tcp_dsack=0", "USTACK_SYSCTL=net.ipv4.tcp_rmem=4096 131072 6291456",
+        "USTACK_MTU=1400", "USTACK_QUEUES=2", "USTACK_SHARDS=2", "USTACK_LOOPBACK=stack",
+        "USTACK_KERNEL=203.0.113.0/24", "USTACK_KERNEL=203.0.113.0/24:80",
+        "USTACK_SYSCTL=net.ipv4.tcp_sack=0", "USTACK_SYSCTL=net.ipv4.tcp_dsack=0",
+        "USTACK_SYSCTL=net.ipv4.tcp_rmem=4096 131072 6291456",
         "USTACK_SYSCTL=net.ipv4.ip_local_port_range=40000 50000",
         "USTACK_SYSCTL=net.ipv4.tcp_congestion_control=reno"})
     EXPECT_TRUE(different.insert(with(other)).second) << other;
@@ -291,7 +301,7 @@ TEST(Config, TheTableIsComplete) {
     EXPECT_FALSE(variable.help.empty()) << variable.name;
     EXPECT_TRUE(names.insert(variable.name).second) << variable.name;
   }
-  EXPECT_EQ(names.size(), 19u);
+  EXPECT_EQ(names.size(), 20u);
 }
 
 TEST(AddressText, RoundTrips) {
