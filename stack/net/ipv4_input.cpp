@@ -27,7 +27,7 @@ void Network::count_ecn(uint8_t tos, Family family) {
 }
 
 void Network::receive_ipv4(Received&& received) {
-  if (hand_over(received)) return;
+  if (context_.shards != nullptr && hand_over(received)) return;
   Counters& counters = context_.counters;
   if (!received.counted) {
     ++counters.IpInReceives;
@@ -90,7 +90,7 @@ void Network::receive_ipv4(Received&& received) {
     received.offload = {};
     received.handed_over = false;
     received.counted = true;
-    if (hand_over(received)) return;
+    if (context_.shards != nullptr && hand_over(received)) return;
   }
   deliver(std::move(received));
 }

@@ -17,7 +17,7 @@ void Network::receive_ipv6(ReceivedV6&& received) {
     ++counters.UstackRxNotForUs;
     return;
   }
-  if (hand_over(received)) return;
+  if (context_.shards != nullptr && hand_over(received)) return;
   if (!received.counted) {
     ++counters.Ip6InReceives;
     counters.Ip6InOctets += received.packet.length;
@@ -65,7 +65,7 @@ void Network::receive_ipv6(ReceivedV6&& received) {
     received.offload = {};
     received.handed_over = false;
     received.counted = true;
-    if (hand_over(received)) return;
+    if (context_.shards != nullptr && hand_over(received)) return;
   }
   switch (received.chain.verdict) {
     case Ipv6Chain::Verdict::ok:

@@ -5,10 +5,9 @@
 
 namespace ustack {
 
-/// True: it is another shard's, who will have it.
+/// Of one of several shards. True: it is another one's, who will have it.
 bool Network::hand_over(Arrival& arrival) {
-  if (context_.shards == nullptr || arrival.handed_over) [[likely]]
-    return false;
+  if (arrival.handed_over) return false;
   const uint8_t shard = context_.shards->steering.shard_of_packet(arrival.packet.bytes());
   if (shard == context_.shard || shard == Steering::kAnyShard) return false;
   ++context_.counters.UstackShardStrays;
