@@ -202,11 +202,11 @@ void acquire(SharedHost& shared) {
   ThreadState& thread = this_thread();
   if (thread.covers != kWhole) {
     Shard& shard = shared.shards[thread.covers];
-    while (lock_shard(shared, shard)) [[unlikely]] {
-        pthread_mutex_unlock(&shard.lock);
-        lock_all(shared);  // which is what repairing needs
-        unlock_all(shared);
-      }
+    while (lock_shard(shared, shard)) {
+      pthread_mutex_unlock(&shard.lock);
+      lock_all(shared);  // which is what repairing needs
+      unlock_all(shared);
+    }
   } else {
     lock_all(shared);
   }

@@ -292,6 +292,7 @@ void share_events() {
 }
 
 void wake(SharedHost& shared) {
+  CommonLock common;
   Record& record = shared.keeper;
   if (!alive(shared)) {
     record.resting = false;

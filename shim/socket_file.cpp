@@ -194,8 +194,8 @@ void SocketFile::close_twin() {
 }
 
 /// The socket may be another one afterwards, in another shard.
-Status SocketFile::go_where_it_connects(const SocketAddress& remote) {
-  Socket* there = socket_->to_connect(remote);
+Status SocketFile::go_where_it_connects(const SocketAddress& remote, bool elsewhere) {
+  Socket* there = socket_->to_connect(remote, elsewhere);
   if (there == nullptr) return Error{ENOBUFS};
   if (there == socket_) return {};
   socket_ = there;
@@ -204,8 +204,11 @@ Status SocketFile::go_where_it_connects(const SocketAddress& remote) {
 }
 
 Status SocketFile::begin_connect(const SocketAddress& remote) {
-  Status moved = go_where_it_connects(remote);
-  return moved.ok() ? socket_->connect(remote) : moved;
+  Status s = go_where_it_connects(remote);
+  if (s.ok()) s = socket_->connect(remote);
+  for (uint32_t shard = 1; s.code() == EADDRNOTAVAIL && shard < shared_host->shard_count; ++shard)
+    if (Status moved = go_where_it_connects(remote, true); moved.ok()) s = socket_->connect(remote);
+  return s;
 }
 
 Status SocketFile::connect(HostLock& lock, const SocketAddress& remote) {

@@ -208,7 +208,7 @@ class SocketFile final : public OpenFile {
   explicit SocketFile(Socket& socket);
   Status set_ipv6_option(int name, Bytes value);
   Status wait_for_connection(HostLock& lock, int when_not_yet);
-  Status go_where_it_connects(const SocketAddress& remote);
+  Status go_where_it_connects(const SocketAddress& remote, bool elsewhere = false);
   void find_ready_list();
   Result<size_t> receive_urgent(HostLock& lock, UserBytes& to, int flags, int* message_flags);
   Result<size_t> receive_report(HostLock& lock, UserBytes& to, Received& received);

@@ -82,7 +82,8 @@ class Socket : public NotOnHeap {
   /// Where the host has shards (stack/shards.h): the socket to connect in place of this one, which is this
   /// one or has taken over all that it had in the shard that the connection will be in: then this one is
   /// gone. nullptr: no memory, and it is as it was.
-  virtual Socket* to_connect(const SocketAddress& /*remote*/) { return this; }
+  /// `elsewhere`: connect() has said EADDRNOTAVAIL; unless it is bound there may be a port in the next shard.
+  virtual Socket* to_connect(const SocketAddress& /*remote*/, bool /*elsewhere*/) { return this; }
   /// sendmsg(2) with MSG_FASTOPEN: as connect(), but success at once where data may travel in the first
   /// segment: then nothing is sent until commit_send() brings it. EOPNOTSUPP: not this protocol.
   virtual Status connect_with_data(const SocketAddress&) { return Error{EOPNOTSUPP}; }

@@ -52,7 +52,7 @@ class Endpoint final : public Socket, public Connection, public ListHook<Listene
   Status connect_with_data(const SocketAddress& remote) override;
   Status connect_result() override;
   Status listen(int backlog) override;
-  Socket* to_connect(const SocketAddress& remote) override;
+  Socket* to_connect(const SocketAddress& remote, bool elsewhere) override;
   Result<Socket*> accept() override;
   Status shutdown(ShutdownHow how) override;
   void release() override;
@@ -239,6 +239,7 @@ class Endpoint final : public Socket, public Connection, public ListHook<Listene
   void suspect_black_hole();
 
   // endpoint_connect.cpp
+  Endpoint* move_to(Protocol& other);
   Status open_active(const SocketAddress& remote, bool with_data);
   bool fast_open_possible() const;
   void handshake_done(Status status, bool passive);

@@ -82,25 +82,32 @@ bool Endpoint::fast_open_possible() const {
   return known != nullptr && known->cookie.length > 0 && cache.usable(id().remote.address);
 }
 
-/// A port that was chosen before, by bind(2) or for an earlier connection, may lead to another shard.
-Socket* Endpoint::to_connect(const SocketAddress& remote) {
+/// A port that was chosen before, by bind(2) or for an earlier connection, may lead to another shard; and
+/// where this shard has no port left for the destination, another one may have.
+Socket* Endpoint::to_connect(const SocketAddress& remote, bool elsewhere) {
   const Shards* shards = protocol_.shards();
-  if (shards == nullptr || !awake() || !port_.bound() || connecting_ != Connecting::idle ||
+  if (shards == nullptr || !awake() || connecting_ != Connecting::idle ||
       awake_->tcb.state != State::closed || remote.address.family() == Family::unspecified)
     return this;
-  Result<Route> route = protocol_.network().find_route(awake_->bound_address, remote.address);
-  if (!route.ok()) return this;  // as connect() will say
-  const uint8_t shard =
-      shards->steering.shard_of({route->local(), awake_->local.port}, {route->remote(), remote.port});
+  auto shard = static_cast<uint8_t>((protocol_.context().shard + (elsewhere ? 1u : 0u)) % shards->count());
+  if (port_.bound()) {
+    Result<Route> route = protocol_.network().find_route(awake_->bound_address, remote.address);
+    if (!route.ok()) return this;  // as connect() will say
+    shard = shards->steering.shard_of({route->local(), awake_->local.port}, {route->remote(), remote.port});
+  }
   Protocol& other = protocol_.of_shard(shard);
-  if (&other == &protocol_) return this;
+  return &other == &protocol_ ? this : move_to(other);
+}
+
+/// All that it has is another's in that shard, and this one is gone. nullptr: no memory, and it is as it was.
+Endpoint* Endpoint::move_to(Protocol& other) {
   Endpoint* heir = other.create_endpoint(family_);
   if (heir == nullptr) return nullptr;
   Change change(*heir);
   heir->be_sibling_of(*this);
   heir->port_.listening = false;
   heir->port_chosen_by_user_ = port_chosen_by_user_;
-  if (!other.ports().claim(heir->port_, port_.bound_address(), awake_->local.port).ok()) {
+  if (port_.bound() && !other.ports().claim(heir->port_, port_.bound_address(), awake_->local.port).ok()) {
     heir->release();
     return nullptr;
   }

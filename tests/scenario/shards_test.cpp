@@ -90,6 +90,26 @@ TEST_F(Shards, AConnectionLeavesByThePortThatLeadsBackToItsShard) {
     EXPECT_EQ(steering.shard_of(*socket->local_address(), *socket->remote_address()), 0);
 }
 
+TEST_F(Shards, AllPortsCanBeHadForOneDestination) {
+  constexpr int kPorts = 16;
+  Settings settings;
+  settings.ip_local_port_range = {40000, 40000 + kPorts - 1};
+  TestHost& few = net.add_host(
+      {.name = "few", .address = {IpAddress::v4(192, 0, 2, 3), 24}, .settings = settings, .shards = kShards});
+  net.connect(client, few, {.delay = 1ms});
+  TestSocket listener = client.listen(80);
+  std::vector<TestSocket> made;
+  std::set<uint16_t> ports;
+  for (int i = 0; i < kPorts; ++i) {
+    made.push_back(few.connect(client, 80));
+    ASSERT_TRUE(made.back()) << i;
+    ports.insert(made.back()->local_address()->port);
+  }
+  EXPECT_EQ(ports.size(), size_t{kPorts});
+  EXPECT_TRUE(all_have_connected(made));
+  EXPECT_FALSE(few.connect(client, 80)) << "there are no more";
+}
+
 TEST_F(Shards, ABoundSocketMovesToWhereItsConnectionWillBe) {
   TestSocket listener = client.listen(80);
   std::set<Host*> hosts;

@@ -46,8 +46,14 @@ TestSocket TestSocket::accept() {
 }
 
 Status TestSocket::connect(const SocketAddress& remote) {
-  socket_ = socket_->to_connect(remote);
-  return socket_->connect(remote);
+  socket_ = socket_->to_connect(remote, false);
+  Status status = socket_->connect(remote);
+  const Shards* shards = socket_->host().shards();
+  for (uint32_t i = 1; status.code() == EADDRNOTAVAIL && shards != nullptr && i < shards->count(); ++i) {
+    socket_ = socket_->to_connect(remote, true);
+    status = socket_->connect(remote);
+  }
+  return status;
 }
 
 int64_t TestSocket::send(Bytes bytes) {

@@ -195,7 +195,7 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{{"USTACK_SPIN=2000000"}, {"1000000"}}, Bad{{"USTACK_QUEUES=0"}, {"1", "8"}},
         Bad{{"USTACK_QUEUES=9"}, {"1 to 8"}}, Bad{{"USTACK_SHARDS=9"}, {"1 to 8"}},
         Bad{{"USTACK_SHARDS=2", "USTACK_QUEUES=3"}, {"USTACK_QUEUES=3", "USTACK_SHARDS=2", "one queue"}},
-        Bad{{"USTACK_SHARDS=2", "USTACK_LINK=fd:3", "USTACK_ADDR=192.0.2.2/24"}, {"as many queues"}},
+        Bad{{"USTACK_LINK=fd:3", "USTACK_ADDR=192.0.2.2/24", "USTACK_SHARDS=2"}, {"as many queues"}},
         Bad{{"USTACK_LINK=fd:3,x"}, {"\"x\"", "descriptor"}},
         Bad{{"USTACK_LINK=fd:3,3,3,3,3,3,3,3,3"}, {"more than 8"}},
         Bad{{"USTACK_LINK=fd:3,4", "USTACK_ADDR=192.0.2.2/24", "USTACK_QUEUES=4"}, {"as many queues"}},

@@ -69,7 +69,7 @@ def shards_steered(context: Context):
         if kind == "peer" and told:  # bpf(2) needs a right
             context.note(told[0])
             continue
-        check(frames > 3000 and strays < frames / 100, f"{strays} of {frames} frames are strays")
+        check(frames > 3000 and strays < frames / 10, f"{strays} of {frames} frames are strays")
 
 
 @case("shards.device", kernel=False)
