@@ -84,19 +84,16 @@ Problem parse_link(std::string_view value, Config& config) {
   return std::nullopt;
 }
 
+Problem parse_count(std::string_view value, uint32_t& count) {
+  auto number = parse_number<uint32_t>(value, 1, Link::kMaxQueues);
+  if (!number) return "not a number from 1 to " + std::to_string(Link::kMaxQueues);
+  count = *number;
+  return std::nullopt;
+}
 Problem parse_queues(std::string_view value, Config& config) {
-  auto queues = parse_number<uint32_t>(value, 1, Link::kMaxQueues);
-  if (!queues) return "not a number from 1 to " + std::to_string(Link::kMaxQueues);
-  config.link.queues = *queues;
-  return std::nullopt;
+  return parse_count(value, config.link.queues);
 }
-
-Problem parse_shards(std::string_view value, Config& config) {
-  auto shards = parse_number<uint32_t>(value, 1, Link::kMaxQueues);
-  if (!shards) return "not a number from 1 to " + std::to_string(Link::kMaxQueues);
-  config.shards = *shards;
-  return std::nullopt;
-}
+Problem parse_shards(std::string_view value, Config& config) { return parse_count(value, config.shards); }
 
 /// Nothing but zeros follow the prefix: in IPv6 any router's (RFC 4291, 2.6.1).
 bool is_first_of(const Prefix& prefix) {

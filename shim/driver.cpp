@@ -403,9 +403,8 @@ void Sleep::rest() {
 }
 
 /// What a thread's lock covers while it waits: the shard whose queue it drives.
-uint8_t covers_while_waiting(const SharedHost& shared, const Waiter& waiter) {
-  const bool whole = !shared.sharded() || Process::link().capture != nullptr;
-  return whole ? this_thread().covers : waiter.queue;
+uint8_t covers_while_waiting(const Waiter& waiter) {
+  return locks_by_shard() ? waiter.queue : this_thread().covers;
 }
 
 }  // namespace
@@ -418,13 +417,11 @@ WaitOutcome Wait::sleep(HostLock&, const WaitRequest& request) {
   ++turn_;
   SharedHost& shared = *shared_host;
   MaskInForce mask(thread, request.signal_mask);
-  Covering own(shared, covers_while_waiting(shared, *waiter));
+  Covering own(shared, covers_while_waiting(*waiter));
   Sleep sleep(thread, *waiter, request);
   for (bool looked = false;; looked = true) {
     kernel_ready_ = sleep.kernel;
-    each_covered(shared, [](Host& host) {
-      if (!host.idle()) host.run(host.now());
-    });
+    run_ready(shared);
     if (waiter->notified.exchange(false) || (request.any_frame && sleep.frames)) return WaitOutcome::notified;
     if (sleep.kernel) return WaitOutcome::kernel;
     if (thread.signal_deferred.load(std::memory_order_seq_cst) || cancellation::requested(thread))
@@ -441,7 +438,7 @@ void look_at_link(HostLock&) {
   Waiter* waiter = this_waiter();
   if (waiter == nullptr) return;
   WaitRequest request{.deadline = kLook};
-  Covering own(*shared_host, covers_while_waiting(*shared_host, *waiter));
+  Covering own(*shared_host, covers_while_waiting(*waiter));
   Sleep sleep(this_thread(), *waiter, request);
   // Who drives looks all the time: there is nothing to be found that it hasn't.
   if (sleep.take_role()) sleep.drive();

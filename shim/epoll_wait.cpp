@@ -180,7 +180,7 @@ class EpollWait {
   /// Before anything is waited for: a wait tells for nothing whether the kernel's members are ready, so they
   /// are asked here only where ours are, or where the kernel's have something of late.
   bool asks_kernel_first() const {
-    return set_.kernel_gave || (has_shards ? set_.may_be_ready() : set_.readiness() != 0);
+    return set_.kernel_gave || (has_shards ? ready_lists() != 0 : set_.readiness() != 0);
   }
   Status ask_kernel();
   template <typename Collect>
@@ -231,7 +231,8 @@ Status EpollWait::ask_ours(Collect collect) {
     lock_.cover(list == EpollSet::kLastList ? kWhole : static_cast<uint8_t>(list));
     return ask_list(collect, list);
   };
-  const uint32_t own = this_waiter() != nullptr ? this_waiter()->queue : 0;
+  const Waiter* waiter = this_waiter();
+  const uint32_t own = waiter != nullptr ? waiter->queue : 0;
   Status s = ask(own);
   for (uint32_t list = 0; list < EpollSet::kLists && s.ok(); ++list)
     if (list != own) s = ask(list);

@@ -161,9 +161,8 @@ int lock_soon(SharedHost& shared, pthread_mutex_t& lock) {
 
 /// True: its owner has died in the middle of a change. Else it was on its way in or out, if it has.
 bool lock_shard(SharedHost& shared, Shard& shard) {
-  if (lock_soon(shared, shard.lock) != EOWNERDEAD) [[likely]]
-    return shard.changing;
-  pthread_mutex_consistent(&shard.lock);
+  if (lock_soon(shared, shard.lock) == EOWNERDEAD) [[unlikely]]
+    pthread_mutex_consistent(&shard.lock);
   return shard.changing;
 }
 
@@ -240,6 +239,8 @@ void CommonLock::leave() {
   if (thread.covers != kWhole && --thread.common_depth == 0) pthread_mutex_unlock(&shared_host->common_lock);
 }
 
+bool locks_by_shard() { return has_shards && Process::link().capture == nullptr; }
+
 Host& covered_host(SharedHost& shared) {
   const ThreadState& thread = this_thread();
   if (!shared.sharded()) return *shared.host;
@@ -292,15 +293,33 @@ void drop(SharedHost& shared) {
   for (int i = 0; i < count; ++i) endings[static_cast<size_t>(i)]();
 }
 
-void cover(SharedHost& shared, uint8_t what) {
-  ThreadState& thread = this_thread();
-  if (thread.covers == what || !shared.sharded()) return;
-  settle(shared);
+void run_ready(SharedHost& shared) {
+  each_covered(shared, [](Host& host) {
+    if (!host.idle()) host.run(host.now());
+  });
+}
+
+namespace {
+
+/// Drops the lock and takes it for what it is to cover.
+void take_instead(SharedHost& shared, uint8_t what) {
   drop(shared);
-  thread.covers = what;
+  this_thread().covers = what;
   acquire(shared);
+}
+
+void run_until_now(SharedHost& shared) {
   const Instant now = io::now();
   each_covered(shared, [now](Host& host) { host.run(now); });
+}
+
+}  // namespace
+
+void cover(SharedHost& shared, uint8_t what) {
+  if (this_thread().covers == what || !shared.sharded()) return;
+  settle(shared);
+  take_instead(shared, what);
+  run_until_now(shared);
 }
 
 void rouse(SharedHost& shared, Waiter& waiter) {
@@ -356,37 +375,25 @@ void tell_deadline(SharedHost& shared, bool full) {
     tell_keeper_deadline(shared, next, full);
 }
 
-/// Runs what is ready; what has come to one shard and is another's is handed over.
-void run_ready(SharedHost& shared) {
+/// What has come to one shard and is another's gets there, and is answered.
+void hand_over_strays(SharedHost& shared) {
   bool strays = false;
-  each_covered(shared, [&](Host& host) {
-    if (!host.idle()) host.run(host.now());
-    strays |= host.has_strays();
-  });
+  each_covered(shared, [&](Host& host) { strays |= host.has_strays(); });
   if (!strays) return;
-  ThreadState& thread = this_thread();
-  const uint8_t before = thread.covers;
-  if (before != kWhole) {
-    drop(shared);
-    thread.covers = kWhole;
-    acquire(shared);
-  }
-  while (Host::hand_over(shared.hosts)) {
-    const Instant now = io::now();
-    shared.each_shard([now](Shard& shard) { shard.host->run(now); });
-  }
+  const uint8_t before = this_thread().covers;
+  if (before != kWhole) take_instead(shared, kWhole);
+  while (Host::hand_over(shared.hosts)) run_until_now(shared);
   if (before == kWhole) return;
   write_out(shared);
   tell_deadline(shared, false);
-  drop(shared);
-  thread.covers = before;
-  acquire(shared);
+  take_instead(shared, before);
 }
 
 }  // namespace
 
 void settle(SharedHost& shared) {
   run_ready(shared);
+  hand_over_strays(shared);
   bool full = false;
   if (shared.parallel)
     write_out(shared);
@@ -404,9 +411,7 @@ namespace {
 /// The shard whose queue the calling thread drives, if it knows.
 uint8_t own_shard() {
   const Waiter* waiter = this_thread().waiter;
-  // Frames are recorded by one thread after the other.
-  const bool several = shared_host->sharded() && waiter != nullptr && Process::link().capture == nullptr;
-  return several && !keeper::is_keeper() ? waiter->queue : kWhole;
+  return locks_by_shard() && waiter != nullptr && !keeper::is_keeper() ? waiter->queue : kWhole;
 }
 
 }  // namespace
@@ -438,19 +443,14 @@ void HostLock::lock() {
   acquire(shared);
   held_ = true;
   if (Process::is_late_child()) [[unlikely]] {
-    if (this_thread().covers != kWhole) {
-      drop(shared);
-      this_thread().covers = kWhole;
-      acquire(shared);
-    }
+    if (this_thread().covers != kWhole) take_instead(shared, kWhole);
     Process::late_child();
   }
   // acquire() knows it from then on.
   if (shared.parallel && this_thread().waiter == nullptr && !keeper::is_keeper())
     if (Waiter* waiter = this_waiter(); waiter != nullptr && !shared.sharded())
       shared.host->set_queue(waiter->queue);
-  const Instant now = io::now();
-  each_covered(shared, [now](Host& host) { host.run(now); });
+  run_until_now(shared);
 }
 
 bool HostLock::unlock_unsent() {
@@ -459,11 +459,9 @@ bool HostLock::unlock_unsent() {
     unlock();
     return true;
   }
+  run_ready(shared);
   bool sent = true;
-  each_covered(shared, [&](Host& host) {
-    if (!host.idle()) host.run(host.now());
-    sent &= host.transmit_queue().empty() && !host.has_strays();
-  });
+  each_covered(shared, [&](Host& host) { sent &= host.transmit_queue().empty() && !host.has_strays(); });
   distribute(shared);
   tell_deadline(shared, false);
   held_ = false;

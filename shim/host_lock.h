@@ -34,6 +34,10 @@ class Covering {
   SharedHost& shared_;
   uint8_t before_;
 };
+/// Runs what is ready of what is covered.
+void run_ready(SharedHost& shared);
+/// Some locks cover one shard. Not where frames are recorded, by one thread after the other.
+bool locks_by_shard();
 /// The host of the shard that is covered; of those, the calling thread's own.
 Host& covered_host(SharedHost& shared);
 /// Whether the lock covers that shard.

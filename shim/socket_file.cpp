@@ -193,21 +193,10 @@ void SocketFile::close_twin() {
   if (std::exchange(has_twin_, false)) twins::end(*this);
 }
 
-/// The socket may be another one afterwards, in another shard.
-Status SocketFile::go_where_it_connects(const SocketAddress& remote, bool elsewhere) {
-  Socket* there = socket_->to_connect(remote, elsewhere);
-  if (there == nullptr) return Error{ENOBUFS};
-  if (there == socket_) return {};
-  socket_ = there;
-  find_ready_list();
-  return {};
-}
-
-Status SocketFile::begin_connect(const SocketAddress& remote) {
-  Status s = go_where_it_connects(remote);
-  if (s.ok()) s = socket_->connect(remote);
-  for (uint32_t shard = 1; s.code() == EADDRNOTAVAIL && shard < shared_host->shard_count; ++shard)
-    if (Status moved = go_where_it_connects(remote, true); moved.ok()) s = socket_->connect(remote);
+Status SocketFile::begin_connect(const SocketAddress& remote, bool with_data) {
+  const Socket* before = socket_;
+  const Status s = connect_in_shard(socket_, remote, with_data);
+  if (socket_ != before) find_ready_list();
   return s;
 }
 

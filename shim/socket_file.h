@@ -78,8 +78,8 @@ class SocketFile final : public OpenFile {
   Status listen(int backlog);
   /// connect(2); a family of unspecified dissolves the connection.
   Status connect(HostLock& lock, const SocketAddress& remote);
-  /// The same without waiting: Socket::connect().
-  Status begin_connect(const SocketAddress& remote);
+  /// The same without waiting: Socket::connect(), or connect_with_data().
+  Status begin_connect(const SocketAddress& remote, bool with_data = false);
   /// EISCONN (also for a listener), EALREADY: what connect(2) says before it judges an address; else success.
   Status connect_state();
   struct Accepted {
@@ -208,7 +208,6 @@ class SocketFile final : public OpenFile {
   explicit SocketFile(Socket& socket);
   Status set_ipv6_option(int name, Bytes value);
   Status wait_for_connection(HostLock& lock, int when_not_yet);
-  Status go_where_it_connects(const SocketAddress& remote, bool elsewhere = false);
   void find_ready_list();
   Result<size_t> receive_urgent(HostLock& lock, UserBytes& to, int flags, int* message_flags);
   Result<size_t> receive_report(HostLock& lock, UserBytes& to, Received& received);

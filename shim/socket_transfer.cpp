@@ -171,8 +171,7 @@ Result<size_t> SocketFile::send_fast_open(HostLock& lock, UserBytes& from, int f
   // With a cookie for the peer the data goes into the SYN, without one after the handshake
   // (tcp_sendmsg_fastopen). Where a non-blocking one has to wait for that, it says EINPROGRESS.
   bool wait = !nonblocking() && (flags & MSG_DONTWAIT) == 0;
-  if (Status moved = go_where_it_connects(remote); !moved.ok()) return moved.error();
-  Status s = socket_->connect_with_data(remote);
+  Status s = begin_connect(remote, true);
   if (s.code() == EINPROGRESS) {
     connecting_ = connected_before_ = true;
     s = wait ? wait_for_connection(lock, EINPROGRESS) : s;

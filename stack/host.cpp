@@ -29,9 +29,7 @@ Settings share(const HostConfig& config) {
 Host* Host::create(Arena& arena, RandomSource& random, const HostConfig& config, Instant now) {
   Host* host = arena.create<Host>(arena, random, config, now);
   if (host == nullptr) return nullptr;
-  HostContext context{host->arena_, host->blocks_,   host->frames_,   host->scheduler_, host->timers_,
-                      random,       host->counters_, host->settings_, host->log_,       host->now_,
-                      host->queue_, config.shards,   config.shard};
+  const HostContext context = host->context(random);
   if (config.shards != nullptr) config.shards->hosts[config.shard] = host;
   host->tcp_ = arena.create<tcp::Protocol>(*host, context, host->network_);
   host->udp_ = arena.create<udp::Protocol>(*host, context, host->network_);
@@ -61,9 +59,13 @@ Host::Host(Arena& arena, RandomSource& random, const HostConfig& config, Instant
       frames_(arena),
       scheduler_(arena, config.fiber_stack_bytes, config.fiber_stacks_carved),
       timers_(now),
-      network_({arena_, blocks_, frames_, scheduler_, timers_, random, counters_, settings_, log_, now_,
-                queue_, config.shards, config.shard},
-               config.network, transmit_) {}
+      network_(context(random), config.network, transmit_) {}
+
+/// Of what it is made of, made or not.
+HostContext Host::context(RandomSource& random) {
+  return {arena_,    blocks_, frames_, scheduler_, timers_, random, counters_,
+          settings_, log_,    now_,    queue_,     shards_, queue_};
+}
 
 Host::~Host() {
   arena_.destroy(udp_);

@@ -120,6 +120,7 @@ class Host {
   static constexpr Duration kStarvedRetry = 10ms;
   Host(Arena& arena, RandomSource& random, const HostConfig& config, Instant now);
   ~Host();
+  HostContext context(RandomSource& random);
   void take_census(SeeOutside outside);
 
   Arena& arena_;

@@ -13,11 +13,14 @@
 #include <array>
 #include <cstdint>
 
+#include "stack/base/result.h"
+#include "stack/net/address.h"
 #include "stack/net/steering.h"
 
 namespace ustack {
 
 class Host;
+class Socket;
 
 /// In memory that outlives its hosts. What reaches over to other hosts than one's own (bind, connect, listen,
 /// accept, close, options of a listener, Host::hand_over) is done with all their locks held.
@@ -36,6 +39,10 @@ struct Shards {
 
   uint32_t count() const { return steering.shards(); }
 };
+
+/// connect(2), or with_data connect_with_data(), where the connection will be: by Socket::to_connect(), and
+/// where a shard has no port for it in the next one. `socket` is another one then. All locks held.
+Status connect_in_shard(Socket*& socket, const SocketAddress& remote, bool with_data = false);
 
 /// For its lifetime waiters of another shard's may be told something.
 class ToOtherShards {

@@ -18,6 +18,16 @@ namespace {
 constexpr Duration kSoon = 3s;
 constexpr uint32_t kShards = 4;
 
+/// Waits for events and counts how often it is told.
+struct Counted : WaitEntry {
+  explicit Counted(uint32_t events) : WaitEntry(tell, this) { interest = events; }
+  static bool tell(WaitEntry& entry, uint32_t) {
+    ++static_cast<Counted&>(entry).told;
+    return true;
+  }
+  int told = 0;
+};
+
 class Shards : public ::testing::Test {
  protected:
   Shards() { net.connect(client, server, {.delay = 1ms}); }
@@ -130,14 +140,7 @@ TEST_F(Shards, ABoundSocketMovesToWhereItsConnectionWillBe) {
 
 TEST_F(Shards, WhoWaitsForASocketMovesWithIt) {
   TestSocket listener = client.listen(80);
-  int told = 0;
-  WaitEntry entry(
-      [](WaitEntry& e, uint32_t) {
-        ++*static_cast<int*>(e.context());
-        return true;
-      },
-      &told);
-  entry.interest = ready::kOut;
+  Counted entry(ready::kOut);
   TestSocket socket = server.socket();
   for (uint16_t port = 4000; !socket || &socket->host() == &server.host(); ++port) {
     socket = server.socket();
@@ -146,7 +149,7 @@ TEST_F(Shards, WhoWaitsForASocketMovesWithIt) {
     ASSERT_EQ(socket.connect({client.address(), 80}).code(), EINPROGRESS);
     if (&socket->host() == &server.host()) entry.unlink();
   }
-  EXPECT_TRUE(net.run_until([&] { return told > 0; }, kSoon));
+  EXPECT_TRUE(net.run_until([&] { return entry.told > 0; }, kSoon));
   entry.unlink();
 }
 
@@ -211,19 +214,12 @@ TEST_F(Shards, AClosedListenerRefusesInAll) {
 
 TEST_F(Shards, WhoWaitsForAListenerHearsOfAllItsConnections) {
   TestSocket listener = server.listen(80, 100);
-  int told = 0;
-  WaitEntry entry(
-      [](WaitEntry& e, uint32_t) {
-        ++*static_cast<int*>(e.context());
-        return true;
-      },
-      &told);
-  entry.interest = ready::kIn;
+  Counted entry(ready::kIn);
   listener->waiters.add(entry);
   std::vector<TestSocket> near = connect(48);
   ASSERT_TRUE(all_have_connected(near));
   net.run_for(10ms);
-  EXPECT_EQ(told, 48);
+  EXPECT_EQ(entry.told, 48);
   entry.unlink();
 }
 

@@ -45,16 +45,7 @@ TestSocket TestSocket::accept() {
   return connection.ok() ? TestSocket(*connection) : TestSocket();
 }
 
-Status TestSocket::connect(const SocketAddress& remote) {
-  socket_ = socket_->to_connect(remote, false);
-  Status status = socket_->connect(remote);
-  const Shards* shards = socket_->host().shards();
-  for (uint32_t i = 1; status.code() == EADDRNOTAVAIL && shards != nullptr && i < shards->count(); ++i) {
-    socket_ = socket_->to_connect(remote, true);
-    status = socket_->connect(remote);
-  }
-  return status;
-}
+Status TestSocket::connect(const SocketAddress& remote) { return connect_in_shard(socket_, remote); }
 
 int64_t TestSocket::send(Bytes bytes) {
   size_t sent = 0;

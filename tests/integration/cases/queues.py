@@ -63,16 +63,20 @@ def transfers(context: Context, lab: Lab) -> None:
         equal(context.sha256(arrived), expected, "sha256 of what arrived")
 
 
-@case("queues.one_program", kernel=False)
-def queues_one_program(context: Context):
-    """A program with one thread looks at all queues, one after the other has them, and none answers twice."""
-    lab = context.lab(queues=3)
+def one_thread(context: Context, lab: Lab) -> None:
+    """Fetches, and transfers each way, by programs that drive one queue of several."""
     nginx = Nginx(lab)
     path = context.file(2 * MEGABYTE)
     url = nginx.serve(path)
     for _ in range(5):
         fetch(context, lab, url, path)
     transfers(context, lab)
+
+
+@case("queues.one_program", kernel=False)
+def queues_one_program(context: Context):
+    """A program with one thread looks at all queues, one after the other has them, and none answers twice."""
+    one_thread(context, context.lab(queues=3))
 
 
 def more_threads_than_queues(context: Context, lab: Lab) -> None:
@@ -106,13 +110,19 @@ def queues_packet(context: Context):
     over_packet_link(context, context.lab("packet", queues=2))
 
 
+#: Options of a network that loses and reorders.
+BAD_NETWORK = ["--loss=1%", "--reorder=2%", "--reorder-by=3ms", "--delay=2ms", "--seed=5"]
+
+
+def workers_over_bad_network(context: Context, lab: Lab) -> None:
+    prefork_server(context, lab, "--workers", 3)
+    all_right(Load(lab, "--requests", 100, "--sizes", "10,3000,200000", clients=6).result(), 100)
+
+
 @case("queues.emulated", kernel=False)
 def queues_emulated(context: Context):
     """Over a network that loses and reorders."""
-    lab = context.lab("emulated", queues=2, emulation=["--loss=1%", "--reorder=2%", "--reorder-by=3ms", "--delay=2ms",
-                                                       "--seed=5"])
-    prefork_server(context, lab, "--workers", 3)
-    all_right(Load(lab, "--requests", 100, "--sizes", "10,3000,200000", clients=6).result(), 100)
+    workers_over_bad_network(context, context.lab("emulated", queues=2, emulation=BAD_NETWORK))
 
 
 @case("queues.device", kernel=False)

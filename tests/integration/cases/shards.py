@@ -3,12 +3,11 @@
 import re
 import signal
 
-from cases.http_clients import fetch
-from cases.multiprocess import NGINX_SIZES, Load, all_right, nginx_with_workers, prefork_server
-from cases.queues import more_threads_than_queues, over_packet_link, transfers, workers_under_load
+from cases.multiprocess import NGINX_SIZES, Load, all_right, nginx_with_workers
+from cases.queues import (BAD_NETWORK, more_threads_than_queues, one_thread, over_packet_link, workers_over_bad_network,
+                          workers_under_load)
 from harness import Context, Nginx, case, check, counters_in, equal
 
-PYTHON = "/usr/bin/python3"
 SIZES = ",".join(map(str, NGINX_SIZES))
 
 
@@ -33,22 +32,13 @@ def shards_packet(context: Context):
 @case("shards.one_program", kernel=False)
 def shards_one_program(context: Context):
     """A program with one thread has one shard; the keeper sees to what comes to the others."""
-    lab = context.lab(shards=3)
-    nginx = Nginx(lab)
-    path = context.file(2_000_000)
-    url = nginx.serve(path)
-    for _ in range(5):
-        fetch(context, lab, url, path)
-    transfers(context, lab)
+    one_thread(context, context.lab(shards=3))
 
 
 @case("shards.emulated", kernel=False)
 def shards_emulated(context: Context):
     """Over a network that loses and reorders."""
-    lab = context.lab("emulated", shards=2, emulation=["--loss=1%", "--reorder=2%", "--reorder-by=3ms", "--delay=2ms",
-                                                       "--seed=5"])
-    prefork_server(context, lab, "--workers", 3)
-    all_right(Load(lab, "--requests", 100, "--sizes", "10,3000,200000", clients=6).result(), 100)
+    workers_over_bad_network(context, context.lab("emulated", shards=2, emulation=BAD_NETWORK))
 
 
 @case("shards.steered", kernel=False)
