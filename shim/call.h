@@ -2,12 +2,14 @@
 // a reference; else the real function.
 #pragma once
 
+#include <optional>
 #include <utility>
 
 #include "shim/blocker.h"
 #include "shim/cancellation.h"
 #include "shim/driver.h"
 #include "shim/fd_table.h"
+#include "shim/host_lock.h"
 #include "shim/scope.h"
 #include "shim/socket_file.h"
 
@@ -46,12 +48,14 @@ auto on_socket(int fd, Body&& body, Real&& real) -> decltype(real()) {
   bool go_real = false;
   long value = blocking_call([&](Scope& scope) -> long {
     HostLock lock(As{fd});
+    std::optional<CommonLock> finding(std::in_place);
     OpenFile* file = FdTable::look(fd);
     if (file == nullptr || file->kind() != OpenFile::Kind::socket) {
       go_real = true;
       return 0;
     }
     Held held(*file);
+    finding.reset();
     auto result = body(lock, static_cast<SocketFile&>(*file));
     if (result.ok()) return detail::value_of(result);
     if (result.code() == kGoReal) {

@@ -14,6 +14,7 @@
 #include "shim/opening.h"
 #include "shim/process.h"
 #include "shim/scope.h"
+#include "shim/socket_file.h"
 
 namespace ustack::shim {
 
@@ -25,7 +26,7 @@ namespace sys = io::sys;
 /// table's alone, for that may take long.
 class TablesHeld {
  public:
-  TablesHeld() : table_(std::in_place, FdTable::lock()) {}
+  explicit TablesHeld(HostLock& host) : host_(host), table_(std::in_place, FdTable::lock()) {}
   ~TablesHeld() {
     table_.reset();
     if (unsent_) host_.lock();
@@ -34,10 +35,9 @@ class TablesHeld {
   TablesHeld& operator=(const TablesHeld&) = delete;
   /// Drops the host's lock, which runs what the change has caused.
   void drop_host() { unsent_ = !host_.unlock_unsent(); }
-  HostLock& host() { return host_; }
 
  private:
-  HostLock host_;
+  HostLock& host_;
   std::optional<std::lock_guard<ProcessLock>> table_;
   bool unsent_ = false;
 };
@@ -70,7 +70,8 @@ int duplicate_onto(Scope& scope, int fd, int to, int flags) {
   if (sys::fcntl(fd, F_GETFD) < 0) return scope.fail(EBADF);
   long result;
   {
-    TablesHeld held;
+    HostLock lock;
+    TablesHeld held(lock);
     OpenFile* file = FdTable::look(fd);
     if (file == nullptr) {
       clear(to);
@@ -119,16 +120,13 @@ int close(int fd) {
   }
   pthread_testcancel();
   Scope scope;
-  {
-    HostLock lock;
-    // SO_LINGER: the caller waits while the connection ends; the number is taken until then.
-    if (OpenFile* file = FdTable::look(fd); file != nullptr && file->references() == 1) {
-      file->reference();
-      file->linger(lock);
-      file->release();
-    }
+  HostLock lock(HostLock::Transfer{fd});
+  // SO_LINGER: the caller waits while the connection ends; the number is taken until then.
+  if (OpenFile* file = FdTable::look(fd); file != nullptr && file->references() == 1 && file->lingers()) {
+    Held held(*file);
+    file->linger(lock);
   }
-  TablesHeld held;
+  TablesHeld held(lock);
   clear(fd);
   held.drop_host();
   long result = sys::close(fd);
@@ -149,7 +147,8 @@ int close_range(unsigned first, unsigned last, int flags) {
     const int error = close_numbers(first, last, flags);
     return error != 0 ? scope.fail(error) : 0;
   }
-  TablesHeld held;
+  HostLock lock;
+  TablesHeld held(lock);
   FdTable* table = FdTable::current();
   if (table != nullptr && first < static_cast<unsigned>(FdTable::kLimit)) {
     for (int fd = table->next(static_cast<int>(first)); fd >= 0 && static_cast<unsigned>(fd) <= last;

@@ -68,8 +68,8 @@ int epoll_ctl(int set, int operation, int fd, epoll_event* event) {
   epoll_event copy{};
   if (operation != EPOLL_CTL_DEL)
     if (Status s = copy_from_user(&copy, event, sizeof copy); !s.ok()) return scope.fail(s.code());
-  HostLock lock;
-  Status s = control_member(set, operation, fd, copy);
+  HostLock lock(HostLock::Transfer{fd});
+  Status s = control_member(lock, set, operation, fd, copy);
   return s.ok() ? 0 : scope.fail(s.code());
 }
 

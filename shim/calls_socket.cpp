@@ -2,10 +2,14 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 
+#include <mutex>
+
 #include "io/syscalls.h"
 #include "shim/call.h"
 #include "shim/escaped_peer.h"
+#include "shim/fd_table.h"
 #include "shim/hooks.h"
+#include "shim/host_lock.h"
 #include "shim/kernel_socket.h"
 #include "shim/loopback_twin.h"
 #include "shim/opening.h"
@@ -77,10 +81,45 @@ Status connect_socket(HostLock& lock, SocketFile& file, int fd, const sockaddr* 
   return remote.ok() ? file.connect(lock, *remote) : remote.error();
 }
 
+struct NewConnection {
+  int fd = -1;
+  Result<SocketAddress> peer = Error{ENOTCONN};
+};
+
+/// One of the shard that the lock covers; EAGAIN: all are to be asked.
+Result<NewConnection> accept_in_shard(SocketFile& listener, int flags) {
+  std::lock_guard tables(FdTable::lock());
+  CommonLock common;
+  Result<SocketFile*> accepted = listener.accept_in_shard(this_thread().covers, flags);
+  if (!accepted.ok()) return accepted.error();
+  Result<int> fd = FdTable::current()->install_locked(*accepted, (flags & SOCK_CLOEXEC) != 0);
+  if (fd.ok()) return NewConnection{*fd, (*accepted)->remote_name()};
+  // Linux looks for a number before it takes a connection out of the queue.
+  listener.put_back(*accepted);
+  return fd.error();
+}
+
+/// What accept(2) has to say of the peer.
+Result<int> tell_peer(HostLock& lock, const NewConnection& made, sockaddr* address, socklen_t* length) {
+  if (address == nullptr) return made.fd;
+  Status s = made.peer.ok() ? unlocked(lock, [&] { return write_address(*made.peer, address, length); })
+                            : Error{ECONNABORTED};
+  if (s.ok()) return made.fd;
+  FdTable::current()->clear(made.fd);
+  io::sys::close(made.fd);
+  return s.error();
+}
+
 Result<int> accept_socket(HostLock& lock, SocketFile& file, sockaddr* address, socklen_t* length, int flags) {
+  FdTable& table = *FdTable::current();
+  if (!covers_all()) {
+    Result<NewConnection> made = accept_in_shard(file, flags);
+    if (made.ok()) return tell_peer(lock, *made, address, length);
+    if (made.code() != EAGAIN) return made.error();
+    lock.cover(kWhole);
+  }
   Result<SocketFile::Accepted> accepted = file.accept(lock, flags);
   if (!accepted.ok()) return accepted.error();
-  FdTable& table = *FdTable::current();
   if (accepted->file == nullptr) {
     table.clear(accepted->kernel);
     if (address == nullptr) return accepted->kernel;
@@ -97,14 +136,7 @@ Result<int> accept_socket(HostLock& lock, SocketFile& file, sockaddr* address, s
     file.put_back(accepted->file);
     return fd;
   }
-  if (address == nullptr) return fd;
-  Result<SocketAddress> peer = accepted->file->remote_name();
-  Status s =
-      peer.ok() ? unlocked(lock, [&] { return write_address(*peer, address, length); }) : Error{ECONNABORTED};
-  if (s.ok()) return fd;
-  table.clear(*fd);
-  io::sys::close(*fd);
-  return s.error();
+  return tell_peer(lock, {*fd, accepted->file->remote_name()}, address, length);
 }
 
 /// A number of bytes that the program has said, for what may have to be put there in the kernel's place.
@@ -133,7 +165,7 @@ int accept_of_kernel(int fd, sockaddr* address, socklen_t* length, int flags) {
 }
 
 int accept_with(int fd, sockaddr* address, socklen_t* length, int flags) {
-  return on_socket_cancellable(
+  return on_socket_cancellable<HostLock::Own>(
       fd,
       [&](HostLock& lock, SocketFile& file) -> Result<int> {
         if ((flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != 0) return Error{EINVAL};
@@ -205,7 +237,7 @@ int connect(int fd, const sockaddr* address, socklen_t length) {
 int shutdown(int fd, int how) {
   auto go_real = [&] { return real::shutdown(fd, how); };
   if (!concerns_us(fd)) return go_real();
-  return on_socket(
+  return on_socket<HostLock::Transfer>(
       fd,
       [&](HostLock& lock, SocketFile& file) -> Status {
         if (how < SHUT_RD || how > SHUT_RDWR) return Error{EINVAL};
@@ -223,7 +255,7 @@ int getsockname(int fd, sockaddr* address, socklen_t* length) {
     return result;
   };
   if (!concerns_us(fd)) return go_real();
-  return on_socket(
+  return on_socket<HostLock::Transfer>(
       fd,
       [&](HostLock& lock, SocketFile& file) -> Status {
         Result<SocketAddress> local = file.local_name();
@@ -246,7 +278,7 @@ int getpeername(int fd, sockaddr* address, socklen_t* length) {
     return 0;
   };
   if (!concerns_us(fd)) return go_real();
-  return on_socket(
+  return on_socket<HostLock::Transfer>(
       fd,
       [&](HostLock& lock, SocketFile& file) -> Status {
         Result<SocketAddress> remote = file.remote_name();

@@ -50,7 +50,9 @@ class HostLock {
   };
   explicit HostLock(All) : HostLock() {}
   /// The same of the shard whose queue the calling thread drives.
-  struct Own {};
+  struct Own {
+    int fd = -1;
+  };
   explicit HostLock(Own);
   ~HostLock();
   HostLock(const HostLock&) = delete;

@@ -94,6 +94,16 @@ uint32_t EpollSet::ready_lists() const {
   return lists;
 }
 
+/// A set asks its members; what else is on the last list is a listener, which can be asked under any lock.
+bool EpollSet::needs_all(const EpollMember& member) { return member.file.kind() == Kind::epoll; }
+
+bool EpollSet::needs_all() {
+  CommonLock common;
+  bool found = false;
+  for (const EpollMember& member : ready_[kLastList]) found |= needs_all(member);
+  return found;
+}
+
 void EpollSet::sort_anew(OpenFile& file) {
   for (EpollMember& member : file.registrations)
     if (static_cast<ListHook<InReady>&>(member).linked())
@@ -184,6 +194,7 @@ size_t EpollSet::collect_if(uint32_t wait, std::span<epoll_event> out, const Ski
   while (next != nullptr && count < out.size()) {
     EpollMember& member = *next;
     next = &member == last ? nullptr : ready.next(member);
+    if (needs_all(member) && !covers_all()) continue;
     if (member.reported_in == wait || (skip != nullptr && (*skip)(member))) continue;
     ready.remove(member);
     uint32_t events = pending(member);

@@ -85,6 +85,8 @@ class EpollSet final : public OpenFile {
   /// host, which is the last list and where there is one shard the only one. A bit for each with members.
   uint32_t ready_lists() const;
   static constexpr uint32_t kLists = Shards::kMost + 1, kLastList = kLists - 1;
+  /// On the last list is something that only a lock on all lets be looked at.
+  bool needs_all();
   /// A file has come to another shard, or begun to listen.
   static void sort_anew(OpenFile& file);
 
@@ -124,6 +126,7 @@ class EpollSet final : public OpenFile {
   size_t collect_if(uint32_t wait, std::span<epoll_event> out, const Skip* skip, uint32_t list);
   static uint32_t list_of(const EpollMember& member);
   static uint32_t first_list();
+  static bool needs_all(const EpollMember& member);
   /// What of its interest is true now.
   static uint32_t pending(const EpollMember& member);
 

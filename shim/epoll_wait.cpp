@@ -228,7 +228,11 @@ Status EpollWait::ask_ours(Collect collect) {
   const uint32_t lists = ready_lists();
   auto ask = [&](uint32_t list) -> Status {
     if ((lists & 1u << list) == 0 || count_ == room_) return {};
-    lock_.cover(list == EpollSet::kLastList ? kWhole : static_cast<uint8_t>(list));
+    // The last one is asked without all locks for what needs none of them (EpollSet::needs_all).
+    if (list != EpollSet::kLastList) lock_.cover(static_cast<uint8_t>(list));
+    Status s = ask_list(collect, list);
+    if (!s.ok() || list != EpollSet::kLastList || !set_.needs_all()) return s;
+    lock_.cover(kWhole);
     return ask_list(collect, list);
   };
   const Waiter* waiter = this_waiter();
@@ -371,7 +375,23 @@ Result<EpollSet*> epoll_set_of(int fd) {
   return set;
 }
 
-Status control_member(int set_fd, int operation, int fd, const epoll_event& event) {
+namespace {
+
+/// A connection in a set that has members already needs no more than its shard's lock.
+std::optional<Status> control_connection(int set_fd, int operation, int fd, const epoll_event& event) {
+  if (covers_all()) return {};
+  CommonLock common;
+  OpenFile* set = FdTable::look(set_fd);
+  if (set == nullptr || set->kind() != OpenFile::Kind::epoll || static_cast<EpollSet*>(set)->empty())
+    return {};
+  return control_ours(static_cast<EpollSet&>(*set), operation, *FdTable::look(fd), fd, event);
+}
+
+}  // namespace
+
+Status control_member(HostLock& lock, int set_fd, int operation, int fd, const epoll_event& event) {
+  if (std::optional<Status> done = control_connection(set_fd, operation, fd, event)) return *done;
+  lock.cover(kWhole);
   OpenFile* file = FdTable::look(fd);
   if (set_fd == fd) return Error{EINVAL};
   Result<EpollSet*> found = epoll_set_of(set_fd);
@@ -409,9 +429,11 @@ Result<int> wait_for_events(int fd, epoll_event* events, int room, Instant deadl
   this_thread().habit.waits();
   HostLock lock{HostLock::Own{}};
   if (FdTable::look(fd) == nullptr) lock.cover(kWhole);  // it is made
+  std::optional<CommonLock> finding(std::in_place);
   Result<EpollSet*> set = epoll_set_of(fd);
   if (!set.ok()) return set.error();
   Held held(**set);
+  finding.reset();
   return EpollWait(lock, **set, fd, events, room).run(deadline, mask);
 }
 

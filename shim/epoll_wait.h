@@ -23,7 +23,7 @@ Result<EpollSet*> epoll_set_of(int fd);
 
 /// epoll_ctl(2) on a member that is ours (a socket or an epoll set), and with the kernel's set on what there
 /// is of it in the kernel. All of epoll_ctl's errors. Lock: the host's.
-Status control_member(int set, int operation, int fd, const epoll_event& event);
+Status control_member(HostLock& lock, int set, int operation, int fd, const epoll_event& event);
 
 /// epoll_wait(2) on `fd`, with `room` places at `events`. Deadlines as in poll.h.
 /// EBADF, EINVAL, EFAULT, EINTR, ENOMEM. In a Scope, without the lock.

@@ -8,6 +8,7 @@
 #include "io/syscalls.h"
 #include "shim/driver.h"
 #include "shim/file_step.h"
+#include "shim/host_lock.h"
 #include "shim/process.h"
 #include "shim/scope.h"
 #include "shim/twins.h"
@@ -93,7 +94,9 @@ Status FdTable::set(int fd, OpenFile* file) {
   FileStep::at(file, at);
   OpenFile* before = at->exchange(file, std::memory_order_acq_rel);
   FileStep::end();
-  if (before != nullptr) let_go(*before);
+  if (before == nullptr) return {};
+  let_go(*before);
+  before->release();
   return {};
 }
 
@@ -107,23 +110,35 @@ Status FdTable::share(int fd, OpenFile* file) {
 
 bool FdTable::clear(int fd) {
   if (fd < 0 || fd >= kLimit || look_in(fd) == nullptr) return false;
-  std::atomic<OpenFile*>* at = entry(fd);
-  OpenFile* before = at->load(std::memory_order_relaxed);
-  FileStep::begin(before, before->references() - 1, at);
-  at->store(nullptr, std::memory_order_release);
-  mark(fd, false);
-  let_go(*before);
-  FileStep::end();
+  OpenFile* before;
+  bool last;
+  {
+    CommonLock common;
+    std::atomic<OpenFile*>* at = entry(fd);
+    before = at->load(std::memory_order_relaxed);
+    FileStep::begin(before, before->references() - 1, at);
+    at->store(nullptr, std::memory_order_release);
+    mark(fd, false);
+    let_go(*before);
+    last = before->release_leaving_close();
+    // From here on its count of none tells what is to be done.
+    if (!last || has_shards) FileStep::end();
+  }
+  if (last) before->close_for_good();
   return true;
 }
 
 void FdTable::let_go(OpenFile& file) {
   if (this == current_ && twins::of(file) >= 0 && !refers_to(file)) twins::close(file);
-  file.release();
 }
 
 Result<int> FdTable::install(OpenFile* file, bool cloexec, int lowest) {
   std::lock_guard held(lock_);
+  return install_locked(file, cloexec, lowest);
+}
+
+Result<int> FdTable::install_locked(OpenFile* file, bool cloexec, int lowest) {
+  CommonLock common;
   long fd = io::sys::fcntl(Process::placeholder(), cloexec ? F_DUPFD_CLOEXEC : F_DUPFD, lowest);
   if (fd < 0) return Error{static_cast<int>(-fd)};
   if (Status status = set(static_cast<int>(fd), file); !status.ok()) {

@@ -14,16 +14,17 @@
 namespace ustack::shim {
 
 /// One per process, in the arena, so that it outlives its process. look() is free of locks and made for the
-/// hooks' first line; everything else is under the host's lock. An entry is cleared before the kernel's close
-/// of the number, and every hook that returns a fresh number clears that number's stale entry first
-/// (forget_stale).
+/// hooks' first line; everything else is under the host's lock, or a shard's with the common one, which
+/// clear() and install() take. An entry is cleared before the kernel's close of the number, and every hook
+/// that returns a fresh number clears that number's stale entry first (forget_stale).
 class FdTable {
  public:
   /// Largest descriptor number that can be ours, exclusive.
   static constexpr int kLimit = 1 << 20;
 
   /// The entry as it is this instant: nullptr for a descriptor of the kernel's, a negative or a too large
-  /// one. The pointer may be compared but not followed unless the host's lock is held.
+  /// one. The pointer may be compared but not followed unless the host's lock is held, or the common one of
+  /// its shards.
   static OpenFile* look(int fd) {
     auto number = static_cast<unsigned>(fd);
     if (number < kNear) [[likely]] {
@@ -64,7 +65,8 @@ class FdTable {
   Status set(int fd, OpenFile* file);
   /// The same with a reference of its own, which is given back if that fails.
   Status share(int fd, OpenFile* file);
-  /// The number no longer refers to anything of ours; its reference is released. False if it did not.
+  /// The number no longer refers to anything of ours; its reference is released. False if it did not. The
+  /// lock covers all, or the shard of the connection that the number refers to.
   bool clear(int fd);
   /// Another number for what `fd` refers to: F_DUPFD (lowest free number, at least `lowest`). EBADF if `fd`
   /// is not ours, EMFILE, EINVAL.
@@ -73,6 +75,8 @@ class FdTable {
   /// and makes it refer to `file`, taking over one reference if that succeeds. EMFILE, ENFILE, ENOMEM.
   /// `cloexec` is O_CLOEXEC of the kernel's descriptor.
   Result<int> install(OpenFile* file, bool cloexec, int lowest = 0);
+  /// The same with lock() held.
+  Result<int> install_locked(OpenFile* file, bool cloexec, int lowest = 0);
   /// The smallest number >= `fd` that refers to something of ours; -1: none.
   int next(int fd) const;
   /// Some number refers to `file`.
@@ -85,7 +89,7 @@ class FdTable {
 
   /// Held across what changes both an entry and the kernel's table, so that a fork in another thread sees
   /// either both or none: the child inherits both tables. Of the process; taken under the host's lock, and
-  /// the host's lock is never taken under it.
+  /// the host's lock is never taken under it. (Where that covers a shard, before the common one.)
   static ProcessLock& lock() { return lock_; }
   /// Puts the kernel's `kernel` on the number in one step, so that it is never free in between; close-on-exec
   /// as before. The entry stays as it is. lock() held.
@@ -100,7 +104,7 @@ class FdTable {
   explicit FdTable(Arena& arena);
   ~FdTable() = default;
   OpenFile* look_in(int fd) const;
-  /// A number has ceased to refer to `file`, whose reference is given back.
+  /// A number has ceased to refer to `file`, whose twin may have to go.
   void let_go(OpenFile& file);
   /// nullptr: no memory.
   std::atomic<OpenFile*>* entry(int fd);

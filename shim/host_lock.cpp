@@ -100,8 +100,15 @@ void show_threads(Census& census) {
 
 namespace {
 
-/// What FileStep::count_anew() has left.
+/// What nothing refers to any more.
 void close_unreferenced(SharedHost& shared) {
+  shared.closing_pending.store(false, std::memory_order_relaxed);
+  while (OpenFile* file = shared.unreferenced.front()) file->close_for_good();
+}
+
+/// The same of what FileStep::count_anew() has left besides, or who was killed before he closed it.
+void find_unreferenced(SharedHost& shared) {
+  close_unreferenced(shared);
   for (OpenFile* found = shared.files.front(); found != nullptr;) {
     found = nullptr;
     for (OpenFile& file : shared.files)
@@ -121,7 +128,7 @@ void repair(SharedHost& shared) {
     if (shard.changing) shard.host->mend(&show_threads);
   });
   shared.file_step.finish();
-  if (shared.sharded()) close_unreferenced(shared);
+  if (shared.sharded()) find_unreferenced(shared);
   shared.release_lost_sockets();
 }
 
@@ -179,7 +186,7 @@ void lock_common(SharedHost& shared) {
   shared.journals.finish(shared.common_part());
   shared.arena->mend();
   shared.file_step.count_anew();
-  shared.wakes_pending = true;
+  shared.wakes_pending = shared.closing_pending = true;
 }
 
 void lock_all(SharedHost& shared) {
@@ -375,13 +382,20 @@ void tell_deadline(SharedHost& shared, bool full) {
     tell_keeper_deadline(shared, next, full);
 }
 
-/// What has come to one shard and is another's gets there, and is answered.
-void hand_over_strays(SharedHost& shared) {
+/// Does what only a lock on all can do: what has come to one shard and is another's gets there, and is
+/// answered; what nothing refers to is closed.
+void do_for_all(SharedHost& shared) {
+  if (!shared.sharded()) return;
   bool strays = false;
   each_covered(shared, [&](Host& host) { strays |= host.has_strays(); });
-  if (!strays) return;
+  const bool closing = shared.closing_pending.load(std::memory_order_relaxed);
+  if (!strays && !closing) return;
   const uint8_t before = this_thread().covers;
   if (before != kWhole) take_instead(shared, kWhole);
+  if (closing) {
+    close_unreferenced(shared);
+    run_until_now(shared);
+  }
   while (Host::hand_over(shared.hosts)) run_until_now(shared);
   if (before == kWhole) return;
   write_out(shared);
@@ -393,7 +407,7 @@ void hand_over_strays(SharedHost& shared) {
 
 void settle(SharedHost& shared) {
   run_ready(shared);
-  hand_over_strays(shared);
+  do_for_all(shared);
   bool full = false;
   if (shared.parallel)
     write_out(shared);
@@ -418,12 +432,22 @@ uint8_t own_shard() {
 
 HostLock::HostLock(Own) : HostLock(own_shard()) {}
 
+namespace {
+
+/// Any lock held.
+uint8_t transfers_under(int fd) {
+  CommonLock common;
+  OpenFile* file = FdTable::look(fd);
+  const bool is_socket = file != nullptr && file->kind() == OpenFile::Kind::socket;
+  return is_socket ? static_cast<SocketFile*>(file)->transfers_under() : kWhole;
+}
+
+}  // namespace
+
 HostLock::HostLock(Transfer transfer) : HostLock(own_shard()) {
   // What the number stands for may change whenever the lock is dropped.
   while (this_thread().covers != kWhole) {
-    OpenFile* file = FdTable::look(transfer.fd);
-    const bool is_socket = file != nullptr && file->kind() == OpenFile::Kind::socket;
-    const uint8_t needed = is_socket ? static_cast<SocketFile*>(file)->transfers_under() : kWhole;
+    const uint8_t needed = transfers_under(transfer.fd);
     if (needed == this_thread().covers) return;
     cover(needed);
   }
@@ -460,7 +484,7 @@ bool HostLock::unlock_unsent() {
     return true;
   }
   run_ready(shared);
-  bool sent = true;
+  bool sent = !shared.closing_pending.load(std::memory_order_relaxed);
   each_covered(shared, [&](Host& host) { sent &= host.transmit_queue().empty() && !host.has_strays(); });
   distribute(shared);
   tell_deadline(shared, false);

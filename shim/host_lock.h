@@ -40,6 +40,8 @@ void run_ready(SharedHost& shared);
 bool locks_by_shard();
 /// The host of the shard that is covered; of those, the calling thread's own.
 Host& covered_host(SharedHost& shared);
+/// Whether it covers all there is.
+inline bool covers_all() { return !has_shards || this_thread().covers == kWhole; }
 /// Whether the lock covers that shard.
 inline bool is_covered(const SharedHost& shared, uint32_t shard) {
   return !shared.sharded() || this_thread().covers == kWhole || this_thread().covers == shard;

@@ -2,6 +2,7 @@
 
 #include "shim/epoll_set.h"
 #include "shim/file_step.h"
+#include "shim/host_lock.h"
 #include "shim/shared_host.h"
 
 namespace ustack::shim {
@@ -14,17 +15,26 @@ void OpenFile::enlist() {
   if (shared_host != nullptr) shared_host->files.push_back(*this);
 }
 
+bool OpenFile::release_leaving_close() {
+  if (--references_ == 0) return true;
+  if (references_ == end_count_) [[unlikely]]
+    left_to_ends();
+  return false;
+}
+
 void OpenFile::release() {
-  if (--references_ > 0) {
-    if (references_ == end_count_) [[unlikely]]
-      left_to_ends();
-    return;
-  }
-  close_for_good();
+  if (!release_leaving_close()) return;
+  if (covers_all()) return close_for_good();
+  shared_host->unreferenced.push_back(*this);
+  shared_host->closing_pending.store(true, std::memory_order_relaxed);
+  FileStep::end();
 }
 
 void OpenFile::close_for_good() {
-  EpollSet::forget(*this);
+  {
+    CommonLock common;
+    EpollSet::forget(*this);
+  }
   close();
 }
 

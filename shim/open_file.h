@@ -36,7 +36,8 @@ class OpenFile : public ListHook<> {
   /// O_NONBLOCK and O_ASYNC (fcntl(2), F_SETFL): they belong to the description, not to the descriptor.
   int status_flags = 0;
 
-  /// close(2) of the last number: waits as SO_LINGER says. Lock held, dropped while it waits.
+  /// close(2) of the last number has to wait as SO_LINGER says; and waits. Lock held, dropped meanwhile.
+  virtual bool lingers() const { return false; }
   virtual void linger(HostLock&) {}
 
   /// The thread that `dead` is of has died: a turn at the file that it had is over. Lock held.
@@ -52,8 +53,11 @@ class OpenFile : public ListHook<> {
   void mend_references(uint32_t right) { references_ = right; }
   /// How many of the references are held by ends outside of the library (escape.h).
   uint32_t end_count() const { return end_count_; }
-  /// Drops a reference; the last one ends the file's epoll registrations, closes it and frees it.
+  /// Drops a reference; the last one ends the file's epoll registrations, closes it and frees it: at once, or
+  /// where the lock covers a shard alone, when it is dropped (SharedHost::unreferenced).
   void release();
+  /// The same, but whether it was the last one is for the caller to act upon, by close_for_good().
+  bool release_leaving_close();
   /// Ends its epoll registrations, closes it and frees it, once nothing refers to it: what release() ends
   /// with, which a process that was killed may have begun.
   void close_for_good();

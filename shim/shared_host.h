@@ -102,8 +102,12 @@ struct SharedHost {
   /// Those among them that only the driver can wake, while the lock is dropped.
   IntrusiveList<Waiter, PendingWake> wakes_elsewhere;
 
-  /// All open files, whoever has them.
+  /// All open files, whoever has them; and those that nothing refers to any more, which are closed when the
+  /// lock next covers all. Under common_lock.
   IntrusiveList<OpenFile> files;
+  IntrusiveList<OpenFile> unreferenced;
+  /// There may be some of those.
+  std::atomic<bool> closing_pending = false;
   IntrusiveList<Attachment> attached;
   /// How many there are, and how many of them have not ended.
   uint32_t attachments = 0, attached_count = 0;

@@ -54,17 +54,21 @@ AsyncOwner* SocketFile::make_async_owner() {
 }
 
 void SocketFile::close() {
-  if (async_owner_ != nullptr) arena().destroy(std::exchange(async_owner_, nullptr));
-  if (dual_stack_ != nullptr) arena().destroy(std::exchange(dual_stack_, nullptr));
-  if (put_back_ != nullptr) std::exchange(put_back_, nullptr)->release();
-  close_twin();
-  decide();
+  {
+    CommonLock common;
+    if (async_owner_ != nullptr) arena().destroy(std::exchange(async_owner_, nullptr));
+    if (dual_stack_ != nullptr) arena().destroy(std::exchange(dual_stack_, nullptr));
+    if (put_back_ != nullptr) std::exchange(put_back_, nullptr)->release();
+    close_twin();
+    decide();
+  }
   if (socket_ != nullptr) {
     // Calls hold references, so that none is under way, but for those of threads that were killed.
     socket_->commit_send(0, {});
     socket_->consume(0);
     std::exchange(socket_, nullptr)->release();
   }
+  CommonLock common;
   FileStep::end();
   arena().destroy(this);
 }
@@ -83,16 +87,6 @@ void SocketFile::find_ready_list() {
       socket_->get_option(SOL_SOCKET, SO_ACCEPTCONN, std::as_writable_bytes(std::span(&listening, 1)));
   asked_under_ = n.ok() && listening != 0 ? kWhole : socket_->host().shard();
   EpollSet::sort_anew(*this);
-}
-
-void Held::cover_all_if_last(const OpenFile& file) {
-  SharedHost& shared = *shared_host;
-  if (!has_shards || this_thread().covers == kWhole) return;
-  {
-    CommonLock common;
-    if (file.references() > 1) return;
-  }
-  cover(shared, kWhole);
 }
 
 bool SocketFile::nonblocking() const { return (status_flags & O_NONBLOCK) != 0; }
@@ -243,11 +237,25 @@ Result<SocketFile::Accepted> SocketFile::accept_from_stack(int flags) {
   }
   Result<Socket*> socket = socket_->accept();
   if (!socket.ok()) return socket.error();
-  SocketFile* file = create(**socket, dual_stack_);
+  Result<SocketFile*> file = file_for_accepted(**socket, flags);
+  return file.ok() ? Result<Accepted>(Accepted{.file = *file}) : file.error();
+}
+
+Result<SocketFile*> SocketFile::file_for_accepted(Socket& socket, int flags) {
+  SocketFile* file = create(socket, dual_stack_);
   if (file == nullptr) return Error{ENOBUFS};
   file->decide();
   file->status_flags = flags & O_NONBLOCK;
-  return Accepted{.file = file};
+  return file;
+}
+
+Result<SocketFile*> SocketFile::accept_in_shard(uint8_t shard, int flags) {
+  constexpr uint8_t kInTurn = 16;
+  const bool twins_turn = has_twin_ && ++accepts_ % kInTurn == 0;
+  if (put_back_ != nullptr || twins_turn) return Error{EAGAIN};
+  Result<Socket*> socket = socket_->accept_in_shard(shard);
+  if (!socket.ok()) return socket.error();
+  return file_for_accepted(**socket, flags);
 }
 
 Result<SocketFile::Accepted> SocketFile::accept_from_kernel(int flags) {
@@ -258,9 +266,9 @@ Result<SocketFile::Accepted> SocketFile::accept_from_kernel(int flags) {
 Result<SocketFile::Accepted> SocketFile::accept(HostLock& lock, int flags) {
   Blocker blocker(lock, nonblocking(), socket_->receive_timeout());
   for (;;) {
-    kernel_turn_ = !kernel_turn_;
-    Result<Accepted> result = kernel_turn_ ? accept_from_kernel(flags) : accept_from_stack(flags);
-    if (result.code() == EAGAIN) result = kernel_turn_ ? accept_from_stack(flags) : accept_from_kernel(flags);
+    const bool twin_first = ++accepts_ % 2 != 0;
+    Result<Accepted> result = twin_first ? accept_from_kernel(flags) : accept_from_stack(flags);
+    if (result.code() == EAGAIN) result = twin_first ? accept_from_stack(flags) : accept_from_kernel(flags);
     if (result.code() != EAGAIN) return result;
     if (lends()) {
       if (Status s = wait_for_return(lock); !s.ok()) return s.error();
@@ -287,8 +295,9 @@ Status SocketFile::shutdown(ShutdownHow how) {
   return s;
 }
 
+bool SocketFile::lingers() const { return !socket_->lingering_done(); }
+
 void SocketFile::linger(HostLock& lock) {
-  if (socket_->lingering_done()) return;
   ::linger time{};
   Result<size_t> n = socket_->get_option(SOL_SOCKET, SO_LINGER, std::as_writable_bytes(std::span(&time, 1)));
   if (!n.ok()) return;
@@ -329,6 +338,7 @@ Status SocketFile::set_option(int level, int name, Bytes value) {
     s = socket_->set_option(level, name, value);
   }
   if (!s.ok() || !undecided_) return s;
+  CommonLock common;
   SetOption* option = nullptr;
   for (SetOption& set : options_)
     if (set.level == level && set.name == name) option = &set;

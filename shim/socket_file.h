@@ -7,6 +7,7 @@
 #include "shim/claims.h"
 #include "shim/driver.h"
 #include "shim/dual_stack.h"
+#include "shim/host_lock.h"
 #include "shim/open_file.h"
 #include "shim/twins.h"
 #include "shim/user_copy.h"
@@ -88,6 +89,9 @@ class SocketFile final : public OpenFile {
   };
   /// `flags`: those of accept4(2).
   Result<Accepted> accept(HostLock& lock, int flags);
+  /// One of that shard's connections, without waiting; EAGAIN: see accept(). The lock covers that shard, and
+  /// the common one is held until the file has its number.
+  Result<SocketFile*> accept_in_shard(uint8_t shard, int flags);
   /// accept() found no descriptor for it: the next accept() gets it.
   void put_back(SocketFile* accepted);
   Status shutdown(ShutdownHow how);
@@ -130,6 +134,7 @@ class SocketFile final : public OpenFile {
   Result<size_t> receive_datagram(HostLock& lock, UserBytes& to, int flags, Received& received);
   bool has_datagrams() { return socket_->datagrams() != nullptr; }
 
+  bool lingers() const override;
   void linger(HostLock& lock) override;
   void end_turns(const Claims& dead) override;
 
@@ -212,6 +217,7 @@ class SocketFile final : public OpenFile {
   Result<size_t> receive_urgent(HostLock& lock, UserBytes& to, int flags, int* message_flags);
   Result<size_t> receive_report(HostLock& lock, UserBytes& to, Received& received);
   Result<Accepted> accept_from_stack(int flags);
+  Result<SocketFile*> file_for_accepted(Socket& socket, int flags);
   Result<Accepted> accept_from_kernel(int flags);
   void left_to_ends() override;
   /// No more than has been moved can be, now: an error is pending, or it is all over.
@@ -270,7 +276,8 @@ class SocketFile final : public OpenFile {
   uint16_t idle_flushes_ = 0;
   /// Some process has a twin of it.
   bool has_twin_ = false;
-  bool kernel_turn_ = false;
+  /// Counts accepts: at every second one that asks both, the twin is asked first.
+  uint8_t accepts_ = 0;
   bool connecting_ = false;
   bool connected_before_ = false;
   bool undecided_ = true;
@@ -279,18 +286,18 @@ class SocketFile final : public OpenFile {
 // A server has many of them.
 static_assert(sizeof(SocketFile) <= 160);
 
-/// A reference to a file for the length of a call. Lock: held when made and when ended; where it was the last
-/// one, it covers all of the host then.
+/// A reference to a file for the length of a call. Lock: held when made and when ended.
 class Held {
  public:
   explicit Held(OpenFile& file) : file_(file), claims_(this_claims()) {
+    CommonLock common;
     if (claims_ == nullptr)
       file_.reference();
     else
       claims_->take(file_);
   }
   ~Held() {
-    cover_all_if_last(file_);
+    CommonLock common;
     if (claims_ == nullptr)
       file_.release();
     else
@@ -300,8 +307,6 @@ class Held {
   Held& operator=(const Held&) = delete;
 
  private:
-  static void cover_all_if_last(const OpenFile& file);
-
   OpenFile& file_;
   Claims* claims_;
 };

@@ -23,7 +23,7 @@ class Host;
 class Socket;
 
 /// In memory that outlives its hosts. What reaches over to other hosts than one's own (bind, connect, listen,
-/// accept, close, options of a listener, Host::hand_over) is done with all their locks held.
+/// a listener's accept, close and options, Host::hand_over) is done with all their locks held.
 struct Shards {
   static constexpr uint32_t kMost = 8;
 

@@ -92,6 +92,9 @@ class Socket : public NotOnHeap {
   virtual Status listen(int backlog) = 0;  ///< listen(2); again to change the backlog
   /// accept(2): a connection, whose reference passes to the caller.
   virtual Result<Socket*> accept() = 0;
+  /// The same with the lock of one shard (stack/shards.h) held alone: one of its connections. EAGAIN: it has
+  /// none, or another's is to be accepted first.
+  virtual Result<Socket*> accept_in_shard(uint8_t /*shard*/) { return Error{EOPNOTSUPP}; }
   virtual Status shutdown(ShutdownHow how) = 0;  ///< shutdown(2)
   /// The last descriptor is gone (close(2)): orderly release, or reset as SO_LINGER and unread data demand.
   /// The socket frees itself when the protocol has ended; the caller must not use it again.

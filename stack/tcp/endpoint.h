@@ -54,6 +54,7 @@ class Endpoint final : public Socket, public Connection, public ListHook<Listene
   Status listen(int backlog) override;
   Socket* to_connect(const SocketAddress& remote, bool elsewhere) override;
   Result<Socket*> accept() override;
+  Result<Socket*> accept_in_shard(uint8_t shard) override;
   Status shutdown(ShutdownHow how) override;
   void release() override;
   bool lingering_done() const override;
@@ -134,6 +135,8 @@ class Endpoint final : public Socket, public Connection, public ListHook<Listene
   const PortHolder& port() const { return port_; }
   uint32_t accept_queue_length() const;
   uint32_t accept_queue_limit() const;
+  /// By a handshake, of one that waits for accept(2).
+  Instant established_at() const;
   IpOptionsOut ip_options() const;
   bool released() const { return released_; }
   /// The server has taken the SYN's data (TCPI_OPT_SYN_DATA), or why not.
@@ -291,9 +294,9 @@ class Endpoint final : public Socket, public Connection, public ListHook<Listene
   void be_sibling_of(const Endpoint& eldest);
   void tell_siblings_options();
   void tell_acceptors();
-  bool sibling_acceptable() const;
+  bool acceptable() const;
   bool accept_queue_full() const;
-  Result<Socket*> accept_of_shards();
+  Endpoint& acceptor(uint8_t preferred);
   Result<Socket*> accept_own();
   void close_listener();
   Endpoint* next_to_accept() const;

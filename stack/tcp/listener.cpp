@@ -115,10 +115,32 @@ void Endpoint::tell_acceptors() {
   (eldest != nullptr ? eldest : this)->wake(ready::kIn | ready::kRdNorm);
 }
 
-/// Some sibling of its own has a connection for accept(2).
-bool Endpoint::sibling_acceptable() const {
-  bool found = false;
-  for_each_sibling([&](Endpoint& sibling) { found |= !sibling.awake_->listener->ready.empty(); });
+void Listener::add_ready(Endpoint& endpoint) {
+  ready.push_back(endpoint);
+  count_ready(1);
+  note_first();
+}
+
+void Listener::remove_ready(Endpoint& endpoint) {
+  ready.remove(endpoint);
+  count_ready(-1u);
+  note_first();
+}
+
+void Listener::note_first() {
+  const Endpoint* first = ready.front();
+  waiting_since.store(first != nullptr ? first->established_at() : kNever, std::memory_order_relaxed);
+}
+
+Instant Endpoint::established_at() const { return awake_->established_at; }
+
+/// It or a sibling of its own has a connection for accept(2).
+bool Endpoint::acceptable() const {
+  auto has_one = [](const Endpoint& endpoint) {
+    return endpoint.awake_->listener->ready_count.load(std::memory_order_relaxed) != 0;
+  };
+  bool found = has_one(*this);
+  for_each_sibling([&](const Endpoint& sibling) { found |= has_one(sibling); });
   return found;
 }
 
@@ -141,40 +163,38 @@ Endpoint* Endpoint::next_to_accept() const {
   return oldest;
 }
 
-/// Those of the calling thread's shard, unless another's waits for long.
-Result<Socket*> Endpoint::accept_of_shards() {
+/// The one of a listener and its siblings from which accept(2) takes a connection: that of `preferred`, unless
+/// it has none or another's waits for long.
+Endpoint& Endpoint::acceptor(uint8_t preferred) {
   constexpr Duration kMayWait = 1ms;
-  const Shards& shards = *protocol_.shards();
-  auto of = [&](uint32_t shard) {
-    Endpoint* sibling = awake_->listener->siblings[shard];
-    return sibling != nullptr ? sibling : this;
+  auto since = [](const Endpoint& endpoint) {
+    return endpoint.awake_->listener->waiting_since.load(std::memory_order_relaxed);
   };
-  Endpoint* from = of(shards.callers);
-  Endpoint* oldest = nullptr;
-  for (uint32_t i = 0; i < shards.count(); ++i) {
-    const Endpoint* child = of(i)->awake_->listener->ready.front();
-    if (child == nullptr) continue;
-    if (oldest == nullptr ||
-        child->awake_->established_at < oldest->awake_->listener->ready.front()->awake_->established_at)
-      oldest = of(i);
-  }
-  if (oldest == nullptr) return Error{EAGAIN};
-  const bool for_long =
-      protocol_.now() - oldest->awake_->listener->ready.front()->awake_->established_at > kMayWait;
-  if (from->awake_->listener->ready.empty() || for_long) from = oldest;
-  return from->accept_own();
+  Endpoint* sibling = awake_->listener->siblings[preferred];
+  Endpoint* chosen = sibling != nullptr ? sibling : this;
+  Endpoint* oldest = this;
+  for_each_sibling([&](Endpoint& other) {
+    if (since(other) < since(*oldest)) oldest = &other;
+  });
+  const bool for_long = since(*oldest) < chosen->protocol_.now() - kMayWait;
+  return since(*chosen) == kNever || for_long ? *oldest : *chosen;
+}
+
+Result<Socket*> Endpoint::accept_in_shard(uint8_t shard) {
+  if (!awake() || awake_->listener == nullptr) return Error{EINVAL};
+  Endpoint& from = acceptor(shard);
+  return from.protocol_.context().shard == shard ? from.accept_own() : Error{EAGAIN};
 }
 
 Result<Socket*> Endpoint::accept() {
   if (!awake() || awake_->listener == nullptr) return Error{EINVAL};
-  return protocol_.shards() != nullptr ? accept_of_shards() : accept_own();
+  return protocol_.shards() != nullptr ? acceptor(protocol_.shards()->callers).accept_own() : accept_own();
 }
 
 Result<Socket*> Endpoint::accept_own() {
   Endpoint* child = next_to_accept();
   if (child == nullptr) return Error{EAGAIN};
-  awake_->listener->ready.remove(*child);
-  awake_->listener->count_ready(-1u);
+  awake_->listener->remove_ready(*child);
   child->just_accepted_ = child->accepted_ = true;
   child->awake_->route.queue = protocol_.context().queue;
   if (child->early_)

@@ -21,8 +21,9 @@ struct Listener {
   uint32_t half_open_count = 0;
   /// Endpoints whose handshake is done, oldest first.
   IntrusiveList<Endpoint, ListenerTag> ready;
-  /// Read by siblings without its lock.
+  /// Read by siblings without its lock; and when the first of them was established, kNever if there is none.
   std::atomic<uint32_t> ready_count = 0;
+  std::atomic<Instant> waiting_since = kNever;
   /// Accepted connections whose handshake is still under way (Fast Open); and how many there are with those
   /// that wait in `ready`.
   IntrusiveList<Endpoint, ListenerTag> early;
@@ -42,10 +43,10 @@ struct Listener {
     half_open.remove(endpoint);
     --half_open_count;
   }
-  void add_ready(Endpoint& endpoint) {
-    ready.push_back(endpoint);
-    count_ready(1);
-  }
+  void add_ready(Endpoint& endpoint);
+  void remove_ready(Endpoint& endpoint);
+  /// After a change of `ready`.
+  void note_first();
   void count_ready(uint32_t change) {
     ready_count.store(ready_count.load(std::memory_order_relaxed) + change, std::memory_order_relaxed);
   }

@@ -68,6 +68,7 @@ bool Endpoint::mend(bool changing) {
     awake_->listener->ready_count = 0;
     for ([[maybe_unused]] Endpoint& child : awake_->listener->half_open) ++awake_->listener->half_open_count;
     for ([[maybe_unused]] Endpoint& child : awake_->listener->ready) awake_->listener->count_ready(1);
+    awake_->listener->note_first();
   }
   if (broken && awake_->state() == Task::State::suspended) {
     notify(kNotifyClose);  // its handshake goes on, to end
