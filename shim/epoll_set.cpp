@@ -223,6 +223,7 @@ void EpollSet::forget(OpenFile& file) {
 void EpollSet::close() {
   while (EpollMember* member = members_.front()) erase(*member);
   FileStep::end();
+  leave_list();
   arena_.destroy(this);
 }
 

@@ -124,9 +124,12 @@ void repair(SharedHost& shared) {
   shared.host->log()(LogLevel::error, [](LogLine& line) {
     line << "a process was killed while it held the host's lock; the host is rebuilt from its endpoints";
   });
-  shared.each_shard([](Shard& shard) {
-    if (shard.changing) shard.host->mend(&show_threads);
-  });
+  // What comes after a shard's mending may change the others, and may be interrupted like anything else.
+  std::array<bool, Shards::kMost> broken;
+  for (uint32_t i = 0; i < shared.shard_count; ++i) broken[i] = std::exchange(shared.shards[i].changing, true);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  for (uint32_t i = 0; i < shared.shard_count; ++i)
+    if (broken[i]) shared.shards[i].host->mend(&show_threads);
   shared.file_step.finish();
   if (shared.sharded()) find_unreferenced(shared);
   shared.release_lost_sockets();

@@ -68,8 +68,12 @@ class OpenFile : public ListHook<> {
   /// anything refers to it.
   void enlist();
   virtual ~OpenFile();
-  /// The last reference is gone: gives back what the file stands for, ends the FileStep that this may be
-  /// part of, and frees its own memory (only the class itself knows its size). May have been begun before.
+  /// Before its memory is freed: from here on nobody finds it. (A destructor would leave the list when it is
+  /// half gone.)
+  void leave_list() { ListHook<>::unlink(); }
+  /// The last reference is gone: gives back what the file stands for, ends the FileStep that this may be part
+  /// of, leaves the list, and frees its own memory (only the class itself knows its size). May have been
+  /// begun before.
   virtual void close() = 0;
   /// Of the references only those of ends outside are left.
   virtual void left_to_ends() {}

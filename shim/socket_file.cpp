@@ -70,6 +70,7 @@ void SocketFile::close() {
   }
   CommonLock common;
   FileStep::end();
+  leave_list();
   arena().destroy(this);
 }
 

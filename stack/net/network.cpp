@@ -19,6 +19,7 @@ void Network::mend() {
   path_mtus_.mend();
   reassembler_.mend();
   icmp_limiter_.mend();
+  mend_strays();
 }
 
 Network::~Network() {

@@ -161,6 +161,7 @@ class Network final : private NeighbourPort {
   bool hand_over(Arrival& arrival);
   void hand_to_all(Stray::Kind kind, const Arrival& arrival);
   void add_stray(Stray&& stray);
+  void mend_strays();
   Stray& stray_at(uint32_t i) { return strays_[(first_stray_ + i) % kMostStrays]; }
 
   // arp.cpp

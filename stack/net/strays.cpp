@@ -1,5 +1,6 @@
 // What comes to one shard of a host and is another's (stack/shards.h).
 #include <cstring>
+#include <memory>
 
 #include "stack/net/network.h"
 
@@ -25,7 +26,8 @@ void Network::add_stray(Stray&& stray) {
     ++context_.counters.UstackShardStraysDropped;
     return;
   }
-  stray_at(stray_count_) = std::move(stray);
+  // What is free may be what a killed process has left half filled, which isn't its block's any more.
+  std::construct_at(&stray_at(stray_count_), std::move(stray));
   ++stray_count_;
 }
 
@@ -35,6 +37,10 @@ std::optional<Stray> Network::take_stray() {
   first_stray_ = (first_stray_ + 1) % kMostStrays;
   --stray_count_;
   return stray;
+}
+
+void Network::mend_strays() {
+  for (uint32_t i = stray_count_; i < kMostStrays; ++i) std::construct_at(&stray_at(i));
 }
 
 void Network::receive_stray(const Stray& stray) {
