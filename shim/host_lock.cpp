@@ -126,7 +126,8 @@ void repair(SharedHost& shared) {
   });
   // What comes after a shard's mending may change the others, and may be interrupted like anything else.
   std::array<bool, Shards::kMost> broken;
-  for (uint32_t i = 0; i < shared.shard_count; ++i) broken[i] = std::exchange(shared.shards[i].changing, true);
+  for (uint32_t i = 0; i < shared.shard_count; ++i)
+    broken[i] = std::exchange(shared.shards[i].changing, true);
   std::atomic_signal_fence(std::memory_order_seq_cst);
   for (uint32_t i = 0; i < shared.shard_count; ++i)
     if (broken[i]) shared.shards[i].host->mend(&show_threads);

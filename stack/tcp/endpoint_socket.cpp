@@ -156,8 +156,7 @@ Result<std::byte> Endpoint::receive_urgent(bool peek) {
 /// Linux's tcp_poll.
 uint32_t Endpoint::readiness() const {
   if (!awake()) return ready::kOut | ready::kWrNorm | (error_ != 0 ? ready::kErr : 0);
-  if (awake_->listener != nullptr)
-    return acceptable() ? ready::kIn | ready::kRdNorm : 0;
+  if (awake_->listener != nullptr) return acceptable() ? ready::kIn | ready::kRdNorm : 0;
   uint32_t bits = 0;
   const Receiver& rcv = awake_->tcb.rcv;
   bool receive_over = receive_ended_ || awake_->tcb.receive_shut;

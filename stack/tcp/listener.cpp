@@ -163,8 +163,8 @@ Endpoint* Endpoint::next_to_accept() const {
   return oldest;
 }
 
-/// The one of a listener and its siblings from which accept(2) takes a connection: that of `preferred`, unless
-/// it has none or another's waits for long.
+/// The one of a listener and its siblings from which accept(2) takes a connection: that of `preferred`,
+/// unless it has none or another's waits for long.
 Endpoint& Endpoint::acceptor(uint8_t preferred) {
   constexpr Duration kMayWait = 1ms;
   auto since = [](const Endpoint& endpoint) {

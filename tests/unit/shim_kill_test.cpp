@@ -2,6 +2,7 @@
 // changed ends.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -19,6 +20,7 @@
 #include "io/clock.h"
 #include "io/syscalls.h"
 #include "shim/fd_table.h"
+#include "shim/hooks.h"
 #include "shim/host_lock.h"
 #include "shim/process.h"
 #include "shim/scope.h"
@@ -80,12 +82,33 @@ void run_covered() {
   while (this_thread().covers == kWhole && Host::hand_over(shared_host->hosts));
 }
 
-/// What is killed: opens, connects, sends, receives, closes, nearly always inside the lock. `turn`: called
-/// before each step.
+/// Takes what waits at the listener, as a server does: into a set, and away.
 template <typename Turn>
-[[noreturn]] void work_until_killed(std::minstd_rand& random, Turn turn) {
+void serve(int listener, int set, Turn turn) {
+  std::array<int, 2> taken;
+  for (int& fd : taken) {
+    turn();
+    fd = hook::accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) continue;
+    epoll_event event{};
+    event.events = EPOLLIN;
+    turn();
+    hook::epoll_ctl(set, EPOLL_CTL_ADD, fd, &event);
+  }
+  for (int fd : taken) {
+    turn();
+    if (fd >= 0) hook::close(fd);
+  }
+}
+
+/// What is killed: opens, connects, sends, receives, accepts, closes, nearly always inside the lock. `turn`:
+/// called before each step.
+template <typename Turn>
+[[noreturn]] void work_until_killed(std::minstd_rand& random, int listener, Turn turn) {
   const std::string bytes(20000, 'w');
+  const int set = hook::epoll_create1(EPOLL_CLOEXEC);
   for (;;) {
+    if (random() % 2 == 0) serve(listener, set, turn);
     Scope scope;
     int fd = -1;
     {
@@ -144,7 +167,7 @@ void on_step(int, siginfo_t*, void* context) {
 }
 
 /// Works, and kills itself after a random number of instructions from a random step on.
-[[noreturn]] void work_to_an_instruction(std::minstd_rand& random, Place& where) {
+[[noreturn]] void work_to_an_instruction(std::minstd_rand& random, int listener, Place& where) {
   static std::array<char, 64 * 1024> memory;
   const stack_t stack{.ss_sp = memory.data(), .ss_flags = 0, .ss_size = memory.size()};
   sigaltstack(&stack, nullptr);
@@ -158,7 +181,7 @@ void on_step(int, siginfo_t*, void* context) {
   steps_left = most + random() % most;
   place_of_death = &where;
   where = Place{.steps = steps_left};
-  work_until_killed(random, [&] {
+  work_until_killed(random, listener, [&] {
     if (before-- != 0) return;
     asm volatile("pushfq; orq $0x100, (%%rsp); popfq" ::: "memory", "cc");
   });
@@ -173,8 +196,11 @@ class Survivor {
     listener_ = open_socket(lock);
     EXPECT_TRUE(socket_of(listener_).bind(kAddress).ok());
     EXPECT_TRUE(socket_of(listener_).listen(256).ok());
+    FdTable::look(listener_)->status_flags |= O_NONBLOCK;
     connect(lock);
   }
+
+  int listener() const { return listener_; }
 
   /// Accepts and ends what the dead have begun.
   void clean_up() {
@@ -295,8 +321,8 @@ int run_kills(std::chrono::milliseconds time, const Parts& parts, Log* log) {
     pid_t child = test::fork_with_host();
     if (child == 0) {
       random.seed(seed);
-      if (log == nullptr) work_until_killed(random, [] {});
-      work_to_an_instruction(random, log->places[log->count % log->places.size()]);
+      if (log == nullptr) work_until_killed(random, survivor.listener(), [] {});
+      work_to_an_instruction(random, survivor.listener(), log->places[log->count % log->places.size()]);
     }
     if (log == nullptr) {
       usleep(static_cast<unsigned>(random() % 3000));
