@@ -105,6 +105,7 @@ Result<int> tell_peer(HostLock& lock, const NewConnection& made, sockaddr* addre
   Status s = made.peer.ok() ? unlocked(lock, [&] { return write_address(*made.peer, address, length); })
                             : Error{ECONNABORTED};
   if (s.ok()) return made.fd;
+  lock.cover(kWhole);
   FdTable::current()->clear(made.fd);
   io::sys::close(made.fd);
   return s.error();

@@ -1,9 +1,10 @@
 // The steps that HostLock and the driver are made of.
 //
 // Where the host has several shards, what a thread holds covers one of them, or all (kWhole: the locks of all
-// shards in their order, and the common one). Nearly everything is done under kWhole; what a program does all
-// the time, transfers and waiting, needs the shard that its socket is in, or the one whose queue its thread
-// drives. What of the shim's own is changed then is under CommonLock besides.
+// shards in their order, and the common one). Much is done under kWhole; what a program does all the time
+// needs the shard that its socket is in (transfers, epoll_ctl, close, options, names), or the one whose queue
+// its thread drives (accept, epoll_wait). What of the shim's own is changed then is under CommonLock besides,
+// and so are look-ups: what a number refers to may be another shard's, and closed there.
 #pragma once
 
 #include "shim/scope.h"

@@ -80,7 +80,7 @@ uint8_t SocketFile::transfers_under() const {
   return plain ? asked_under_ : kWhole;
 }
 
-/// Listeners have connections in all shards.
+/// Listeners have connections in all shards, and can be asked under any one's lock. The lock covers all.
 void SocketFile::find_ready_list() {
   if (!has_shards) return;
   int listening = 0;
@@ -189,9 +189,8 @@ void SocketFile::close_twin() {
 }
 
 Status SocketFile::begin_connect(const SocketAddress& remote, bool with_data) {
-  const Socket* before = socket_;
   const Status s = connect_in_shard(socket_, remote, with_data);
-  if (socket_ != before) find_ready_list();
+  find_ready_list();
   return s;
 }
 
@@ -253,7 +252,7 @@ Result<SocketFile*> SocketFile::file_for_accepted(Socket& socket, int flags) {
 Result<SocketFile*> SocketFile::accept_in_shard(uint8_t shard, int flags) {
   constexpr uint8_t kInTurn = 16;
   const bool twins_turn = has_twin_ && ++accepts_ % kInTurn == 0;
-  if (put_back_ != nullptr || twins_turn) return Error{EAGAIN};
+  if (asked_under_ != kWhole || put_back_ != nullptr || twins_turn) return Error{EAGAIN};
   Result<Socket*> socket = socket_->accept_in_shard(shard);
   if (!socket.ok()) return socket.error();
   return file_for_accepted(**socket, flags);
@@ -293,6 +292,7 @@ Status SocketFile::shutdown(ShutdownHow how) {
   Status s = socket_->shutdown(how);
   // A listener whose reading side is shut down listens no more (inet_shutdown).
   if (s.ok() && how != ShutdownHow::write) close_twin();
+  if (asked_under_ == kWhole) find_ready_list();
   return s;
 }
 

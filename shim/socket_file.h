@@ -89,8 +89,8 @@ class SocketFile final : public OpenFile {
   };
   /// `flags`: those of accept4(2).
   Result<Accepted> accept(HostLock& lock, int flags);
-  /// One of that shard's connections, without waiting; EAGAIN: see accept(). The lock covers that shard, and
-  /// the common one is held until the file has its number.
+  /// One of that shard's connections, without waiting; EAGAIN: accept() has to be asked. The lock covers that
+  /// shard, and the common one is held until the file has its number.
   Result<SocketFile*> accept_in_shard(uint8_t shard, int flags);
   /// accept() found no descriptor for it: the next accept() gets it.
   void put_back(SocketFile* accepted);
