@@ -59,7 +59,8 @@ def shards_steered(context: Context):
         if kind == "peer" and told:  # bpf(2) needs a right
             context.note(told[0])
             continue
-        check(frames > 3000 and strays < frames / 10, f"{strays} of {frames} frames are strays")
+        # Untold, the link brings half of them to another one; told, those that the keeper reads on a busy machine.
+        check(frames > 3000 and strays < frames / 4, f"{strays} of {frames} frames are strays")
 
 
 @case("shards.device", kernel=False)
