@@ -90,6 +90,38 @@ TEST_F(Shards, AcceptPrefersTheCallersConnections) {
   }
 }
 
+/// As accept(2) does with one shard's lock alone.
+TEST_F(Shards, AcceptInAShardTakesItsOwnUnlessAnothersWaitsForLong) {
+  TestSocket listener = server.listen(80);
+  EXPECT_EQ(listener->accept_in_shard(0).code(), EAGAIN);
+  std::vector<TestSocket> near = connect(32);
+  net.run_for(2ms);  // there and back, and no longer
+  auto take = [&](uint8_t shard) {
+    Result<Socket*> taken = listener->accept_in_shard(shard);
+    if (!taken.ok()) return taken.code();
+    EXPECT_EQ(&(*taken)->host(), server.shards().hosts[shard]);
+    (*taken)->release();
+    return 0;
+  };
+  ASSERT_TRUE(net.run_until([&] { return listener.acceptable(); }, kSoon));
+  int of_two = 0;
+  while (take(2) == 0) ++of_two;
+  EXPECT_GT(of_two, 1);
+  EXPECT_EQ(take(2), EAGAIN) << "it has no more, though others have";
+  EXPECT_EQ(take(3), 0);
+  net.run_for(10ms);
+  near.push_back(client.connect(server, 80));
+  ASSERT_TRUE(all_have_connected(near));
+  // All that have come at first wait for long, so that it is their turn, whoever asks; each shard can tell.
+  int taken = 0;
+  for (int looks = 0; looks < 200; ++looks)
+    for (uint8_t shard = 0; shard < kShards; ++shard) taken += take(shard) == 0 ? 1 : 0;
+  EXPECT_EQ(taken, 33 - of_two - 1);
+  EXPECT_FALSE(listener.acceptable());
+  ASSERT_TRUE(listener->shutdown(ShutdownHow::both).ok());
+  EXPECT_EQ(listener->accept_in_shard(0).code(), EINVAL);
+}
+
 TEST_F(Shards, AConnectionLeavesByThePortThatLeadsBackToItsShard) {
   TestSocket listener = client.listen(80);
   std::vector<TestSocket> made;
