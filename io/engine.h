@@ -61,9 +61,9 @@ class Engine {
   static constexpr uint32_t kReadSlots = 8;
 
   /// `automatic` and `uring` fall back to `plain` where the kernel refuses a ring (EPERM, ENOSYS, ENOMEM);
-  /// kind() says what it became. `spin`: how long wait() looks for frames without sleeping. `link` and `host`
-  /// outlive it, as does `holdings`, where the engine notes what it has of the host's (nullptr: nowhere).
-  /// `queue`: the link's that it reads by a ring. nullptr: no memory.
+  /// kind() says what it became. `spin`: how long wait() may look for frames without sleeping. `link` and
+  /// `host` outlive it, as does `holdings`, where the engine notes what it has of the host's (nullptr:
+  /// nowhere). `queue`: the link's that it reads by a ring. nullptr: no memory.
   static Engine* create(EngineKind kind, Link& link, Host& host, Duration spin = Duration(0),
                         Holdings* holdings = nullptr, uint32_t queue = 0);
   /// Lock held: frames and blocks go back to the host. Only in the process that has made it.

@@ -125,7 +125,9 @@ WaitResult LinkReader::wait(bool link_full, const WaitRequest& request, Duration
     report(result);
     return result;
   }
-  PollOutcome polled = wait_set_.wait(link_, lost_ ? 0 : request.queues, link_full, request, spin);
+  PollOutcome polled =
+      wait_set_.wait(link_, lost_ ? 0 : request.queues, link_full, request, spin_.next(spin));
+  spin_.note(polled.spin);
   if (polled.readable != 0) {
     if (!polled.slept) expect_more();
     for (uint32_t queue = 0; queue < link_.queues(); ++queue)

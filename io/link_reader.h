@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 
+#include "io/adaptive_spin.h"
 #include "io/engine.h"
 #include "io/link.h"
 #include "io/wait_set.h"
@@ -34,8 +35,8 @@ class LinkReader {
 
   bool lost() const { return lost_; }
 
-  /// No lock: waits and reads what came. While frames queue up poll is asked only every few
-  /// turns.
+  /// No lock: waits and reads what came, looking for up to `spin` before it sleeps, where that isn't in vain
+  /// of late. While frames queue up poll is asked only every few turns.
   WaitResult wait(bool link_full, const WaitRequest& request, Duration spin);
   /// No lock: takes what is there if the last turn left something behind and poll need not be asked yet.
   bool read_backlog(Instant arrived);
@@ -75,6 +76,7 @@ class LinkReader {
   Link& link_;
   Host& host_;
   WaitSet wait_set_;
+  AdaptiveSpin spin_;
   /// One more for the ring's.
   std::array<Slot, Engine::kReadSlots + 1> slots_;
   static_assert(Engine::kReadSlots + 2 <= Holdings::kMostBlocks);

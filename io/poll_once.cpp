@@ -45,7 +45,10 @@ PollOutcome poll_once(const Link& link, uint32_t queues, bool link_full, const W
     ready = sys::ppoll(fds, count, endless ? nullptr : &timeout, request.signal_mask);
     outcome.at = now();
     outcome.slept = outcome.at - asked >= kSleptAtLeast;
-    if (!spinning || ready != 0) break;
+    if (!spinning || ready != 0) {
+      outcome.spin = spin_outcome(begin, spin_until, request.deadline, spinning);
+      break;
+    }
     asked = outcome.at;
   }
 

@@ -1,6 +1,7 @@
 // One ppoll over what an engine waits for. Internal to io/.
 #pragma once
 
+#include "io/adaptive_spin.h"
 #include "io/engine.h"
 #include "io/syscalls.h"
 
@@ -15,6 +16,7 @@ struct PollOutcome {
   Instant at{};
   /// It came back at once: whatever was readable had been waiting for us.
   bool slept = true;
+  SpinOutcome spin = SpinOutcome::none;
 };
 
 /// A wait that has slept took at least two switches of context; one that found something at once, well under

@@ -166,7 +166,10 @@ PollOutcome WaitSet::wait(const Link& link, uint32_t queues, bool link_full, con
       }
     }
     if (stray) close();
-    if (!spinning || ready != 0) break;
+    if (!spinning || ready != 0) {
+      outcome.spin = spin_outcome(begin, spin_until, request.deadline, spinning);
+      break;
+    }
   }
   outcome.result.timed_out = outcome.at >= request.deadline;
   // It has gone off, or is about to: the next one is set anew, which takes that back.

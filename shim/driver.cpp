@@ -23,6 +23,7 @@
 #include <cstring>
 #include <utility>
 
+#include "io/adaptive_spin.h"
 #include "io/clock.h"
 #include "io/engine.h"
 #include "io/syscalls.h"
@@ -334,9 +335,13 @@ void Sleep::wake_up() {
 }
 
 void Sleep::sleep_on_word(Instant until) {
-  if (Duration spin = Process::config().spin; spin > Duration(0)) {
-    for (Instant end = std::min(until, io::now() + spin); io::now() < end;)
-      if (waiter_.word.load(std::memory_order_acquire) != 0) return;
+  if (const Duration most = Process::config().spin; most > Duration(0)) {
+    const Duration spin = thread_.spin.next(most);
+    const Instant begin = io::now(), end = std::min(until, begin + spin);
+    bool woken = false;
+    while (!woken && io::now() < end) woken = waiter_.word.load(std::memory_order_acquire) != 0;
+    thread_.spin.note(io::spin_outcome(begin, end, until, woken));
+    if (woken) return;
   }
   if (until == kLook) return;
   __kernel_timespec time = to_timespec(until.time_since_epoch());

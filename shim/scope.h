@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "io/adaptive_spin.h"
 #include "shim/wait_habit.h"
 
 namespace ustack::io {
@@ -44,6 +45,8 @@ struct ThreadState {
   uint8_t common_depth = 0;
   /// Whether it looks at the link for nothing.
   WaitHabit habit;
+  /// And whether it is worth looking at the waiter's word before it sleeps.
+  io::AdaptiveSpin spin;
   /// gettid(2), 0 until asked for.
   int32_t id = 0;
   /// The mask to go back to when the Scope closes (signal_deferred), in the kernel's form.

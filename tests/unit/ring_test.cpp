@@ -19,6 +19,7 @@
 #include <thread>
 #include <vector>
 
+#include "io/adaptive_spin.h"
 #include "io/clock.h"
 #include "io/config.h"
 #include "io/engine.h"
@@ -545,6 +546,52 @@ TEST_P(EngineTest, SpinsBeforeItSleeps) {
   std::string ping = ping_packet(1);
   ASSERT_GT(send(plugged.peer.get(), ping.data(), ping.size(), 0), 0);
   EXPECT_TRUE(plugged.turn({.deadline = in(5s)}).frames);
+}
+
+/// Processor time of the calling thread.
+Duration thread_time() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+}
+
+TEST_P(EngineTest, SpinsNoMoreWhereItIsInVain) {
+  constexpr Duration kSpin = 20ms;
+  Plugged plugged;
+  plugged.use(GetParam(), kSpin);
+  plugged.turn({.deadline = now()});
+  for (uint32_t i = 0; i < AdaptiveSpin::kBelieved; ++i) plugged.turn({.deadline = in(kSpin + 200ms)});
+  for (uint32_t i = 1; i < AdaptiveSpin::kTry; ++i) {
+    const Duration before = thread_time();
+    plugged.turn({.deadline = in(kSpin + 5ms)});
+    EXPECT_LT(thread_time() - before, kSpin / 2) << i;
+  }
+}
+
+TEST(AdaptiveSpin, LooksAgainOnceThatHasCaughtSomething) {
+  AdaptiveSpin spin;
+  auto wait = [&](SpinOutcome outcome) {
+    const bool looks = spin.next(1ms) == 1ms;
+    if (looks) spin.note(outcome);
+    return looks;
+  };
+  for (uint32_t i = 0; i < AdaptiveSpin::kBelieved; ++i) EXPECT_TRUE(wait(SpinOutcome::vain));
+  uint32_t until_try = 1;
+  while (!wait(SpinOutcome::vain)) ++until_try;
+  EXPECT_EQ(until_try, AdaptiveSpin::kTry);
+  while (!wait(SpinOutcome::caught)) continue;
+  for (int i = 0; i < 100; ++i) EXPECT_TRUE(wait(SpinOutcome::caught));
+  // Not each one in vain is a reason to stop.
+  for (int i = 0; i < 100; ++i) EXPECT_TRUE(wait(i % 2 == 0 ? SpinOutcome::vain : SpinOutcome::caught));
+  EXPECT_EQ(spin.next(0ms), 0ms) << "unless it isn't to";
+}
+
+TEST(AdaptiveSpin, AWaitThatIsOverBeforeItCouldSleepTellsNothing) {
+  const Instant begin{1s};
+  EXPECT_EQ(spin_outcome(begin, begin, kNever, false), SpinOutcome::none);
+  EXPECT_EQ(spin_outcome(begin, begin + 1ms, kNever, true), SpinOutcome::caught);
+  EXPECT_EQ(spin_outcome(begin, begin + 1ms, kNever, false), SpinOutcome::vain);
+  EXPECT_EQ(spin_outcome(begin, begin + 1ms, begin + 1ms, false), SpinOutcome::none);
 }
 
 TEST_P(EngineTest, PingsFromTheKernelAreAnsweredOverATap) {
