@@ -576,9 +576,11 @@ TEST(AdaptiveSpin, LooksAgainOnceThatHasCaughtSomething) {
     return looks;
   };
   for (uint32_t i = 0; i < AdaptiveSpin::kBelieved; ++i) EXPECT_TRUE(wait(SpinOutcome::vain));
-  uint32_t until_try = 1;
-  while (!wait(SpinOutcome::vain)) ++until_try;
-  EXPECT_EQ(until_try, AdaptiveSpin::kTry);
+  for (uint32_t pause = AdaptiveSpin::kTry; pause <= 2 * AdaptiveSpin::kSeldom; pause *= 2) {
+    uint32_t until_try = 1;
+    while (!wait(SpinOutcome::vain)) ++until_try;
+    EXPECT_EQ(until_try, std::min(pause, AdaptiveSpin::kSeldom)) << "more and more seldom";
+  }
   while (!wait(SpinOutcome::caught)) continue;
   for (int i = 0; i < 100; ++i) EXPECT_TRUE(wait(SpinOutcome::caught));
   // Not each one in vain is a reason to stop.
