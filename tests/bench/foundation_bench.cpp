@@ -1,4 +1,4 @@
-// What the stack is made of, by itself: fiber switches, timers, checksums, blocks.
+// What the stack is made of, by itself: fiber switches, timers, demultiplexing, checksums, blocks.
 #include <benchmark/benchmark.h>
 
 #include <memory>
@@ -8,8 +8,10 @@
 #include "stack/base/siphash.h"
 #include "stack/fiber/task.h"
 #include "stack/mem/block.h"
+#include "stack/tcp/demux.h"
 #include "stack/time/timer.h"
 #include "tests/support/heap_arena.h"
+#include "tests/support/seeded_random.h"
 
 namespace ustack {
 namespace {
@@ -83,7 +85,62 @@ void BM_RearmTimer(benchmark::State& state) {
     next = next + 1 == timers.size() ? 0 : next + 1;
   }
 }
-BENCHMARK(BM_RearmTimer)->Arg(1)->Arg(1000)->Arg(100000);
+BENCHMARK(BM_RearmTimer)->Arg(1)->Arg(1000)->Arg(100000)->Arg(1000000);
+
+struct TableEntry : tcp::Connection {
+  TableEntry() : Connection(Kind::endpoint) {}
+};
+
+/// The n-th connection of many peers to one port.
+ConnectionId connection_id(uint32_t n) {
+  const auto peer = static_cast<uint8_t>(n / 50'000 + 1);
+  return {.local = {IpAddress::v4(192, 0, 2, 2), 80},
+          .remote = {IpAddress::v4(198, 51, 100, peer), static_cast<uint16_t>(n % 50'000 + 1024)}};
+}
+
+/// A table of so many, asked for them in no order that a cache would know.
+class FullTable {
+ public:
+  explicit FullTable(uint32_t count) : entries_(count) {
+    for (uint32_t i = 0; i < count; ++i) (void)table.insert(entries_[i], connection_id(i));
+  }
+  ~FullTable() {
+    for (TableEntry& entry : entries_) table.remove(entry);
+  }
+  uint32_t next() {
+    constexpr uint32_t kPrime = 7'368'787;
+    at_ = static_cast<uint32_t>((at_ + uint64_t{kPrime}) % entries_.size());
+    return at_;
+  }
+  TableEntry& entry(uint32_t i) { return entries_[i]; }
+
+ private:
+  test::HeapArena arena_;
+  test::SeededRandom random_{1};
+  std::vector<TableEntry> entries_;
+  uint32_t at_ = 0;
+
+ public:
+  tcp::ConnectionTable table{arena_, random_};
+};
+
+/// Whose a segment is, among so many connections.
+void BM_Demux(benchmark::State& state) {
+  FullTable full(static_cast<uint32_t>(state.range(0)));
+  for (auto _ : state) benchmark::DoNotOptimize(full.table.find(connection_id(full.next())));
+}
+BENCHMARK(BM_Demux)->Arg(10)->Arg(1000)->Arg(100000)->Arg(1000000);
+
+/// One goes and comes beside so many others.
+void BM_DemuxChange(benchmark::State& state) {
+  FullTable full(static_cast<uint32_t>(state.range(0)));
+  for (auto _ : state) {
+    const uint32_t i = full.next();
+    full.table.remove(full.entry(i));
+    (void)full.table.insert(full.entry(i), connection_id(i));
+  }
+}
+BENCHMARK(BM_DemuxChange)->Arg(10)->Arg(1000)->Arg(100000)->Arg(1000000);
 
 void BM_NextDeadline(benchmark::State& state) {
   TimerWheel wheel(Instant(1s));

