@@ -561,7 +561,7 @@ TEST_P(EngineTest, SpinsNoMoreWhereItIsInVain) {
   plugged.use(GetParam(), kSpin);
   plugged.turn({.deadline = now()});
   for (uint32_t i = 0; i < AdaptiveSpin::kBelieved; ++i) plugged.turn({.deadline = in(kSpin + 200ms)});
-  // Less than until the next try: a machine that stops all processes for a moment makes one more of a wait.
+  // Less than until the next try: a wait that the ring interrupts (EINTR) is two.
   for (uint32_t i = 0; i < AdaptiveSpin::kTry / 2; ++i) {
     const Duration before = thread_time();
     plugged.turn({.deadline = in(kSpin + 5ms)});
