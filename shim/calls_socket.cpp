@@ -86,17 +86,21 @@ struct NewConnection {
   Result<SocketAddress> peer = Error{ENOTCONN};
 };
 
+/// FdTable::lock() held.
+Result<NewConnection> give_number(SocketFile& listener, SocketFile& accepted, int flags) {
+  Result<int> fd = FdTable::current()->install_locked(&accepted, (flags & SOCK_CLOEXEC) != 0);
+  if (fd.ok()) return NewConnection{*fd, accepted.remote_name()};
+  // Linux looks for a number before it takes a connection out of the queue.
+  listener.put_back(&accepted);
+  return fd.error();
+}
+
 /// One of the shard that the lock covers; EAGAIN: all are to be asked.
 Result<NewConnection> accept_in_shard(SocketFile& listener, int flags) {
   std::lock_guard tables(FdTable::lock());
   CommonLock common;
   Result<SocketFile*> accepted = listener.accept_in_shard(this_thread().covers, flags);
-  if (!accepted.ok()) return accepted.error();
-  Result<int> fd = FdTable::current()->install_locked(*accepted, (flags & SOCK_CLOEXEC) != 0);
-  if (fd.ok()) return NewConnection{*fd, (*accepted)->remote_name()};
-  // Linux looks for a number before it takes a connection out of the queue.
-  listener.put_back(*accepted);
-  return fd.error();
+  return accepted.ok() ? give_number(listener, **accepted, flags) : accepted.error();
 }
 
 /// What accept(2) has to say of the peer.
@@ -112,7 +116,6 @@ Result<int> tell_peer(HostLock& lock, const NewConnection& made, sockaddr* addre
 }
 
 Result<int> accept_socket(HostLock& lock, SocketFile& file, sockaddr* address, socklen_t* length, int flags) {
-  FdTable& table = *FdTable::current();
   if (!covers_all()) {
     Result<NewConnection> made = accept_in_shard(file, flags);
     if (made.ok()) return tell_peer(lock, *made, address, length);
@@ -122,7 +125,7 @@ Result<int> accept_socket(HostLock& lock, SocketFile& file, sockaddr* address, s
   Result<SocketFile::Accepted> accepted = file.accept(lock, flags);
   if (!accepted.ok()) return accepted.error();
   if (accepted->file == nullptr) {
-    table.clear(accepted->kernel);
+    FdTable::current()->clear(accepted->kernel);
     if (address == nullptr) return accepted->kernel;
     long result = unlocked(lock, [&] {
       return io::sys::call(SYS_getpeername, accepted->kernel, io::sys::arg(address), io::sys::arg(length));
@@ -131,13 +134,11 @@ Result<int> accept_socket(HostLock& lock, SocketFile& file, sockaddr* address, s
     io::sys::close(accepted->kernel);
     return Error{static_cast<int>(-result)};
   }
-  Result<int> fd = table.install(accepted->file, (flags & SOCK_CLOEXEC) != 0);
-  if (!fd.ok()) {
-    // Linux looks for a number before it takes a connection out of the queue.
-    file.put_back(accepted->file);
-    return fd;
-  }
-  return tell_peer(lock, {*fd, accepted->file->remote_name()}, address, length);
+  Result<NewConnection> made = [&] {
+    std::lock_guard tables(FdTable::lock());
+    return give_number(file, *accepted->file, flags);
+  }();
+  return made.ok() ? tell_peer(lock, *made, address, length) : made.error();
 }
 
 /// A number of bytes that the program has said, for what may have to be put there in the kernel's place.

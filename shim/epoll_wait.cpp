@@ -231,7 +231,7 @@ Status EpollWait::ask_ours(Collect collect) {
     // The last one is asked without all locks for what needs none of them (EpollSet::needs_all).
     if (list != EpollSet::kLastList) lock_.cover(static_cast<uint8_t>(list));
     Status s = ask_list(collect, list);
-    if (!s.ok() || list != EpollSet::kLastList || !set_.needs_all()) return s;
+    if (!s.ok() || list != EpollSet::kLastList || covers_all() || !set_.needs_all()) return s;
     lock_.cover(kWhole);
     return ask_list(collect, list);
   };

@@ -144,10 +144,12 @@ bool Endpoint::acceptable() const {
   return found;
 }
 
+/// How long a connection may wait for accept(2) while others are preferred.
+constexpr Duration kMayWait = 1ms;
+
 /// The oldest, or where the link has several queues one of the calling thread's among the oldest: what is on
 /// its way for that one comes to this thread. Not for long at the expense of another.
 Endpoint* Endpoint::next_to_accept() const {
-  constexpr Duration kMayWait = 1ms;
   constexpr int kLooksAt = 8;
   Endpoint* oldest = awake_->listener->ready.front();
   const uint8_t queue = protocol_.context().queue;
@@ -166,7 +168,6 @@ Endpoint* Endpoint::next_to_accept() const {
 /// The one of a listener and its siblings from which accept(2) takes a connection: that of `preferred`,
 /// unless it has none or another's waits for long.
 Endpoint& Endpoint::acceptor(uint8_t preferred) {
-  constexpr Duration kMayWait = 1ms;
   auto since = [](const Endpoint& endpoint) {
     return endpoint.awake_->listener->waiting_since.load(std::memory_order_relaxed);
   };
