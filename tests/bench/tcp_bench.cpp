@@ -209,5 +209,91 @@ void BM_TcpConnection(benchmark::State& state) {
 // TIME-WAITs hold the ephemeral ports for 60 s.
 BENCHMARK(BM_TcpConnection)->Iterations(20000);
 
+/// Two hosts with so many established connections between them, all at rest but for the last used.
+class Crowd : public Pair {
+ public:
+  static constexpr int64_t kOfAPort = 50000;
+
+  explicit Crowd(int64_t count) : Pair(true, with_many_ports()), sink(4096) {
+    connections_.reserve(static_cast<size_t>(count));
+    for (int64_t i = 0; i < count; ++i) {
+      if (i % kOfAPort == 0) listen_at(static_cast<uint16_t>(1000 + i / kOfAPort));
+      near = *client->open_socket(AF_INET, SOCK_STREAM, 0);
+      (void)near->connect({IpAddress::v4(192, 0, 2, 2), listening_port_});
+      settle();
+      far = *listeners_.back()->accept();
+      connections_.push_back({near, far});
+    }
+    for (int i = 0; i < 10; ++i) {
+      skipped += std::chrono::seconds(1);
+      settle();
+      server->run(clock_now());
+    }
+  }
+  ~Crowd() {
+    for (const Ends& ends : connections_) {
+      use(ends);
+      close();
+    }
+    for (Socket* each : listeners_) each->release();
+  }
+
+  void request_to(size_t i) {
+    use(connections_[i]);
+    exchange(data, sink);
+  }
+  void open_and_close() {
+    connect();
+    exchange(data, sink);
+    close();
+  }
+  size_t size() const { return connections_.size(); }
+  double rests() { return static_cast<double>(client->counters().UstackTcpRests); }
+
+ private:
+  struct Ends {
+    Socket *near, *far;
+  };
+
+  static Settings with_many_ports() {
+    Settings settings;
+    settings.ip_local_port_range = {1024, 65535};
+    return settings;
+  }
+  void listen_at(uint16_t port) {
+    Socket* each = *server->open_socket(AF_INET, SOCK_STREAM, 0);
+    (void)each->bind({IpAddress::any(Family::ipv4), port});
+    (void)each->listen(1000);
+    listeners_.push_back(each);
+    listening_port_ = port;
+  }
+  void use(const Ends& ends) {
+    near = ends.near;
+    far = ends.far;
+  }
+
+  std::string data = std::string(64, 'x');
+  std::vector<std::byte> sink;
+  std::vector<Ends> connections_;
+  std::vector<Socket*> listeners_;
+  uint16_t listening_port_ = 0;
+};
+
+/// A request and its answer by any of so many connections, which wakes both ends.
+void BM_TcpRequestAnswerOfAny(benchmark::State& state) {
+  Crowd crowd(state.range(0));
+  test::SeededRandom random(1);
+  for (auto _ : state) crowd.request_to(random.below(static_cast<uint32_t>(crowd.size())));
+  state.counters["rests"] = crowd.rests();
+}
+BENCHMARK(BM_TcpRequestAnswerOfAny)->Arg(10)->Arg(1000)->Arg(100000)->Arg(1000000)->Iterations(50000);
+
+/// connect, accept, 64 bytes each way, close beside so many connections.
+void BM_TcpConnectionBeside(benchmark::State& state) {
+  Crowd crowd(state.range(0));
+  for (auto _ : state) crowd.open_and_close();
+}
+BENCHMARK(BM_TcpConnectionBeside)->Arg(10)->Arg(1000)->Arg(100000)->Arg(1000000)->Iterations(50000);
+
 }  // namespace
 }  // namespace ustack
