@@ -66,8 +66,8 @@ namespace ustack {
   X(tcp_max_orphans, "net.ipv4.tcp_max_orphans", 262144, 0, 0x7fffffff)                               \
   X(tcp_fastopen, "net.ipv4.tcp_fastopen", 1, 0, 0x7fffffff)                                          \
   X(tcp_fastopen_blackhole_timeout_sec, "net.ipv4.tcp_fastopen_blackhole_timeout_sec", 0, 0, 1 << 20) \
-  X(tcp_awake, "net.ustack.tcp_awake", 256, 0, 0x7fffffff)                                            \
-  X(tcp_rest_ms, "net.ustack.tcp_rest_ms", 1000, 1, 0x7fffffff)                                       \
+  X(tcp_awake, "net.ustack.tcp_awake", 1024, 0, 0x7fffffff)                                           \
+  X(tcp_rest_ms, "net.ustack.tcp_rest_ms", 200, 1, 0x7fffffff)                                        \
   X(tcp_reset_limit, "net.ustack.tcp_reset_limit", 10000, 0, 0x7fffffff)                              \
   X(tcp_max_tw_buckets, "net.ipv4.tcp_max_tw_buckets", 262144, 0, 1 << 30)                            \
   X(tcp_tw_reuse, "net.ipv4.tcp_tw_reuse", 2, 0, 2)                                                   \
