@@ -93,10 +93,24 @@ bool ConnectionTable::grow() {
   return true;
 }
 
-PortBucket* PortTable::find(uint16_t port) const {
-  for (PortBucket& bucket : chains_[port % kChains])
-    if (bucket.port == port) return &bucket;
-  return nullptr;
+PortTable::~PortTable() {
+  for (Page* page : pages_) arena_.destroy(page);
+}
+
+PortBucket* PortTable::make(uint16_t port) {
+  Page*& page = pages_[port / kOfPage];
+  if (page == nullptr) page = arena_.create<Page>();
+  if (page == nullptr) return nullptr;
+  PortBucket* bucket = buckets_.create();
+  if (bucket == nullptr) return nullptr;
+  bucket->port = port;
+  (*page)[port % kOfPage] = bucket;
+  return bucket;
+}
+
+void PortTable::end(PortBucket& bucket) {
+  (*pages_[bucket.port / kOfPage])[bucket.port % kOfPage] = nullptr;
+  buckets_.destroy(&bucket);
 }
 
 bool PortTable::conflicts(const PortHolder& holder, const IpAddress& address, uint16_t port) const {
@@ -120,12 +134,8 @@ bool PortTable::free_for_connect(uint16_t port) const {
 Status PortTable::claim(PortHolder& holder, const IpAddress& address, uint16_t port) {
   release(holder);
   PortBucket* bucket = find(port);
-  if (bucket == nullptr) {
-    bucket = buckets_.create();
-    if (bucket == nullptr) return Error{ENOBUFS};
-    bucket->port = port;
-    chains_[port % kChains].push_front(*bucket);
-  }
+  if (bucket == nullptr) bucket = make(port);
+  if (bucket == nullptr) return Error{ENOBUFS};
   holder.bucket_ = bucket;
   holder.address_ = address;
   bucket->holders.push_back(holder);
@@ -134,15 +144,16 @@ Status PortTable::claim(PortHolder& holder, const IpAddress& address, uint16_t p
 }
 
 void PortTable::mend() {
-  for (IntrusiveList<PortBucket>& chain : chains_) {
-    PortBucket* next;
-    for (PortBucket* bucket = chain.front(); bucket != nullptr; bucket = next) {
-      next = chain.next(*bucket);
-      bucket->exclusive = 0;
-      for (PortHolder& holder : bucket->holders) bucket->exclusive += holder.by_connect ? 0 : 1;
-      if (bucket->holders.empty()) buckets_.destroy(bucket);
-    }
-  }
+  // One without holders may not have got to its place, or have left it.
+  for (Page* page : pages_)
+    if (page != nullptr) *page = {};
+  buckets_.mend();
+  buckets_.for_each([this](PortBucket& bucket) {
+    if (bucket.holders.empty()) return buckets_.destroy(&bucket);
+    bucket.exclusive = 0;
+    for (PortHolder& holder : bucket.holders) bucket.exclusive += holder.by_connect ? 0 : 1;
+    (*pages_[bucket.port / kOfPage])[bucket.port % kOfPage] = &bucket;
+  });
 }
 
 void PortTable::release(PortHolder& holder) {
@@ -151,7 +162,7 @@ void PortTable::release(PortHolder& holder) {
   bucket->holders.remove(holder);
   holder.bucket_ = nullptr;
   if (!holder.by_connect) --bucket->exclusive;
-  if (bucket->holders.empty()) buckets_.destroy(bucket);
+  if (bucket->holders.empty()) end(*bucket);
 }
 
 }  // namespace ustack::tcp

@@ -2,6 +2,8 @@
 // what.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 
 #include "stack/base/intrusive_list.h"
@@ -104,18 +106,20 @@ class PortHolder : public ListHook<PortHolder> {
 };
 
 /// All claims on one port.
-struct PortBucket : ListHook<> {
+struct PortBucket {
   uint16_t port = 0;
   /// Holders that are not by_connect.
   uint32_t exclusive = 0;
   IntrusiveList<PortHolder, PortHolder> holders;
-  void retire() { unlink(); }
 };
 
-/// Local ports in use. Lock: the host's.
+/// Local ports in use, each at its place, so that all of them in use cost no more than one. Lock: the host's.
 class PortTable {
  public:
-  explicit PortTable(Arena& arena) : buckets_(arena) {}
+  explicit PortTable(Arena& arena) : arena_(arena), buckets_(arena) {}
+  PortTable(const PortTable&) = delete;
+  PortTable& operator=(const PortTable&) = delete;
+  ~PortTable();
 
   /// Whether bind(2) of `holder` to (address, port) is possible, as Linux decides: two sockets may share a
   /// port if their addresses differ and neither is the wildcard, if both have SO_REUSEADDR and the other
@@ -137,10 +141,21 @@ class PortTable {
   }
 
  private:
-  PortBucket* find(uint16_t port) const;
-  static constexpr uint32_t kChains = 1024;
+  /// Ports side by side; made when the first of them is used.
+  static constexpr size_t kOfPage = 64;
+  using Page = std::array<PortBucket*, kOfPage>;
+
+  PortBucket* find(uint16_t port) const {
+    const Page* page = pages_[port / kOfPage];
+    return page == nullptr ? nullptr : (*page)[port % kOfPage];
+  }
+  /// A new bucket, in its place. nullptr: no memory.
+  PortBucket* make(uint16_t port);
+  void end(PortBucket& bucket);
+
+  Arena& arena_;
   Slab<PortBucket> buckets_;
-  mutable IntrusiveList<PortBucket> chains_[kChains];
+  std::array<Page*, 65536 / kOfPage> pages_{};
 };
 
 }  // namespace ustack::tcp

@@ -1,9 +1,9 @@
 // Rest: of a connection on which nothing happens the endpoint keeps what others reach it by, and a record of
 // the rest, which is a tenth of it. Whoever has something for it wakes it first (ensure_awake).
 //
-//   awake --a second without anything, where many are awake--> at rest
-//     ^                                                           |
-//     '---- a segment, a call that concerns it, keepalive --------'
+//   awake --200 ms without anything, where many are awake--> at rest
+//     ^                                                         |
+//     '--- a segment, a call that concerns it, keepalive -------'
 #include <algorithm>
 #include <array>
 #include <atomic>

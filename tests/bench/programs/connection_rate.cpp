@@ -27,8 +27,10 @@ int ask(const plain::Arguments& arguments) {
 
 int main(int argc, char** argv) {
   plain::Arguments arguments(argc, argv);
-  if (arguments.count() == 3 && !std::strcmp(arguments.at(0), "server"))
-    plain::echo_bytes(plain::listen_on(arguments.at(1), arguments.at(2), 1024, SOCK_NONBLOCK));
+  if (arguments.count() == 3 && !std::strcmp(arguments.at(0), "server")) {
+    const int listener[] = {plain::listen_on(arguments.at(1), arguments.at(2), 1024, SOCK_NONBLOCK)};
+    plain::echo_bytes(listener);
+  }
   if (arguments.count() == 3 && !std::strcmp(arguments.at(0), "client")) return ask(arguments);
   std::fprintf(stderr, "usage: connection_rate server|client ADDRESS PORT [options]; see the source\n");
   return 2;

@@ -1,11 +1,13 @@
 // Many connections at once: what an event costs, and a connection takes, as their number grows.
 //
-//   many server ADDRESS PORT [--workers 1]
-//   many client ADDRESS PORT [--workers 1] [--most 10000] [--seconds 2] [--requests 5000]
+//   many server ADDRESS PORT [--workers 1] [--ports 1]
+//   many client ADDRESS PORT [--workers 1] [--ports 1] [--most 10000] [--seconds 2] [--requests 5000]
 //
 // A process may have no more descriptors than RLIMIT_NOFILE says, so both sides have as many workers as it
-// takes, forked off one process: server worker i answers at PORT + i, byte by byte, to client worker i; the
-// server's first process answers at PORT + workers. All of them run until they are ended.
+// takes, forked off one process, and a port no more connections of one client than that has ports, so a
+// worker has several: server worker i answers at `ports` ports from PORT + i * ports on, byte by byte, to
+// client worker i; the server's first process answers at PORT + workers * ports. All of them run until they
+// are ended.
 //
 // The client opens 10, 100, 1000, ... connections and leaves them open. At each step it tells, a line of JSON
 // each: how many were opened in a second, the time of a request (a byte to and from a connection chosen at
@@ -23,12 +25,16 @@
 
 namespace {
 
-[[noreturn]] void serve_at(const char* address, int port) {
-  plain::echo_bytes(plain::listen_on(address, std::to_string(port).c_str(), 4096, SOCK_NONBLOCK));
+[[noreturn]] void serve_at(const char* address, int port, int ports) {
+  std::vector<int> listeners;
+  for (int i = 0; i < ports; ++i)
+    listeners.push_back(plain::listen_on(address, std::to_string(port + i).c_str(), 4096, SOCK_NONBLOCK));
+  plain::echo_bytes(listeners);
 }
 
 [[noreturn]] void serve(const plain::Arguments& arguments) {
   const int workers = static_cast<int>(arguments.number("workers", 1));
+  const int ports = static_cast<int>(arguments.number("ports", 1));
   const int port = std::atoi(arguments.at(2));
   // One that is open while they are forked, so that they share a host where there is one.
   int first = socket(AF_INET, SOCK_STREAM, 0);
@@ -38,9 +44,9 @@ namespace {
     if (child < 0) plain::die("fork");
     if (child > 0) continue;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    serve_at(arguments.at(1), port + i);
+    serve_at(arguments.at(1), port + i * ports, ports);
   }
-  serve_at(arguments.at(1), port + workers);
+  serve_at(arguments.at(1), port + workers * ports, 1);
 }
 
 /// MB of the machine that are in use.
@@ -70,7 +76,8 @@ Memory memory_in_use() {
 
 class Connections {
  public:
-  explicit Connections(sockaddr_in server) : server_(server) {}
+  /// To `ports` ports from `server` on, in turn.
+  Connections(sockaddr_in server, int ports) : server_(server), ports_(ports) {}
 
   /// Opens until there are so many, 64 at a time.
   void open_up_to(size_t count) {
@@ -78,7 +85,9 @@ class Connections {
     int set = plain::make_set();
     size_t begun = open_.size();
     auto begin_one = [&] {
-      plain::add(set, plain::begin_connection(server_), EPOLLOUT);
+      sockaddr_in to = server_;
+      to.sin_port = htons(static_cast<uint16_t>(ntohs(to.sin_port) + begun % static_cast<size_t>(ports_)));
+      plain::add(set, plain::begin_connection(to), EPOLLOUT);
       ++begun;
     };
     while (begun < count && begun < open_.size() + 64) begin_one();
@@ -109,6 +118,7 @@ class Connections {
 
  private:
   sockaddr_in server_;
+  int ports_;
   std::vector<int> open_;
   std::minstd_rand random_{1};
 };
@@ -122,7 +132,7 @@ struct Order {
 struct Worker {
   int to = -1, from = -1;
 
-  Worker(sockaddr_in server, int index) {
+  Worker(sockaddr_in server, int index, int ports) {
     int down[2], up[2];
     if (pipe(down) < 0 || pipe(up) < 0) plain::die("pipe");
     pid_t child = fork();
@@ -135,8 +145,8 @@ struct Worker {
       return;
     }
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    server.sin_port = htons(static_cast<uint16_t>(ntohs(server.sin_port) + index));
-    Connections connections(server);
+    server.sin_port = htons(static_cast<uint16_t>(ntohs(server.sin_port) + index * ports));
+    Connections connections(server, ports);
     Order order{};
     while (read(down[0], &order, sizeof order) == sizeof order) {
       connections.open_up_to(order.connections);
@@ -171,11 +181,12 @@ struct Worker {
 int run_client(const plain::Arguments& arguments) {
   sockaddr_in server = plain::address_of(arguments.at(1), arguments.at(2));
   const auto count = static_cast<size_t>(arguments.number("workers", 1));
+  const auto ports = static_cast<int>(arguments.number("ports", 1));
   const auto most = static_cast<size_t>(arguments.number("most", 10000));
   const auto requests = static_cast<size_t>(arguments.number("requests", 5000));
   std::vector<Worker> workers;
-  for (size_t i = 0; i < count; ++i) workers.emplace_back(server, static_cast<int>(i));
-  server.sin_port = htons(static_cast<uint16_t>(ntohs(server.sin_port) + count));
+  for (size_t i = 0; i < count; ++i) workers.emplace_back(server, static_cast<int>(i), ports);
+  server.sin_port = htons(static_cast<uint16_t>(ntohs(server.sin_port) + count * static_cast<size_t>(ports)));
   size_t before = 0;
   for (size_t step = 10;; step *= 10) {
     step = std::min(step, most);

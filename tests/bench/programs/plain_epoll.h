@@ -3,6 +3,9 @@
 
 #include <sys/epoll.h>
 
+#include <algorithm>
+#include <span>
+
 #include "plain_socket.h"
 
 namespace plain {
@@ -21,16 +24,17 @@ inline int make_set() {
 }
 
 /// Answers byte by byte whoever connects to this non-blocking listener, until the program is ended.
-[[noreturn]] inline void echo_bytes(int listener) {
+[[noreturn]] inline void echo_bytes(std::span<const int> listeners) {
   int set = make_set();
-  add(set, listener, EPOLLIN);
+  for (int listener : listeners) add(set, listener, EPOLLIN);
   for (;;) {
     epoll_event events[256];
     int ready = epoll_wait(set, events, 256, -1);
     if (ready < 0) die("epoll_wait");
     for (int i = 0; i < ready; ++i) {
       int fd = events[i].data.fd;
-      if (fd == listener) {
+      if (std::find(listeners.begin(), listeners.end(), fd) != listeners.end()) {
+        const int listener = fd;
         while ((fd = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK)) >= 0) add(set, fd, EPOLLIN);
         if (errno != EAGAIN && errno != ECONNABORTED) die("accept4");
         continue;
