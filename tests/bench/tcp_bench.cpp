@@ -83,9 +83,7 @@ class Pair {
  public:
   explicit Pair(bool superframes, const Settings& settings = {})
       : client(1, superframes, settings), server(2, superframes, settings) {
-    listener = *server->open_socket(AF_INET, SOCK_STREAM, 0);
-    (void)listener->bind({IpAddress::any(Family::ipv4), 80});
-    (void)listener->listen(1000);
+    listener = listen_at(80);
   }
   ~Pair() { listener->release(); }
 
@@ -94,11 +92,18 @@ class Pair {
     while (client.flush_to(server) + server.flush_to(client) > 0) {
     }
   }
-  void connect() {
+  Socket* listen_at(uint16_t port) {
+    Socket* made = *server->open_socket(AF_INET, SOCK_STREAM, 0);
+    (void)made->bind({IpAddress::any(Family::ipv4), port});
+    (void)made->listen(1000);
+    return made;
+  }
+  void connect() { connect(*listener, 80); }
+  void connect(Socket& to, uint16_t port) {
     near = *client->open_socket(AF_INET, SOCK_STREAM, 0);
-    (void)near->connect({IpAddress::v4(192, 0, 2, 2), 80});
+    (void)near->connect({IpAddress::v4(192, 0, 2, 2), port});
     settle();
-    far = *listener->accept();
+    far = *to.accept();
   }
   void close() {
     near->release();
@@ -223,11 +228,9 @@ class Crowd : public Pair {
   explicit Crowd(int64_t count) : Pair(true, with_many_ports()), sink(4096) {
     connections_.reserve(static_cast<size_t>(count));
     for (int64_t i = 0; i < count; ++i) {
-      if (i % kOfAPort == 0) listen_at(static_cast<uint16_t>(1000 + i / kOfAPort));
-      near = *client->open_socket(AF_INET, SOCK_STREAM, 0);
-      (void)near->connect({IpAddress::v4(192, 0, 2, 2), listening_port_});
-      settle();
-      far = *listeners_.back()->accept();
+      const auto port = static_cast<uint16_t>(1000 + i / kOfAPort);
+      if (i % kOfAPort == 0) listeners_.push_back(listen_at(port));
+      connect(*listeners_.back(), port);
       connections_.push_back({near, far});
     }
     for (int i = 0; i < 10; ++i) {
@@ -266,13 +269,6 @@ class Crowd : public Pair {
     settings.ip_local_port_range = {1024, 65535};
     return settings;
   }
-  void listen_at(uint16_t port) {
-    Socket* each = *server->open_socket(AF_INET, SOCK_STREAM, 0);
-    (void)each->bind({IpAddress::any(Family::ipv4), port});
-    (void)each->listen(1000);
-    listeners_.push_back(each);
-    listening_port_ = port;
-  }
   void use(const Ends& ends) {
     near = ends.near;
     far = ends.far;
@@ -282,7 +278,6 @@ class Crowd : public Pair {
   std::vector<std::byte> sink;
   std::vector<Ends> connections_;
   std::vector<Socket*> listeners_;
-  uint16_t listening_port_ = 0;
 };
 
 /// A request and its answer by any of so many connections, ten thousand a second: of the many, each is at

@@ -49,6 +49,12 @@ namespace {
   serve_at(arguments.at(1), port + workers * ports, 1);
 }
 
+/// So many ports further.
+sockaddr_in further(sockaddr_in server, size_t ports) {
+  server.sin_port = htons(static_cast<uint16_t>(ntohs(server.sin_port) + ports));
+  return server;
+}
+
 /// MB of the machine that are in use.
 struct Memory {
   double all = 0;            ///< without what the kernel keeps of files
@@ -77,7 +83,7 @@ Memory memory_in_use() {
 class Connections {
  public:
   /// To `ports` ports from `server` on, in turn.
-  Connections(sockaddr_in server, int ports) : server_(server), ports_(ports) {}
+  Connections(sockaddr_in server, size_t ports) : server_(server), ports_(ports) {}
 
   /// Opens until there are so many, 64 at a time.
   void open_up_to(size_t count) {
@@ -85,9 +91,7 @@ class Connections {
     int set = plain::make_set();
     size_t begun = open_.size();
     auto begin_one = [&] {
-      sockaddr_in to = server_;
-      to.sin_port = htons(static_cast<uint16_t>(ntohs(to.sin_port) + begun % static_cast<size_t>(ports_)));
-      plain::add(set, plain::begin_connection(to), EPOLLOUT);
+      plain::add(set, plain::begin_connection(further(server_, begun % ports_)), EPOLLOUT);
       ++begun;
     };
     while (begun < count && begun < open_.size() + 64) begin_one();
@@ -118,7 +122,7 @@ class Connections {
 
  private:
   sockaddr_in server_;
-  int ports_;
+  size_t ports_;
   std::vector<int> open_;
   std::minstd_rand random_{1};
 };
@@ -132,7 +136,8 @@ struct Order {
 struct Worker {
   int to = -1, from = -1;
 
-  Worker(sockaddr_in server, int index, int ports) {
+  /// Its connections go to `ports` ports from `server` on.
+  Worker(sockaddr_in server, size_t ports) {
     int down[2], up[2];
     if (pipe(down) < 0 || pipe(up) < 0) plain::die("pipe");
     pid_t child = fork();
@@ -145,7 +150,6 @@ struct Worker {
       return;
     }
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    server.sin_port = htons(static_cast<uint16_t>(ntohs(server.sin_port) + index * ports));
     Connections connections(server, ports);
     Order order{};
     while (read(down[0], &order, sizeof order) == sizeof order) {
@@ -181,12 +185,12 @@ struct Worker {
 int run_client(const plain::Arguments& arguments) {
   sockaddr_in server = plain::address_of(arguments.at(1), arguments.at(2));
   const auto count = static_cast<size_t>(arguments.number("workers", 1));
-  const auto ports = static_cast<int>(arguments.number("ports", 1));
+  const auto ports = static_cast<size_t>(arguments.number("ports", 1));
   const auto most = static_cast<size_t>(arguments.number("most", 10000));
   const auto requests = static_cast<size_t>(arguments.number("requests", 5000));
   std::vector<Worker> workers;
-  for (size_t i = 0; i < count; ++i) workers.emplace_back(server, static_cast<int>(i), ports);
-  server.sin_port = htons(static_cast<uint16_t>(ntohs(server.sin_port) + count * static_cast<size_t>(ports)));
+  for (size_t i = 0; i < count; ++i) workers.emplace_back(further(server, i * ports), ports);
+  server = further(server, count * ports);
   size_t before = 0;
   for (size_t step = 10;; step *= 10) {
     step = std::min(step, most);

@@ -23,7 +23,7 @@ inline int make_set() {
   return set;
 }
 
-/// Answers byte by byte whoever connects to this non-blocking listener, until the program is ended.
+/// Answers byte by byte whoever connects to one of these non-blocking listeners, until the program is ended.
 [[noreturn]] inline void echo_bytes(std::span<const int> listeners) {
   int set = make_set();
   for (int listener : listeners) add(set, listener, EPOLLIN);
